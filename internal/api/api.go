@@ -1,0 +1,133 @@
+// Package api holds the cluster objects the planners work on: nodes, leases, services, endpoints and pods, as plain
+// values. It knows nothing of where they come from (internal/store) and nothing of the kernel (internal/netstate).
+//
+// Floor 1, values: no I/O, no clock.
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Node is one host of the cluster.
+type Node struct {
+	Name        string
+	Addresses   []netip.Addr   // InternalIP addresses, the preferred one of each family first
+	PodCIDRs    []netip.Prefix // node.spec.podCIDRs, at most one of each family
+	Labels      map[string]string
+	Annotations map[string]string
+	Ready       bool
+}
+
+// Zone is the node's topology.kubernetes.io/zone label, or "".
+func (n Node) Zone() string { return n.Labels["topology.kubernetes.io/zone"] }
+
+// Address returns the node's preferred address of the family, or the zero Addr.
+func (n Node) Address(v6 bool) netip.Addr {
+	for _, a := range n.Addresses {
+		if a.Is6() == v6 {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// Lease is one host's share of the pod network and how to reach it, as flannel's lease value says it.
+type Lease struct {
+	Node        string       // the holder's node name where the store knows it, else ""
+	Subnet      netip.Prefix // IPv4 pod subnet, zero when the network has none
+	SubnetV6    netip.Prefix // IPv6 pod subnet, zero when the network has none
+	PublicIP    netip.Addr   // where the overlay reaches the host over IPv4
+	PublicIPv6  netip.Addr
+	BackendType string // "vxlan", "host-gw", ...; "" as flannel's udp writes it
+	VNI         uint32 // vxlan only
+	VTEPMAC     string // vxlan only, lower case, colons
+	VTEPMACv6   string // MAC of the IPv6 VTEP device
+	Expiry      time.Time
+}
+
+// Protocol is a transport protocol as Kubernetes spells it.
+type Protocol string
+
+// The transport protocols of a service port.
+const (
+	TCP  Protocol = "TCP"
+	UDP  Protocol = "UDP"
+	SCTP Protocol = "SCTP"
+)
+
+// ServicePortName identifies one port of one service.
+type ServicePortName struct {
+	Namespace string
+	Name      string
+	Port      string // the port's name, "" when the service has a single unnamed one
+}
+
+// String is "namespace/name:port", the text kube-proxy puts in rule comments; an unnamed port leaves the colon.
+func (n ServicePortName) String() string { return n.Namespace + "/" + n.Name + ":" + n.Port }
+
+// ServicePort is one port of a service with all the endpoints behind it.
+type ServicePort struct {
+	Name       ServicePortName
+	Protocol   Protocol
+	ClusterIPs []netip.Addr
+	Port       uint16
+	NodePort   uint16 // 0: none
+	External   []netip.Addr
+	LoadBalancer,
+	SourceRanges []netip.Prefix
+	AffinitySeconds                     int // sessionAffinity ClientIP timeout, 0: none
+	ExternalLocal                       bool
+	InternalLocal                       bool
+	HealthCheckNodePort                 uint16
+	Endpoints                           []Endpoint // sorted by Addr, no duplicates
+	PublishNotReady, MasqueradeDisabled bool
+}
+
+// Ready returns the addresses of the endpoints of one family that may get new connections, in order.
+// When none is ready but some are terminating and still serving, those are returned (KEP-1669).
+func (s ServicePort) Ready(v6 bool) []netip.AddrPort {
+	var ready, serving []netip.AddrPort
+	for _, e := range s.Endpoints {
+		if e.Addr.Addr().Is6() != v6 {
+			continue
+		}
+		if e.Ready {
+			ready = append(ready, e.Addr)
+		} else if e.Serving && e.Terminating {
+			serving = append(serving, e.Addr)
+		}
+	}
+	if len(ready) > 0 {
+		return ready
+	}
+	return serving
+}
+
+// Endpoint is one address behind a service port.
+type Endpoint struct {
+	Addr        netip.AddrPort
+	Node        string // node that runs it, "" when unknown
+	Zone        string
+	Ready       bool
+	Serving     bool
+	Terminating bool
+}
+
+// Pod is a pod with a network attachment (host-network pods have none).
+type Pod struct {
+	Namespace, Name, UID string
+	Node                 string
+	IPs                  []netip.Addr
+	HostNetwork          bool
+	Labels               map[string]string
+	Phase                string // "Pending", "Running", "Succeeded", "Failed"
+}
+
+// Snapshot is everything a planner may look at, at one moment.
+type Snapshot struct {
+	Nodes    []Node
+	Leases   []Lease
+	Services []ServicePort
+	Pods     []Pod
+}

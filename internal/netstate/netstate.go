@@ -1,0 +1,167 @@
+// Package netstate holds kernel network objects as values: links, addresses, neighbours, FDB entries, routes, rules,
+// sysctls, and what user-space engines apply as the kernel applies routes (tunnels, listeners). A State is a set of them,
+// Diff of two States is the list of Ops that turns the second into the first.
+//
+// Every object prints as the argument text of the ip(8), bridge(8) or sysctl(8) command that makes it, so one text is
+// log line, golden file, dry run and documentation. Two objects are equal when they print the same text.
+//
+// Floor 1, values: no I/O, no clock.
+package netstate
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// Kind says what an object is. Objects are created in the order of the kinds and deleted in the reverse order.
+type Kind uint8
+
+// The kinds, in order of creation.
+const (
+	KindSysctl Kind = iota
+	KindLink
+	KindAddr
+	KindNeigh
+	KindFDB
+	KindRoute
+	KindRule
+	KindTunnel
+	KindListener
+)
+
+var kindNames = [...]string{"sysctl", "link", "addr", "neigh", "fdb", "route", "rule", "tunnel", "listener"}
+
+// String is the word of the ip(8) or bridge(8) object: "link", "addr", "neigh", "fdb", "route", "rule", ...
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return "unknown"
+}
+
+// Object is one kernel object. Implementations are plain structs used as values.
+type Object interface {
+	// Kind says which table of the kernel the object lives in.
+	Kind() Kind
+	// Key is the object's identity within its kind: what the kernel refuses to hold twice.
+	Key() string
+	// String is the argument text of the command that makes the object; equal text means equal object.
+	String() string
+	// On is the link the object lives on and vanishes with, or "".
+	On() string
+}
+
+// ID identifies an object in a State.
+type ID struct {
+	Kind Kind
+	Key  string
+}
+
+// IDOf returns the object's ID.
+func IDOf(o Object) ID { return ID{Kind: o.Kind(), Key: o.Key()} }
+
+// State is a set of objects, at most one for each ID. The zero State is empty and may be read; Add needs New.
+type State struct{ objects map[ID]Object }
+
+// New returns a State of the objects; of two with the same ID the later wins.
+func New(objects ...Object) State {
+	s := State{objects: make(map[ID]Object, len(objects))}
+	s.Add(objects...)
+	return s
+}
+
+// Add puts the objects into s, replacing those with the same ID.
+func (s *State) Add(objects ...Object) {
+	if s.objects == nil {
+		s.objects = make(map[ID]Object, len(objects))
+	}
+	for _, o := range objects {
+		s.objects[IDOf(o)] = o
+	}
+}
+
+// Remove takes the object with the ID out of s.
+func (s *State) Remove(id ID) { delete(s.objects, id) }
+
+// Get returns the object with the ID.
+func (s State) Get(id ID) (Object, bool) {
+	o, ok := s.objects[id]
+	return o, ok
+}
+
+// Len is the number of objects.
+func (s State) Len() int { return len(s.objects) }
+
+// Union returns a State with the objects of all; of two with the same ID the later wins.
+func Union(states ...State) State {
+	u := New()
+	for _, s := range states {
+		for id, o := range s.objects {
+			u.objects[id] = o
+		}
+	}
+	return u
+}
+
+// Objects returns the objects in order of kind, then key.
+func (s State) Objects() []Object {
+	out := make([]Object, 0, len(s.objects))
+	for _, o := range s.objects {
+		out = append(out, o)
+	}
+	slices.SortFunc(out, compare)
+	return out
+}
+
+// Select returns the State of the objects that keep says yes to.
+func (s State) Select(keep func(Object) bool) State {
+	out := New()
+	for id, o := range s.objects {
+		if keep(o) {
+			out.objects[id] = o
+		}
+	}
+	return out
+}
+
+// Of returns the objects of type T in order of key.
+func Of[T Object](s State) []T {
+	var out []T
+	for _, o := range s.Objects() {
+		if t, ok := o.(T); ok {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// Equal reports whether a and b hold the same objects.
+func Equal(a, b State) bool {
+	if a.Len() != b.Len() {
+		return false
+	}
+	for id, o := range a.objects {
+		p, ok := b.objects[id]
+		if !ok || o.String() != p.String() {
+			return false
+		}
+	}
+	return true
+}
+
+// String prints one object a line, "kind text", in order.
+func (s State) String() string {
+	var b strings.Builder
+	for _, o := range s.Objects() {
+		b.WriteString(o.Kind().String())
+		b.WriteByte(' ')
+		b.WriteString(o.String())
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+func compare(a, b Object) int {
+	return cmp.Or(cmp.Compare(a.Kind(), b.Kind()), cmp.Compare(a.Key(), b.Key()))
+}
