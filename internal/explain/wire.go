@@ -1,0 +1,171 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"weft/internal/netstate"
+	"weft/internal/packet"
+)
+
+// transmit puts the packet on device dev of h for the neighbour next.
+func (k *walker) transmit(h *Host, dev string, next netip.Addr, p Packet) error {
+	if dev == "lo" {
+		return k.arrive(h, "lo", p)
+	}
+	l, ok := h.link(dev)
+	if !ok {
+		return k.segment(h, dev, next, p)
+	}
+	switch l.Type {
+	case netstate.TypeVXLAN:
+		return k.vxlan(h, l, next, p)
+	case netstate.TypeBridge:
+		return k.bridge(h, l, next, p)
+	case netstate.TypeVeth:
+		return k.veth(h, l, p)
+	}
+	return k.segment(h, dev, next, p)
+}
+
+// veth crosses to the other end of the pair: a pod named by the peer's network namespace, or the port of a node whose
+// peer is this pod.
+func (k *walker) veth(h *Host, l netstate.Link, p Packet) error {
+	if l.Peer.Netns != "" {
+		pod := k.w.podOf(l.Peer.Netns)
+		if pod == nil {
+			k.step(h, "veth", "ip link: "+l.String(), "no pod at the other end", p)
+			return k.end(h, Dropped)
+		}
+		k.step(h, "veth", "ip link: "+l.String(), "to "+pod.Name, p)
+		return k.arrive(pod, l.Peer.Name, p)
+	}
+	return k.segment(h, l.Name, netip.Addr{}, p)
+}
+
+// podOf returns the pod whose network namespace the path names.
+func (w World) podOf(netns string) *Host {
+	for _, h := range w.Hosts {
+		if h.Pod && h.Netns == netns {
+			return h
+		}
+	}
+	return nil
+}
+
+// bridge finds the port behind which the neighbour is.
+func (k *walker) bridge(h *Host, br netstate.Link, next netip.Addr, p Packet) error {
+	for _, port := range netstate.Of[netstate.Link](h.State) {
+		if port.Master != br.Name || port.Type != netstate.TypeVeth {
+			continue
+		}
+		pod := k.w.podOf(port.Peer.Netns)
+		if pod == nil || pod.devOf(next) == "" {
+			continue
+		}
+		k.step(h, "bridge", "ip link: "+port.String(), "port "+port.Name+" to "+pod.Name, p)
+		return k.arrive(pod, port.Peer.Name, p)
+	}
+	k.step(h, "bridge", "ip link: "+br.String(), "no port has "+next.String(), p)
+	return k.end(h, Dropped)
+}
+
+// vxlan wraps the packet: neighbour entry, FDB entry, and the underlay's route to the remote VTEP.
+func (k *walker) vxlan(h *Host, l netstate.Link, next netip.Addr, p Packet) error {
+	o, ok := h.State.Get(netstate.ID{Kind: netstate.KindNeigh, Key: netstate.Neigh{Dev: l.Name, IP: next}.Key()})
+	neigh, is := o.(netstate.Neigh)
+	if !ok || !is {
+		k.step(h, "neigh", "", fmt.Sprintf("no neighbour %s on %s", next, l.Name), p)
+		return k.end(h, Dropped)
+	}
+	k.step(h, "neigh", "ip neigh: "+neigh.String(), "inner MAC "+neigh.MAC, p)
+	for _, f := range netstate.Of[netstate.FDB](h.State) {
+		if f.Dev != l.Name || f.MAC != neigh.MAC {
+			continue
+		}
+		k.step(h, "fdb", "bridge fdb: "+f.String(), "remote VTEP "+f.Dst.String(), p)
+		return k.tunnel(h, l, f.Dst, p)
+	}
+	k.step(h, "fdb", "", fmt.Sprintf("no FDB entry for %s on %s", neigh.MAC, l.Name), p)
+	return k.end(h, Dropped)
+}
+
+func (k *walker) tunnel(h *Host, l netstate.Link, dst netip.Addr, p Packet) error {
+	outer := packet.Flow{Proto: "udp", Src: netip.AddrPortFrom(l.VXLAN.Local, 0), Dst: netip.AddrPortFrom(dst, l.VXLAN.Port)}
+	r, text, ok := h.route(dst)
+	if !ok {
+		k.step(h, "route", "", "no route to the remote VTEP "+dst.String(), p)
+		return k.end(h, NoRoute)
+	}
+	k.step(h, "vxlan", "ip link: "+l.String(), fmt.Sprintf("VNI %d in %s, %s out %s", l.VXLAN.VNI, outer, strings.TrimPrefix(text, "ip route: "), r.Dev), p)
+	remote, _ := k.w.owner(dst, true)
+	if remote == nil {
+		k.step(h, "underlay", "", "no host has "+dst.String(), p)
+		return k.end(h, Dropped)
+	}
+	for _, peer := range netstate.Of[netstate.Link](remote.State) {
+		if peer.Type == netstate.TypeVXLAN && peer.VXLAN.VNI == l.VXLAN.VNI && peer.VXLAN.Port == l.VXLAN.Port {
+			k.step(remote, "vxlan", "ip link: "+peer.String(), "unwrapped, in "+peer.Name, p)
+			return k.arrive(remote, peer.Name, p)
+		}
+	}
+	k.step(remote, "vxlan", "", fmt.Sprintf("no VXLAN device with VNI %d, port %d", l.VXLAN.VNI, l.VXLAN.Port), p)
+	return k.end(remote, Dropped)
+}
+
+// segment delivers over a common wire: whoever has the address. From a pod without a described device that is its node.
+func (k *walker) segment(h *Host, dev string, next netip.Addr, p Packet) error {
+	if h.Pod {
+		return k.fromPod(h, dev, p)
+	}
+	remote, in := k.w.owner(next, true)
+	if remote == nil || remote == h {
+		k.step(h, "underlay", "", fmt.Sprintf("no host on %s has %s", dev, next), p)
+		return k.end(h, Dropped)
+	}
+	k.step(h, "underlay", "", fmt.Sprintf("%s to %s", dev, remote.Name), p)
+	return k.arrive(remote, in, p)
+}
+
+// fromPod crosses the pod's veth to its node, to the bridge when the node's end is a port of one.
+func (k *walker) fromPod(h *Host, dev string, p Packet) error {
+	for _, node := range k.w.Hosts {
+		if node.Pod {
+			continue
+		}
+		for _, port := range netstate.Of[netstate.Link](node.State) {
+			if port.Type != netstate.TypeVeth || port.Peer.Name != dev || k.w.podOf(port.Peer.Netns) != h {
+				continue
+			}
+			in := port.Name
+			if port.Master != "" {
+				in = port.Master
+			}
+			if pod := k.sameBridge(node, port, p.Dst.Addr()); pod != nil {
+				k.step(node, "bridge", "ip link: "+port.String(), "switched to "+pod.Name, p)
+				return k.arrive(pod, port.Peer.Name, p)
+			}
+			k.step(node, "veth", "ip link: "+port.String(), "in "+in, p)
+			return k.arrive(node, in, p)
+		}
+	}
+	k.step(h, "veth", "", "no node holds the other end of "+dev, p)
+	return k.end(h, Dropped)
+}
+
+// sameBridge returns the pod on the same bridge that has the address: the frame is switched, not routed.
+func (k *walker) sameBridge(node *Host, from netstate.Link, dst netip.Addr) *Host {
+	if from.Master == "" {
+		return nil
+	}
+	for _, port := range netstate.Of[netstate.Link](node.State) {
+		if port.Master != from.Master || port.Name == from.Name || port.Type != netstate.TypeVeth {
+			continue
+		}
+		if pod := k.w.podOf(port.Peer.Netns); pod != nil && pod.devOf(dst) != "" {
+			return pod
+		}
+	}
+	return nil
+}
