@@ -15,7 +15,7 @@ const (
 // String is "add", "set" or "del".
 func (v Verb) String() string { return [...]string{"add", "set", "del"}[v] }
 
-// Op is one step that brings the kernel nearer to the wanted State.
+// Op is one step that brings the kernel nearer to the wanted State. It prints as the commands that do it.
 type Op struct {
 	Verb   Verb
 	Object Object // the wanted object for Add and Set, the found one for Del
@@ -28,48 +28,85 @@ type recreated interface {
 	MustRecreate(have Object) bool
 }
 
+// diff is the work of one Diff.
+type diff struct {
+	want, have State
+	early      []sortedOp      // deletions of links that must be made anew
+	ops, dels  []sortedOp      //
+	gone       map[string]bool // links deleted early, with all that lives on them
+	flushed    map[string]bool // links whose neighbour entries the kernel drops, because their MAC changes
+}
+
+// sortedOp is an Op with its sort key, so that keys are made once.
+type sortedOp struct {
+	id ID
+	op Op
+}
+
 // Diff returns the Ops that turn have into want, in an order the kernel accepts: first the links that must be made anew
 // are deleted (everything on them goes with them), then additions and changes in order of kind, then deletions in reverse.
 // Additions come before deletions, so a path that is replaced is never missing.
 //
 // Diff(s, s) is empty, and have.Apply(Diff(want, have)...) equals want.
 func Diff(want, have State) []Op {
-	var early, ops, dels []Op
-	remade := map[ID]bool{}
-	gone := map[string]bool{} // links deleted early, with all that lives on them
-	for _, w := range want.Objects() {
-		h, ok := have.objects[IDOf(w)]
-		if r, is := w.(recreated); ok && is && r.MustRecreate(h) {
-			early = append(early, Op{Verb: Del, Object: h})
-			ops = append(ops, Op{Verb: Add, Object: w})
-			remade[IDOf(w)] = true
-			if h.Kind() == KindLink {
-				gone[h.Key()] = true
-			}
+	d := diff{want: want, have: have, gone: map[string]bool{}, flushed: map[string]bool{}}
+	d.remake()
+	d.change()
+	for id, h := range have.objects {
+		if _, ok := want.objects[id]; !ok && !d.gone[h.On()] {
+			d.dels = append(d.dels, sortedOp{id, Op{Verb: Del, Object: h}})
 		}
 	}
-	for id, w := range want.objects {
-		if remade[id] {
+	up := func(a, b sortedOp) int { return compareID(a.id, b.id) }
+	down := func(a, b sortedOp) int { return compareID(b.id, a.id) }
+	slices.SortFunc(d.early, down)
+	slices.SortFunc(d.ops, up)
+	slices.SortFunc(d.dels, down)
+	all := make([]Op, 0, len(d.early)+len(d.ops)+len(d.dels))
+	for _, s := range slices.Concat(d.early, d.ops, d.dels) {
+		all = append(all, s.op)
+	}
+	return all
+}
+
+// remake finds what must be deleted and made again, and the links whose change costs them their neighbours.
+func (d *diff) remake() {
+	for id, w := range d.want.objects {
+		h, ok := d.have.objects[id]
+		if !ok {
 			continue
 		}
-		h, ok := have.objects[id]
+		if r, is := w.(recreated); is && r.MustRecreate(h) {
+			d.early = append(d.early, sortedOp{id, Op{Verb: Del, Object: h}})
+			if id.Kind == KindLink {
+				d.gone[id.Key] = true
+			}
+			continue
+		}
+		if l, is := w.(Link); is {
+			old, was := h.(Link)
+			d.flushed[id.Key] = was && old.MAC != l.MAC
+		}
+	}
+}
+
+// change fills in the additions and changes.
+func (d *diff) change() {
+	remade := make(map[ID]bool, len(d.early))
+	for _, e := range d.early {
+		remade[e.id] = true
+	}
+	for id, w := range d.want.objects {
+		h, ok := d.have.objects[id]
 		switch {
-		case !ok || gone[h.On()]:
-			ops = append(ops, Op{Verb: Add, Object: w})
-		case w.String() != h.String():
-			ops = append(ops, Op{Verb: Set, Object: w, Old: h})
+		case !ok || remade[id] || d.gone[h.On()]:
+			d.ops = append(d.ops, sortedOp{id, Op{Verb: Add, Object: w}})
+		case !same(w, h):
+			d.ops = append(d.ops, sortedOp{id, Op{Verb: Set, Object: w, Old: h}})
+		case id.Kind == KindNeigh && d.flushed[h.On()]:
+			d.ops = append(d.ops, sortedOp{id, Op{Verb: Add, Object: w}})
 		}
 	}
-	for id, h := range have.objects {
-		if _, ok := want.objects[id]; !ok && !gone[h.On()] {
-			dels = append(dels, Op{Verb: Del, Object: h})
-		}
-	}
-	byObject := func(a, b Op) int { return compare(a.Object, b.Object) }
-	slices.SortFunc(early, func(a, b Op) int { return byObject(b, a) })
-	slices.SortFunc(ops, byObject)
-	slices.SortFunc(dels, func(a, b Op) int { return byObject(b, a) })
-	return slices.Concat(early, ops, dels)
 }
 
 // Apply returns s after the Ops, as the kernel would have it: what lives on a deleted link goes with the link.

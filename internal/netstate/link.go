@@ -3,6 +3,7 @@ package netstate
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -28,10 +29,19 @@ type Link struct {
 	MTU    int
 	MAC    string
 	Master string // bridge it is a port of, or ""
+	Port   Port   // how it behaves as a port of Master
 	Alias  string // AliasPrefix and what it is for
 	Up     bool
 	Peer   Peer  // veth only
 	VXLAN  VXLAN // vxlan only
+}
+
+// Port is what only a port of a bridge has (ip-link(8), "type bridge_slave").
+type Port struct {
+	Hairpin       bool // a frame may go back out of the port it came from: a pod reaches itself through its service
+	NeighSuppress bool // ARP and neighbour solicitations for known neighbours are answered by the bridge and not flooded
+	NoLearning    bool // source addresses are not learned
+	Isolated      bool // no frames to other isolated ports
 }
 
 // Peer is the other end of a veth pair: its name, the network namespace (a path, or "" for the same one) and its MAC.
@@ -49,6 +59,7 @@ type VXLAN struct {
 	Port     uint16     // outer UDP destination port; 8472 is Linux's and flannel's
 	Learning bool
 	GBP      bool
+	Proxy    bool // ARP and neighbour solicitations are answered from the device's neighbour entries
 }
 
 // Kind returns KindLink.
@@ -60,32 +71,44 @@ func (l Link) Key() string { return l.Name }
 // On returns "": a link lives on no other (a VXLAN device outlives a flap of its underlying device).
 func (l Link) On() string { return "" }
 
+// Owned reports whether the link bears our mark.
+func (l Link) Owned() bool { return strings.HasPrefix(l.Alias, AliasPrefix) }
+
 // MustRecreate reports whether the kernel can't change have into l: type, VXLAN parameters and veth peer are fixed at creation.
 func (l Link) MustRecreate(have Object) bool {
 	h, ok := have.(Link)
 	return ok && (h.Type != l.Type || h.VXLAN != l.VXLAN || h.Peer != l.Peer)
 }
 
-// String is what follows "ip link add": name, MTU, address, alias, master, state, then the type and its parameters.
+// String is what follows "ip link add": name, MTU, address, master, port flags, alias, state, then the type and its parameters.
+// The kernel takes only part of it at creation; Op.Commands has what really makes the link.
 func (l Link) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s mtu %d", l.Name, l.MTU)
-	if l.MAC != "" {
-		fmt.Fprintf(&b, " address %s", l.MAC)
-	}
-	if l.Master != "" {
-		fmt.Fprintf(&b, " master %s", l.Master)
-	}
+	b := make([]byte, 0, 128)
+	b = append(b, l.Name...)
+	b = append(b, " mtu "...)
+	b = strconv.AppendInt(b, int64(l.MTU), 10)
+	b = appendWord(b, " address ", l.MAC)
+	b = appendWord(b, " master ", l.Master)
+	b = append(b, l.Port.text()...)
 	if l.Alias != "" {
-		fmt.Fprintf(&b, " alias %s", l.Alias)
+		b = append(b, " alias "...)
+		b = append(b, quote(l.Alias)...)
 	}
 	if l.Up {
-		b.WriteString(" up")
+		b = append(b, " up"...)
 	} else {
-		b.WriteString(" down")
+		b = append(b, " down"...)
 	}
-	b.WriteString(" type " + l.typeText())
-	return b.String()
+	b = append(b, " type "...)
+	b = append(b, l.typeText()...)
+	return string(b)
+}
+
+func appendWord(b []byte, word, value string) []byte {
+	if value == "" {
+		return b
+	}
+	return append(append(b, word...), value...)
 }
 
 func (l Link) typeText() string {
@@ -93,16 +116,30 @@ func (l Link) typeText() string {
 	case TypeVXLAN:
 		return "vxlan" + l.VXLAN.text()
 	case TypeVeth:
-		t := "veth peer name " + l.Peer.Name
-		if l.Peer.MAC != "" {
-			t += " address " + l.Peer.MAC
+		if l.Peer == (Peer{}) {
+			return "veth"
 		}
-		if l.Peer.Netns != "" {
-			t += " netns " + l.Peer.Netns
-		}
-		return t
+		t := appendWord([]byte("veth peer name "+l.Peer.Name), " address ", l.Peer.MAC)
+		return string(appendWord(t, " netns ", l.Peer.Netns))
 	}
 	return string(l.Type)
+}
+
+func (p Port) text() string {
+	t := ""
+	if p.Hairpin {
+		t += " hairpin on"
+	}
+	if p.NeighSuppress {
+		t += " neigh_suppress on"
+	}
+	if p.NoLearning {
+		t += " learning off"
+	}
+	if p.Isolated {
+		t += " isolated on"
+	}
+	return t
 }
 
 func (v VXLAN) text() string {
@@ -117,6 +154,9 @@ func (v VXLAN) text() string {
 	fmt.Fprintf(&b, " dstport %d", v.Port)
 	if !v.Learning {
 		b.WriteString(" nolearning")
+	}
+	if v.Proxy {
+		b.WriteString(" proxy")
 	}
 	if v.GBP {
 		b.WriteString(" gbp")

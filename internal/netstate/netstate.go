@@ -10,6 +10,8 @@ package netstate
 
 import (
 	"cmp"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -19,8 +21,8 @@ type Kind uint8
 
 // The kinds, in order of creation.
 const (
-	KindSysctl Kind = iota
-	KindLink
+	KindLink Kind = iota
+	KindSysctl
 	KindAddr
 	KindNeigh
 	KindFDB
@@ -30,7 +32,7 @@ const (
 	KindListener
 )
 
-var kindNames = [...]string{"sysctl", "link", "addr", "neigh", "fdb", "route", "rule", "tunnel", "listener"}
+var kindNames = [...]string{"link", "sysctl", "addr", "neigh", "fdb", "route", "rule", "tunnel", "listener"}
 
 // String is the word of the ip(8) or bridge(8) object: "link", "addr", "neigh", "fdb", "route", "rule", ...
 func (k Kind) String() string {
@@ -95,24 +97,33 @@ func (s State) Len() int { return len(s.objects) }
 
 // Union returns a State with the objects of all; of two with the same ID the later wins.
 func Union(states ...State) State {
-	u := New()
+	n := 0
 	for _, s := range states {
-		for id, o := range s.objects {
-			u.objects[id] = o
-		}
+		n += len(s.objects)
+	}
+	u := State{objects: make(map[ID]Object, n)}
+	for _, s := range states {
+		maps.Copy(u.objects, s.objects)
 	}
 	return u
 }
 
 // Objects returns the objects in order of kind, then key.
 func (s State) Objects() []Object {
-	out := make([]Object, 0, len(s.objects))
-	for _, o := range s.objects {
-		out = append(out, o)
+	ids := make([]ID, 0, len(s.objects))
+	for id := range s.objects {
+		ids = append(ids, id)
 	}
-	slices.SortFunc(out, compare)
+	slices.SortFunc(ids, compareID)
+	out := make([]Object, len(ids))
+	for i, id := range ids {
+		out[i] = s.objects[id]
+	}
 	return out
 }
+
+// All yields the objects with their IDs in no order, which is much cheaper than Objects for large States.
+func (s State) All() iter.Seq2[ID, Object] { return maps.All(s.objects) }
 
 // Select returns the State of the objects that keep says yes to.
 func (s State) Select(keep func(Object) bool) State {
@@ -143,7 +154,7 @@ func Equal(a, b State) bool {
 	}
 	for id, o := range a.objects {
 		p, ok := b.objects[id]
-		if !ok || o.String() != p.String() {
+		if !ok || !same(o, p) {
 			return false
 		}
 	}
@@ -162,6 +173,23 @@ func (s State) String() string {
 	return b.String()
 }
 
-func compare(a, b Object) int {
-	return cmp.Or(cmp.Compare(a.Kind(), b.Kind()), cmp.Compare(a.Key(), b.Key()))
+// same reports whether a and b are equal objects, without printing them where that can be avoided.
+func same(a, b Object) bool {
+	switch a := a.(type) {
+	case Route:
+		if b, ok := b.(Route); ok && a == b {
+			return true
+		}
+	case Neigh:
+		if b, ok := b.(Neigh); ok {
+			return a == b
+		}
+	case FDB:
+		if b, ok := b.(FDB); ok {
+			return a == b
+		}
+	}
+	return a.String() == b.String()
 }
+
+func compareID(a, b ID) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Key, b.Key)) }

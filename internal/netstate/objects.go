@@ -1,15 +1,13 @@
 package netstate
 
 import (
-	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
-// RouteProtocol is the protocol number (rtm_protocol) of every route weft owns: the mark by which it knows them again.
-const RouteProtocol = 119
-
-// Addr is an address of a link (ip-address(8)).
+// Addr is an address of a link (ip-address(8)). IPv6 addresses are added without duplicate address detection: a lease gives
+// each of ours to one host, and waiting for it would hold traffic up for a second.
 type Addr struct {
 	Dev    string
 	Prefix netip.Prefix // the address with its prefix length, not masked
@@ -25,7 +23,13 @@ func (a Addr) Key() string { return a.Dev + " " + a.Prefix.String() }
 func (a Addr) On() string { return a.Dev }
 
 // String is what follows "ip addr add".
-func (a Addr) String() string { return fmt.Sprintf("%s dev %s", a.Prefix, a.Dev) }
+func (a Addr) String() string {
+	s := a.Prefix.String() + " dev " + a.Dev
+	if a.Prefix.Addr().Is6() {
+		s += " nodad"
+	}
+	return s
+}
 
 // Neigh is a permanent neighbour entry (ip-neighbour(8)).
 type Neigh struct {
@@ -45,7 +49,7 @@ func (n Neigh) On() string { return n.Dev }
 
 // String is what follows "ip neigh replace".
 func (n Neigh) String() string {
-	return fmt.Sprintf("%s lladdr %s dev %s nud permanent", n.IP, n.MAC, n.Dev)
+	return n.IP.String() + " lladdr " + n.MAC + " dev " + n.Dev + " nud permanent"
 }
 
 // FDB is a permanent forwarding entry of a VXLAN device (bridge(8), "fdb ... self permanent").
@@ -58,73 +62,26 @@ type FDB struct {
 // Kind returns KindFDB.
 func (f FDB) Kind() Kind { return KindFDB }
 
-// Key is the device, the MAC and the destination: a VXLAN device may hold several destinations of one MAC.
-func (f FDB) Key() string { return f.Dev + " " + f.MAC + " " + f.Dst.String() }
+// Key is the device and the MAC, and for a group MAC (or the all-zero default) the destination too: the kernel holds several
+// destinations of a group, but one of a single host.
+func (f FDB) Key() string {
+	if f.Group() {
+		return f.Dev + " " + f.MAC + " " + f.Dst.String()
+	}
+	return f.Dev + " " + f.MAC
+}
+
+// Group reports whether frames to the MAC go to all destinations: the all-zero MAC or one with the group bit.
+func (f FDB) Group() bool {
+	return len(f.MAC) < 2 || f.MAC == "00:00:00:00:00:00" || strings.IndexByte("13579bdf", f.MAC[1]) >= 0
+}
 
 // On is the device.
 func (f FDB) On() string { return f.Dev }
 
-// String is what follows "bridge fdb append".
+// String is what follows "bridge fdb replace", or "bridge fdb append" for a group MAC.
 func (f FDB) String() string {
-	return fmt.Sprintf("%s dev %s dst %s self permanent", f.MAC, f.Dev, f.Dst)
-}
-
-// Route is a route of a table (ip-route(8)).
-type Route struct {
-	Type   string // "" is unicast; "blackhole", "unreachable", "local", ...
-	Dst    netip.Prefix
-	Via    netip.Addr
-	Dev    string
-	Src    netip.Addr // preferred source
-	Table  int        // 0 is main
-	Metric int
-	MTU    int    // route MTU in bytes, 0: the device's
-	Scope  string // "" is the kernel's default: global with a gateway, link without
-	Onlink bool
-}
-
-// Kind returns KindRoute.
-func (r Route) Kind() Kind { return KindRoute }
-
-// Key is table, destination and metric: what the kernel holds once.
-func (r Route) Key() string { return fmt.Sprintf("%d %s %d", r.Table, r.Dst, r.Metric) }
-
-// On is the device the route leaves by.
-func (r Route) On() string { return r.Dev }
-
-// String is what follows "ip route replace".
-func (r Route) String() string {
-	var b strings.Builder
-	if r.Type != "" {
-		b.WriteString(r.Type + " ")
-	}
-	b.WriteString(r.Dst.String())
-	if r.Via.IsValid() {
-		fmt.Fprintf(&b, " via %s", r.Via)
-	}
-	if r.Dev != "" {
-		fmt.Fprintf(&b, " dev %s", r.Dev)
-	}
-	if r.Table != 0 {
-		fmt.Fprintf(&b, " table %d", r.Table)
-	}
-	fmt.Fprintf(&b, " proto %d", RouteProtocol)
-	if r.Scope != "" {
-		fmt.Fprintf(&b, " scope %s", r.Scope)
-	}
-	if r.Src.IsValid() {
-		fmt.Fprintf(&b, " src %s", r.Src)
-	}
-	if r.Metric != 0 {
-		fmt.Fprintf(&b, " metric %d", r.Metric)
-	}
-	if r.MTU != 0 {
-		fmt.Fprintf(&b, " mtu %d", r.MTU)
-	}
-	if r.Onlink {
-		b.WriteString(" onlink")
-	}
-	return b.String()
+	return f.MAC + " dev " + f.Dev + " dst " + f.Dst.String() + " self permanent"
 }
 
 // Sysctl is a kernel parameter under /proc/sys (sysctl(8)).
@@ -139,11 +96,38 @@ func (s Sysctl) Kind() Kind { return KindSysctl }
 // Key is the name.
 func (s Sysctl) Key() string { return s.Name }
 
-// On returns "".
-func (s Sysctl) On() string { return "" }
+// On is the device of net/<family>/conf/<dev>/ and net/<family>/neigh/<dev>/ parameters, else "".
+func (s Sysctl) On() string {
+	w := strings.Split(s.Name, "/")
+	if len(w) == 5 && w[0] == "net" && (w[2] == "conf" || w[2] == "neigh") && w[3] != "all" && w[3] != "default" {
+		return w[3]
+	}
+	return ""
+}
 
 // String is what follows "sysctl -w".
 func (s Sysctl) String() string { return s.Name + "=" + s.Value }
+
+// Tunnel is where the relay sends the packets of a pod subnet that come out of a TUN device.
+type Tunnel struct {
+	Dev    string         // the TUN device
+	Subnet netip.Prefix   // the peer's pod subnet
+	Remote netip.AddrPort // the peer's underlay address and UDP port
+}
+
+// Kind returns KindTunnel.
+func (t Tunnel) Kind() Kind { return KindTunnel }
+
+// Key is the device and the subnet.
+func (t Tunnel) Key() string { return t.Dev + " " + t.Subnet.String() }
+
+// On is the TUN device.
+func (t Tunnel) On() string { return t.Dev }
+
+// String is one line: subnet, device, remote.
+func (t Tunnel) String() string {
+	return t.Subnet.String() + " dev " + t.Dev + " remote " + t.Remote.String()
+}
 
 // Listener is a port on which the relay accepts a service's connections and passes them to its endpoints in turn.
 type Listener struct {
@@ -165,15 +149,19 @@ func (l Listener) Key() string { return l.Service + " " + l.Protocol }
 // On returns "".
 func (l Listener) On() string { return "" }
 
-// String is one line: protocol, address, service, endpoints.
+// String is one line: protocol, address, service, endpoints ("none" when there is none), affinity.
 func (l Listener) String() string {
 	eps := make([]string, len(l.Endpoints))
 	for i, e := range l.Endpoints {
 		eps[i] = e.String()
 	}
-	s := fmt.Sprintf("%s %s service %s endpoints %s", l.Protocol, l.Addr, l.Service, strings.Join(eps, ","))
+	list := "none"
+	if len(eps) > 0 {
+		list = strings.Join(eps, ",")
+	}
+	s := l.Protocol + " " + l.Addr.String() + " service " + l.Service + " endpoints " + list
 	if l.Affinity > 0 {
-		s += fmt.Sprintf(" affinity %d", l.Affinity)
+		s += " affinity " + strconv.Itoa(l.Affinity)
 	}
 	return s
 }
