@@ -28,7 +28,7 @@ var pure = []string{"net", "os", "log", "log/slog", "context", "io/ioutil", "sys
 
 // only lists modules with the one tree that may import them.
 var only = map[string]string{
-	"k8s.io/client-go":              "internal/store/kube",
+	"k8s.io/client-go":               "internal/store/kube",
 	"github.com/vishvananda/netlink": "internal/kernel",
 	"github.com/google/nftables":     "internal/kernel",
 	"k8s.io/kubernetes":              "internal/server",

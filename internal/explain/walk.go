@@ -34,7 +34,7 @@ const (
 // Trace is the way of a packet. A relay ends the connection and opens another: its flow is in Flows again.
 type Trace struct {
 	Steps   []Step        `json:"steps"`
-	Flows   []packet.Flow `json:"-"`
+	Flows   []packet.Flow `json:"flows"`
 	Verdict Verdict       `json:"verdict"`
 	End     string        `json:"end"` // the host that got the packet, or where it ended
 }

@@ -207,4 +207,3 @@ func (p *parser) listener() Object {
 	l.Affinity = p.positive("affinity", math.MaxInt32)
 	return l
 }
-

@@ -10,9 +10,9 @@ import (
 
 // Flow is the transport 5-tuple of a packet. Ports are 0 where they are not known yet (the kernel will choose).
 type Flow struct {
-	Proto string // "tcp", "udp", "icmp", "sctp", as ip(8) and iptables(8) spell it
-	Src   netip.AddrPort
-	Dst   netip.AddrPort
+	Proto string         `json:"proto"` // "tcp", "udp", "icmp", "sctp", as ip(8) and iptables(8) spell it
+	Src   netip.AddrPort `json:"src"`
+	Dst   netip.AddrPort `json:"dst"`
 }
 
 // String is "tcp 172.16.28.5:38380 -> 10.254.247.121:8080"; an unknown address or port prints as *.
