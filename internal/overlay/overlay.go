@@ -1,0 +1,70 @@
+// Package overlay plans how a node reaches the pods of the other nodes. A backend turns the leases of the network into kernel
+// objects; the backends are the packages below: vxlan, hostgw, l2.
+//
+// Floor 2, planners: pure functions, no I/O, no clock.
+package overlay
+
+import (
+	"net/netip"
+
+	"weft/internal/api"
+	"weft/internal/netstate"
+)
+
+// Self is what a backend must know of the node it plans for.
+type Self struct {
+	// Lease is the node's own lease: its subnets, public addresses and the MACs of its VTEP devices.
+	Lease api.Lease
+	// Network and NetworkV6 are the pod network's ranges; peers' subnets outside are refused. Zero: not checked.
+	Network, NetworkV6 netip.Prefix
+	// Dev is the underlay interface, MTU its MTU in bytes.
+	Dev string
+	MTU int
+	// Addr and AddrV6 are the underlay interface's own addresses (behind a NAT not the public ones).
+	Addr, AddrV6 netip.Addr
+	// Connected lists the networks reachable through Dev without a gateway.
+	Connected []netip.Prefix
+	Options   Options
+}
+
+// Options are the backend's settings from the network configuration. Zero values mean the defaults named.
+type Options struct {
+	VNI           uint32 // vxlan: 1
+	Port          uint16 // vxlan: 8472
+	MTU           int    // outer MTU in bytes: the underlay interface's
+	GBP           bool
+	Learning      bool
+	DirectRouting bool // peers in a connected network are reached without tunnel
+}
+
+// Backend plans one kind of overlay.
+type Backend interface {
+	// Name is the lease's BackendType: "vxlan", "host-gw", ...
+	Name() string
+	// Overhead is the bytes a packet grows by on the underlay, which pods' MTU must leave free.
+	Overhead(self Self) int
+	// Plan returns what this node needs to reach the peers: the union of the backend's Base(self) and Peer(self, l) for each l of
+	// Peers(self, leases), by which one changed lease can be planned alone.
+	Plan(self Self, leases []api.Lease) netstate.State
+}
+
+// OuterMTU is the MTU of the underlay in bytes: the one configured, else the interface's.
+func (s Self) OuterMTU() int {
+	if s.Options.MTU > 0 {
+		return s.Options.MTU
+	}
+	return s.MTU
+}
+
+// MTU is the MTU in bytes for pods under the backend.
+func MTU(b Backend, self Self) int { return self.OuterMTU() - b.Overhead(self) }
+
+// OnLink reports whether the address is reached through the underlay interface without a gateway.
+func (s Self) OnLink(a netip.Addr) bool {
+	for _, p := range s.Connected {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,145 @@
+package overlay
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"weft/internal/api"
+)
+
+// Refusal says why a lease gets no path.
+type Refusal struct {
+	Lease  api.Lease
+	Reason string
+}
+
+// String is one line for the log.
+func (r Refusal) String() string {
+	subnet := r.Lease.Subnet
+	if !subnet.IsValid() {
+		subnet = r.Lease.SubnetV6
+	}
+	return fmt.Sprintf("lease %s of %s: %s", subnet, cmp.Or(r.Lease.Node, r.Lease.PublicIP.String()), r.Reason)
+}
+
+// Peers returns the leases of other nodes that a backend plans for, sorted by subnet, and those refused. Two nodes given the same leases
+// in any order refuse the same ones: of two overlapping subnets the one with the lower public address stays, then the lower node name.
+func Peers(self Self, leases []api.Lease) (peers []api.Lease, refused []Refusal) {
+	candidates := make([]api.Lease, 0, len(leases))
+	for _, l := range leases {
+		switch reason := self.refuse(l); {
+		case self.own(l):
+		case reason != "":
+			refused = append(refused, Refusal{l, reason})
+		default:
+			candidates = append(candidates, l)
+		}
+	}
+	slices.SortFunc(candidates, func(a, b api.Lease) int {
+		return cmp.Or(a.PublicIP.Compare(b.PublicIP), a.PublicIPv6.Compare(b.PublicIPv6), cmp.Compare(a.Node, b.Node),
+			comparePrefix(a.Subnet, b.Subnet), comparePrefix(a.SubnetV6, b.SubnetV6))
+	})
+	taken := ranges{}
+	taken.add(self.Lease.Subnet, "this node")
+	taken.add(self.Lease.SubnetV6, "this node")
+	for _, l := range candidates {
+		holder := cmp.Or(taken.overlap(l.Subnet), taken.overlap(l.SubnetV6))
+		if holder != "" {
+			refused = append(refused, Refusal{l, "subnet overlaps that of " + holder})
+			continue
+		}
+		name := cmp.Or(l.Node, l.PublicIP.String())
+		taken.add(l.Subnet, name)
+		taken.add(l.SubnetV6, name)
+		peers = append(peers, l)
+	}
+	slices.SortFunc(peers, func(a, b api.Lease) int {
+		return cmp.Or(comparePrefix(a.Subnet, b.Subnet), comparePrefix(a.SubnetV6, b.SubnetV6))
+	})
+	return peers, refused
+}
+
+// own reports whether the lease is the node's own, which needs no path.
+func (s Self) own(l api.Lease) bool {
+	return l.Subnet == s.Lease.Subnet && l.SubnetV6 == s.Lease.SubnetV6
+}
+
+func (s Self) refuse(l api.Lease) string {
+	switch {
+	case !l.Subnet.IsValid() && !l.SubnetV6.IsValid():
+		return "no subnet"
+	case !inside(l.Subnet, s.Network):
+		return fmt.Sprintf("subnet %s is outside the network %s", l.Subnet, s.Network)
+	case !inside(l.SubnetV6, s.NetworkV6):
+		return fmt.Sprintf("subnet %s is outside the network %s", l.SubnetV6, s.NetworkV6)
+	case l.PublicIP.IsValid() && l.PublicIP == s.Lease.PublicIP, l.PublicIPv6.IsValid() && l.PublicIPv6 == s.Lease.PublicIPv6:
+		return "public address is this node's own"
+	}
+	return ""
+}
+
+// inside reports whether the subnet lies in the network; either may be zero: not given.
+func inside(subnet, network netip.Prefix) bool {
+	if !subnet.IsValid() || !network.IsValid() {
+		return true
+	}
+	return subnet.Bits() >= network.Bits() && network.Contains(subnet.Addr())
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// ranges holds who has which subnet, so that an overlap is found without comparing all pairs: two prefixes overlap when one of them,
+// cut to the other's length, is the other.
+type ranges struct {
+	exact   map[netip.Prefix]string // the subnets themselves
+	above   map[netip.Prefix]string // every shorter prefix that holds one of them
+	lengths [2][129]bool            // lengths in exact, by family
+}
+
+func (r *ranges) add(p netip.Prefix, holder string) {
+	if !p.IsValid() {
+		return
+	}
+	if r.exact == nil {
+		r.exact, r.above = map[netip.Prefix]string{}, map[netip.Prefix]string{}
+	}
+	r.exact[p.Masked()] = holder
+	r.lengths[family(p)][p.Bits()] = true
+	for bits := p.Bits() - 1; bits >= 0; bits-- {
+		up := netip.PrefixFrom(p.Addr(), bits).Masked()
+		if _, ok := r.above[up]; ok {
+			break // and then all the shorter ones are there too
+		}
+		r.above[up] = holder
+	}
+}
+
+// overlap returns the holder of a subnet that overlaps p, or "".
+func (r *ranges) overlap(p netip.Prefix) string {
+	if !p.IsValid() {
+		return ""
+	}
+	if h, ok := r.above[p.Masked()]; ok {
+		return h
+	}
+	for bits := 0; bits <= p.Bits(); bits++ {
+		if !r.lengths[family(p)][bits] {
+			continue
+		}
+		if h, ok := r.exact[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok {
+			return h
+		}
+	}
+	return ""
+}
+
+func family(p netip.Prefix) int {
+	if p.Addr().Is6() {
+		return 1
+	}
+	return 0
+}
