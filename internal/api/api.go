@@ -43,6 +43,9 @@ type Lease struct {
 	VNI         uint32 // vxlan only
 	VTEPMAC     string // vxlan only, lower case, colons
 	VTEPMACv6   string // MAC of the IPv6 VTEP device
+	WGKey       string // wireguard only: public key, base64; both devices of a host share it
+	WGPort      uint16 // wireguard only: the holder's UDP port, 0 when an old writer left it out
+	WGPortV6    uint16
 	Expiry      time.Time
 }
 
