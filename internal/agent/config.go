@@ -1,0 +1,151 @@
+// Package agent is the node agent: it holds the node's lease, keeps overlay, pod attachments and service rules in the kernel
+// as planned, and runs the node's pods.
+//
+// Floor 4, programs.
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"weft/internal/attach"
+)
+
+// ProxyMode is how services reach their endpoints.
+type ProxyMode string
+
+// The proxy modes.
+const (
+	Userspace ProxyMode = "userspace"
+	NFTables  ProxyMode = "nftables"
+)
+
+// Config is what the agent is told by its flags.
+type Config struct {
+	NodeName   string
+	Kubeconfig string
+
+	EtcdEndpoints                     []string
+	EtcdPrefix                        string
+	EtcdCA, EtcdCert, EtcdKey         string
+	EtcdUsername, EtcdPassword        string
+	KubeSubnetManager                 bool
+	NetConfigPath                     string
+	Subnet                            string
+	Iface, PublicIP                   string
+	SubnetFile                        string
+	IPMasq, MasqueradePods            bool
+	Attach, Bridge                    string
+	ProxyMode, PodRuntime             string
+	ClusterCIDR, ServiceRange         string
+	RunDir, StateDir                  string
+	KubeletPort                       int
+	HealthzBind                       string
+	LeaseRenewMargin                  time.Duration
+	attachMode                        attach.Mode
+	subnet, clusterCIDR, serviceRange netip.Prefix
+	publicIP                          netip.Addr
+}
+
+// Flags binds the configuration to a flag set with its defaults.
+func (c *Config) Flags(f *pflag.FlagSet) {
+	host, _ := os.Hostname() // an empty name is refused by Validate
+	f.StringVar(&c.NodeName, "node-name", host, "name of this node in the Kubernetes API")
+	f.StringVar(&c.Kubeconfig, "kubeconfig", "/etc/weft/kubeconfig", "credentials for the Kubernetes API; empty: no API, overlay only")
+	f.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", []string{"http://127.0.0.1:4001", "http://127.0.0.1:2379"}, "etcd that holds the leases")
+	f.StringVar(&c.EtcdPrefix, "etcd-prefix", "/coreos.com/network", "etcd prefix of the network's keys")
+	f.StringVar(&c.EtcdCA, "etcd-cafile", "", "CA that signed etcd's certificate")
+	f.StringVar(&c.EtcdCert, "etcd-certfile", "", "client certificate for etcd")
+	f.StringVar(&c.EtcdKey, "etcd-keyfile", "", "key of the client certificate")
+	f.StringVar(&c.EtcdUsername, "etcd-username", "", "user name for etcd")
+	f.StringVar(&c.EtcdPassword, "etcd-password", "", "password for etcd")
+	f.BoolVar(&c.KubeSubnetManager, "kube-subnet-mgr", false, "take the subnet from node.spec.podCIDR and publish flannel's annotations instead of using etcd")
+	f.StringVar(&c.NetConfigPath, "net-config-path", "/etc/kube-flannel/net-conf.json", "network configuration with --kube-subnet-mgr")
+	f.StringVar(&c.Subnet, "subnet", "", "subnet to ask for, for example 172.16.28.0/24; empty: the one held before, else a free one")
+	f.StringVar(&c.Iface, "iface", "", "underlay interface, name or address; empty: the default route's")
+	f.StringVar(&c.PublicIP, "public-ip", "", "address other nodes reach this one by; empty: the underlay interface's")
+	f.StringVar(&c.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet is written for other programs")
+	f.BoolVar(&c.IPMasq, "ip-masq", true, "masquerade what pods send outside the pod network")
+	f.BoolVar(&c.MasqueradePods, "masquerade-pods", false, "masquerade all that leaves the node's bridge, traffic between pods too (docker's --ip-masq=true): peers then see the node's address")
+	f.StringVar(&c.Attach, "attach", "routed", "how pods are joined to the node: routed or bridge")
+	f.StringVar(&c.Bridge, "bridge", "cni0", "name of the bridge with --attach=bridge")
+	f.StringVar(&c.ProxyMode, "proxy-mode", "nftables", "how services are programmed: nftables or userspace")
+	f.StringVar(&c.PodRuntime, "pod-runtime", "process", "who runs the node's pods: process (this agent, as processes on the host's files) or none")
+	f.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "pod network, for rules that tell pods from the rest; empty: the network configuration's")
+	f.StringVar(&c.ServiceRange, "service-cluster-ip-range", "10.254.0.0/16", "range of the services' virtual addresses")
+	f.StringVar(&c.RunDir, "run-dir", "/run/weft", "directory for sockets and what a reboot may forget")
+	f.StringVar(&c.StateDir, "state-dir", "/var/lib/weft", "directory for what must survive a reboot")
+	f.IntVar(&c.KubeletPort, "kubelet-port", 10250, "port for kubectl logs and exec; 0: off")
+	f.StringVar(&c.HealthzBind, "healthz-bind", "127.0.0.1:10256", "address for /healthz, /readyz and /metrics; empty: off")
+	f.DurationVar(&c.LeaseRenewMargin, "subnet-lease-renew-margin", time.Hour, "how long before its expiry the lease is renewed, 1m to 23h59m")
+}
+
+// Validate checks every field; the error names the flag, its value and what would be right.
+func (c *Config) Validate() error {
+	if c.NodeName == "" {
+		return fmt.Errorf("--node-name is empty and the host has no name: give the node's name")
+	}
+	if err := oneOf("--attach", c.Attach, "routed", "bridge"); err != nil {
+		return err
+	}
+	if err := oneOf("--proxy-mode", c.ProxyMode, "nftables", "userspace"); err != nil {
+		return err
+	}
+	if err := oneOf("--pod-runtime", c.PodRuntime, "process", "none"); err != nil {
+		return err
+	}
+	if c.Kubeconfig == "" && c.KubeSubnetManager {
+		return fmt.Errorf("--kube-subnet-mgr needs --kubeconfig")
+	}
+	if !c.KubeSubnetManager && len(c.EtcdEndpoints) == 0 {
+		return fmt.Errorf("--etcd-endpoints is empty: name an etcd, or use --kube-subnet-mgr")
+	}
+	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ ") || c.Bridge == "" {
+		return fmt.Errorf("--bridge=%s: an interface name has 1 to 15 characters, no slash, no space", c.Bridge)
+	}
+	if c.LeaseRenewMargin < time.Minute || c.LeaseRenewMargin > 24*time.Hour-time.Minute {
+		return fmt.Errorf("--subnet-lease-renew-margin=%s: must be from 1m to 23h59m", c.LeaseRenewMargin)
+	}
+	c.attachMode = attach.Mode(c.Attach)
+	return c.parseAddresses()
+}
+
+func (c *Config) parseAddresses() error {
+	for _, x := range []struct {
+		flag, value string
+		to          *netip.Prefix
+	}{{"--subnet", c.Subnet, &c.subnet}, {"--cluster-cidr", c.ClusterCIDR, &c.clusterCIDR}, {"--service-cluster-ip-range", c.ServiceRange, &c.serviceRange}} {
+		if x.value == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(x.value)
+		if err != nil || p != p.Masked() {
+			return fmt.Errorf("%s=%s: want a network like 172.16.28.0/24, without host bits", x.flag, x.value)
+		}
+		*x.to = p
+	}
+	if c.PublicIP != "" {
+		ip, err := netip.ParseAddr(c.PublicIP)
+		if err != nil {
+			return fmt.Errorf("--public-ip=%s: want an address like 172.17.42.31", c.PublicIP)
+		}
+		c.publicIP = ip
+	}
+	if c.clusterCIDR.IsValid() && c.serviceRange.IsValid() && c.clusterCIDR.Overlaps(c.serviceRange) {
+		return fmt.Errorf("--service-cluster-ip-range=%s overlaps --cluster-cidr=%s: choose ranges that do not", c.serviceRange, c.clusterCIDR)
+	}
+	return nil
+}
+
+func oneOf(flag, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return fmt.Errorf("%s=%s: want %s", flag, value, strings.Join(allowed, " or "))
+}
