@@ -1,0 +1,198 @@
+package kube
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"weft/internal/api"
+)
+
+// Back-off of a list or watch that fails: an API server that comes back is used again within retryMax.
+const (
+	retryFirst = 200 * time.Millisecond
+	retryMax   = 5 * time.Second
+	retrySteps = 6
+)
+
+// Watch keeps an api.Snapshot current. While the API is away the last known state stays.
+type Watch struct {
+	mu       sync.Mutex
+	nodes    table[*corev1.Node, api.Node]
+	pods     table[*corev1.Pod, api.Pod]
+	services table[*corev1.Service, []api.ServicePort]
+	slices   table[*discoveryv1.EndpointSlice, slice]
+
+	bySvc  map[string]map[string]bool // service key -> keys of its slices
+	merged map[string][]api.ServicePort
+	dirty  map[string]bool // service keys whose merged is stale
+	snap   *api.Snapshot   // nil when stale
+
+	unlisted map[string]bool // kinds that were never listed
+	synced   chan struct{}
+	changed  signal
+}
+
+// WatchOptions says what a Watch holds besides nodes and services.
+type WatchOptions struct {
+	PodsOf string // only the pods bound to this node, as a node's identity may read; "" for all pods
+}
+
+// Watch starts to keep a snapshot of the cluster until ctx ends. It returns at once; see Synced.
+func (s *Store) Watch(ctx context.Context, o WatchOptions) *Watch {
+	w := newWatch()
+	podFields := fields.Everything()
+	if o.PodsOf != "" {
+		podFields = fields.OneTermEqualSelector("spec.nodeName", o.PodsOf)
+	}
+	follow(ctx, s, s.core, "nodes", fields.Everything(), &corev1.NodeList{}, &corev1.Node{}, &w.nodes)
+	follow(ctx, s, s.core, "pods", podFields, &corev1.PodList{}, &corev1.Pod{}, &w.pods)
+	follow(ctx, s, s.core, "services", fields.Everything(), &corev1.ServiceList{}, &corev1.Service{}, &w.services)
+	follow(ctx, s, s.discovery, "endpointslices", fields.Everything(), &discoveryv1.EndpointSliceList{},
+		&discoveryv1.EndpointSlice{}, &w.slices)
+	return w
+}
+
+func newWatch() *Watch {
+	w := &Watch{
+		bySvc: map[string]map[string]bool{}, merged: map[string][]api.ServicePort{}, dirty: map[string]bool{},
+		unlisted: map[string]bool{}, synced: make(chan struct{}), changed: newSignal(),
+	}
+	w.nodes = newTable(w, "nodes", convertNode, nil)
+	w.pods = newTable(w, "pods", convertPod, nil)
+	w.services = newTable(w, "services", convertService, func(key string, _, _ []api.ServicePort) { w.dirty[key] = true })
+	w.slices = newTable(w, "endpointslices", convertSlice, nil)
+	w.slices.changed = w.sliceChanged
+	return w
+}
+
+func newTable[T metav1.Object, V any](w *Watch, kind string, convert func(T) V, also func(string, V, V)) table[T, V] {
+	w.unlisted[kind] = true
+	return table[T, V]{
+		mu: &w.mu, convert: convert, rows: map[string]V{},
+		changed: func(key string, before, after V, _ bool) {
+			if also != nil {
+				also(key, before, after)
+			}
+			w.stale()
+		},
+		listed: func() { w.listed(kind) },
+	}
+}
+
+func (w *Watch) sliceChanged(key string, before, after slice, gone bool) {
+	if before.service != "" && (gone || before.service != after.service) {
+		delete(w.bySvc[before.service], key)
+		if len(w.bySvc[before.service]) == 0 {
+			delete(w.bySvc, before.service)
+		}
+		w.dirty[before.service] = true
+	}
+	if !gone && after.service != "" {
+		if w.bySvc[after.service] == nil {
+			w.bySvc[after.service] = map[string]bool{}
+		}
+		w.bySvc[after.service][key] = true
+		w.dirty[after.service] = true
+	}
+	w.stale()
+}
+
+func (w *Watch) stale() {
+	w.snap = nil
+	w.changed.poke()
+}
+
+func (w *Watch) listed(kind string) {
+	if !w.unlisted[kind] {
+		return
+	}
+	delete(w.unlisted, kind)
+	if len(w.unlisted) == 0 {
+		close(w.synced)
+		w.changed.poke()
+	}
+}
+
+// Changed receives after the snapshot changed; changes that nobody took yet are one.
+func (w *Watch) Changed() <-chan struct{} { return w.changed }
+
+// Synced is closed when everything has been listed once. Before that, a Snapshot lacks objects: do not delete by it.
+func (w *Watch) Synced() <-chan struct{} { return w.synced }
+
+// Snapshot returns the cluster as last known, sorted by namespace and name, without leases (they are the lease store's). It is
+// shared: do not change what it holds.
+func (w *Watch) Snapshot() api.Snapshot {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.snap == nil {
+		w.snap = w.build()
+	}
+	return *w.snap
+}
+
+// build merges the services that changed and puts everything in order.
+func (w *Watch) build() *api.Snapshot {
+	for key := range w.dirty {
+		delete(w.merged, key)
+		skeleton := w.services.rows[key]
+		if len(skeleton) == 0 {
+			continue
+		}
+		var parts []slice
+		for _, k := range slices.Sorted(maps.Keys(w.bySvc[key])) {
+			parts = append(parts, w.slices.rows[k])
+		}
+		w.merged[key] = merge(skeleton, parts)
+	}
+	clear(w.dirty)
+	snap := &api.Snapshot{Nodes: w.nodes.sorted(), Pods: w.pods.sorted()}
+	for _, key := range slices.Sorted(maps.Keys(w.merged)) {
+		snap.Services = append(snap.Services, w.merged[key]...)
+	}
+	return snap
+}
+
+// follow starts a reflector that lists and watches a resource of all namespaces into store until ctx ends.
+func follow[L runtime.Object](ctx context.Context, s *Store, c *rest.RESTClient, resource string, sel fields.Selector,
+	list L, example runtime.Object, store cache.ReflectorStore,
+) {
+	params := runtime.NewParameterCodec(s.scheme)
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = sel.String()
+			into := list.DeepCopyObject()
+			err := c.Get().Resource(resource).VersionedParams(&o, params).Do(ctx).Into(into)
+			s.reach.note(s.clear(err))
+			return into, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector, o.Watch = sel.String(), true
+			stream, err := c.Get().Resource(resource).VersionedParams(&o, params).Watch(ctx)
+			if ctx.Err() == nil {
+				s.reach.note(s.clear(err))
+			}
+			return stream, err
+		},
+	}
+	quiet := logr.Discard() // reach logs, once
+	r := cache.NewReflectorWithOptions(lw, example, store, cache.ReflectorOptions{
+		Logger: &quiet, Name: "weft/" + resource,
+		Backoff: &wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 0.2, Steps: retrySteps, Cap: retryMax},
+	})
+	go r.RunWithContext(klog.NewContext(ctx, quiet))
+}
