@@ -232,20 +232,20 @@ func (k *walker) outcome(h *Host, p Packet, o Outcome) (Packet, string) {
 	case Reject:
 		return p, "rejected"
 	case DNAT:
-		p.Dst = k.choose(o.To)
+		p.Dst, p.DNATed = k.choose(o.To), true
 		return p, "destination " + p.Dst.String()
 	case Redirect:
 		addr := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 		if p.In != "" {
 			addr = h.addrOf(p.In, p.Dst.Addr().Is6())
 		}
-		p.Dst = netip.AddrPortFrom(addr, o.To[0].Port())
+		p.Dst, p.DNATed = netip.AddrPortFrom(addr, o.To[0].Port()), true
 		return p, "destination " + p.Dst.String()
 	case Masquerade:
 		p.Src = netip.AddrPortFrom(h.addrOf(p.Out, p.Dst.Addr().Is6()), 0)
 		return p, "source " + p.Src.Addr().String()
 	case SetMark:
-		p.Mark = o.Mark
+		p.Mark = p.Mark&^o.Mask ^ o.Mark
 		return p, fmt.Sprintf("mark 0x%x", p.Mark)
 	}
 	return p, "accepted"

@@ -30,6 +30,7 @@ type Packet struct {
 	packet.Flow
 	In, Out string // interfaces; "" before they are known
 	Mark    uint32
+	DNATed  bool // the connection's destination was changed
 }
 
 // Action is what a ruleset did to a packet.
@@ -50,8 +51,9 @@ const (
 type Outcome struct {
 	Action Action
 	To     []netip.AddrPort // DNAT, Redirect: any of these
-	Mark   uint32
-	Rule   string
+	Mark   uint32 // SetMark: XORed into the mark after the bits of Mask are cleared
+	Mask   uint32
+	Rule   string // the rule as its program prints it
 }
 
 // Rules is a ruleset that can be asked what it does to a packet. Outcomes come in the order they happen; the last one
