@@ -20,27 +20,24 @@ const (
 	leaseSpace    = "kube-node-lease"
 )
 
-// RegisterNode creates the node, or gives the one that exists want's labels, annotations and status. Labels, annotations and
-// conditions that want does not name stay.
-func (s *Store) RegisterNode(ctx context.Context, want *corev1.Node) error {
+// RegisterNode creates the node, or gives the one that exists want's labels and annotations, and returns the node as it was before
+// that: a new one with want's status. Labels and annotations that want does not name stay.
+func (s *Store) RegisterNode(ctx context.Context, want *corev1.Node) (*corev1.Node, error) {
 	var have corev1.Node
 	err := s.core.Get().Resource("nodes").Name(want.Name).Do(ctx).Into(&have)
 	if apierrors.IsNotFound(err) {
 		err = s.core.Post().Resource("nodes").Body(want).Do(ctx).Into(&have)
-		if apierrors.IsAlreadyExists(err) {
-			err = nil
-		}
 	}
 	if err != nil {
-		return fmt.Errorf("register node %s: %w", want.Name, s.clear(err))
+		return nil, fmt.Errorf("register node %s: %w", want.Name, s.clear(err))
 	}
 	if missing(have.Labels, want.Labels) || missing(have.Annotations, want.Annotations) {
 		patch := map[string]any{"metadata": map[string]any{"labels": want.Labels, "annotations": want.Annotations}}
 		if err := s.patchNode(ctx, want.Name, types.MergePatchType, patch); err != nil {
-			return fmt.Errorf("label node %s: %w", want.Name, err)
+			return nil, fmt.Errorf("label node %s: %w", want.Name, err)
 		}
 	}
-	return s.PatchNodeStatus(ctx, want.Name, &want.Status)
+	return &have, nil
 }
 
 func missing(have, want map[string]string) bool {
