@@ -51,7 +51,7 @@ const (
 type Outcome struct {
 	Action Action
 	To     []netip.AddrPort // DNAT, Redirect: any of these
-	Mark   uint32 // SetMark: XORed into the mark after the bits of Mask are cleared
+	Mark   uint32           // SetMark: XORed into the mark after the bits of Mask are cleared
 	Mask   uint32
 	Rule   string // the rule as its program prints it
 }
