@@ -1,0 +1,29 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"weft/internal/lease"
+	"weft/internal/overlay"
+	"weft/internal/overlay/hostgw"
+	"weft/internal/overlay/vxlan"
+)
+
+// backends is every overlay backend by the name it has in the network configuration.
+var backends = map[string]overlay.Backend{
+	lease.VXLAN:  vxlan.Backend{},
+	lease.HostGW: hostgw.Backend{},
+}
+
+// backendOf returns the backend with the name; the error lists those there are.
+func backendOf(name string) (overlay.Backend, error) {
+	b, ok := backends[name]
+	if !ok {
+		return nil, fmt.Errorf("network configuration: Backend.Type %q is not supported: use one of %s",
+			name, strings.Join(slices.Sorted(maps.Keys(backends)), ", "))
+	}
+	return b, nil
+}

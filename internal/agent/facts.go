@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"weft/internal/api"
+	"weft/internal/attach"
+	"weft/internal/lease"
+	"weft/internal/netstate"
+	"weft/internal/overlay"
+)
+
+// FactsAnnotation is the node annotation in which an agent publishes what the others can't know of its host, so that anyone
+// can plan for any node.
+const FactsAnnotation = "weft.dev/facts"
+
+// Facts is what a node's plan depends on besides the cluster's objects: the host's underlay and the agent's settings.
+type Facts struct {
+	Node      string         `json:"node"`
+	Dev       string         `json:"dev"`
+	MTU       int            `json:"mtu"`
+	Addrs     []netip.Addr   `json:"addrs"`
+	Connected []netip.Prefix `json:"connected"`
+	Gateway   netip.Addr     `json:"gateway,omitzero"`
+
+	Attach          attach.Mode `json:"attach"`
+	Bridge          string      `json:"bridge,omitempty"`
+	BridgeNetfilter bool        `json:"bridgeNetfilter,omitempty"`
+	IPv6            bool        `json:"ipv6,omitempty"`
+
+	ProxyMode      ProxyMode    `json:"proxyMode"`
+	IPMasq         bool         `json:"ipMasq"`
+	MasqueradePods bool         `json:"masqueradePods,omitempty"`
+	ServiceRange   netip.Prefix `json:"serviceRange,omitzero"`
+
+	Network   netip.Prefix    `json:"network,omitzero"`
+	NetworkV6 netip.Prefix    `json:"networkV6,omitzero"`
+	Backend   string          `json:"backend"`
+	Options   overlay.Options `json:"options"`
+}
+
+// JSON is the annotation's value.
+func (f Facts) JSON() (string, error) {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return "", fmt.Errorf("encode facts: %w", err)
+	}
+	return string(b), nil
+}
+
+// ReadFacts reads a node's annotation; ok is false when the node has none (it runs no agent of ours).
+func ReadFacts(n api.Node) (f Facts, ok bool, err error) {
+	text, ok := n.Annotations[FactsAnnotation]
+	if !ok {
+		return Facts{}, false, nil
+	}
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		return Facts{}, false, fmt.Errorf("node %s: annotation %s: %w", n.Name, FactsAnnotation, err)
+	}
+	if f.Node != n.Name {
+		return Facts{}, false, fmt.Errorf("node %s: annotation %s is of node %q", n.Name, FactsAnnotation, f.Node)
+	}
+	return f, true, nil
+}
+
+func (f Facts) addr(v6 bool) netip.Addr {
+	for _, a := range f.Addrs {
+		if a.Is6() == v6 {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// self is the overlay's view of the node.
+func (f Facts) self(own api.Lease) overlay.Self {
+	return overlay.Self{
+		Lease: own, Network: f.Network, NetworkV6: f.NetworkV6, Dev: f.Dev, MTU: f.MTU,
+		Addr: f.addr(false), AddrV6: f.addr(true), Connected: f.Connected, Options: f.Options,
+	}
+}
+
+// attachConfig is the pods' side.
+func (f Facts) attachConfig(own api.Lease, b overlay.Backend) attach.Config {
+	return attach.Config{
+		Mode: f.Attach, Bridge: f.Bridge, Subnet: own.Subnet, SubnetV6: own.SubnetV6, MTU: overlay.MTU(b, f.self(own)),
+		BridgeNetfilter: f.BridgeNetfilter, IPv6: f.IPv6,
+	}
+}
+
+// takeNetwork puts the network configuration's part into the facts.
+func (f *Facts) takeNetwork(c lease.Config) {
+	f.Network, f.NetworkV6 = c.V4.Network, c.V6.Network
+	f.Backend = c.Backend.Type
+	f.Options = overlay.Options{
+		VNI: c.Backend.VNI, Port: c.Backend.Port, MTU: c.Backend.MTU, GBP: c.Backend.GBP, Learning: c.Backend.Learning,
+		DirectRouting: c.Backend.DirectRouting,
+	}
+}
+
+// underlayState is what the host has without us, as far as a packet's way depends on it.
+func (f Facts) underlayState() netstate.State {
+	s := netstate.New()
+	for _, p := range f.Connected {
+		if a := f.addr(p.Addr().Is6()); a.IsValid() && p.Contains(a) {
+			s.Add(netstate.Addr{Dev: f.Dev, Prefix: netip.PrefixFrom(a, p.Bits())})
+		}
+	}
+	if f.Gateway.IsValid() {
+		all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if f.Gateway.Is6() {
+			all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		s.Add(netstate.Route{Dst: all, Via: f.Gateway, Dev: f.Dev, Src: f.addr(f.Gateway.Is6())})
+	}
+	return s
+}
