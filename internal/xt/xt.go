@@ -138,16 +138,24 @@ func (t *Tables) merge(index map[[2]string]int, seen map[string]bool, table stri
 func (t Tables) Ours() Tables {
 	var out Tables
 	for _, table := range t {
+		var chains []Chain
 		for _, c := range table.Chains {
 			if Owned(c.Name) {
-				out.Add(table.Name, c.Name, c.Rules...)
+				chains = append(chains, Chain{Name: c.Name, Rules: c.Rules})
 				continue
 			}
+			var jumps []Rule
 			for _, r := range c.Rules {
 				if r.Owned() {
-					out.Add(table.Name, c.Name, r)
+					jumps = append(jumps, r)
 				}
 			}
+			if jumps != nil {
+				chains = append(chains, Chain{Name: c.Name, Rules: jumps})
+			}
+		}
+		if chains != nil {
+			out = append(out, Table{Name: table.Name, Chains: chains})
 		}
 	}
 	return out
