@@ -218,11 +218,7 @@ func statusOf(pid int, key string) string {
 
 func countLines(t *testing.T, path string) int {
 	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Count(string(b), "\n")
+	return strings.Count(read(t, path), "\n")
 }
 
 func TestErrors(t *testing.T) {

@@ -48,7 +48,7 @@ func (r *Runtime) create(ctx context.Context, sb runtime.Sandbox) error {
 		return fmt.Errorf("make pod directory: %w", err)
 	}
 	if statErr == nil {
-		if err := r.buryContainers(sb.UID); err != nil {
+		if err := errors.Join(unlocked(ctx, dir), r.buryContainers(sb.UID)); err != nil {
 			return err
 		}
 		if err := os.Remove(filepath.Join(dir, podinit.IdentityFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -152,7 +152,7 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, uid string) error {
 	if err := kill(ctx, r.identity(uid)); err != nil {
 		return fmt.Errorf("remove sandbox %s: %w", uid, err)
 	}
-	if err := r.unlocked(dir); err != nil {
+	if err := unlocked(ctx, dir); err != nil {
 		return fmt.Errorf("remove sandbox %s: %w", uid, err)
 	}
 	logs, err := filepath.Glob(filepath.Join(r.logs, "*_"+uid))
@@ -167,8 +167,9 @@ func (r *Runtime) RemoveSandbox(ctx context.Context, uid string) error {
 	return nil
 }
 
-// unlocked refuses while an init that a former agent started, and that has not written its identity yet, is on its way.
-func (r *Runtime) unlocked(dir string) error {
+// unlocked waits until no init has the pod's directory: one may be ending, or a former agent has started one that has not written its
+// identity yet.
+func unlocked(ctx context.Context, dir string) error {
 	fd, err := unix.Open(filepath.Join(dir, podinit.LockFile), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -177,10 +178,20 @@ func (r *Runtime) unlocked(dir string) error {
 		return fmt.Errorf("open lock: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("its init is only starting, try again: %w", err)
+	const tries, pause = 200, 10 * time.Millisecond
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for range tries {
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
 	}
-	return nil
+	return fmt.Errorf("an init of the pod is starting or ending, try again: %w", err)
 }
 
 // kill ends the pod's init and waits for it: with it the kernel ends every process in its PID namespace (pid_namespaces(7)).

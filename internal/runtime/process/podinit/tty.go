@@ -34,15 +34,18 @@ func openPeer(driver *os.File) (*os.File, error) {
 		if number, err = unix.IoctlGetInt(fd, unix.TIOCGPTN); err != nil {
 			return fmt.Errorf("number terminal: %w", err)
 		}
-		// By descriptor, not by name: /dev/pts may be another instance.
-		peer, err = unix.IoctlRetInt(fd, unix.TIOCGPTPEER)
-		return err
+		// By descriptor, not by name: /dev/pts may be another instance. It must not become our own controlling terminal.
+		r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+		if errno != 0 {
+			return fmt.Errorf("open program's side of terminal: %w", errno)
+		}
+		peer = int(r)
+		return nil
 	})
-	if err == nil {
-		unix.CloseOnExec(peer)
-		return os.NewFile(uintptr(peer), "/dev/pts/"+strconv.Itoa(number)), nil
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("open terminal: %w", err)
+	return os.NewFile(uintptr(peer), "/dev/pts/"+strconv.Itoa(number)), nil
 }
 
 // control runs f with the descriptor and leaves the file in the poller, which File.Fd does not.
