@@ -1,6 +1,9 @@
 package netstate
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // Verb is what an Op does to its object.
 type Verb uint8
@@ -43,6 +46,18 @@ type sortedOp struct {
 	op Op
 }
 
+// compare orders by kind, then key; a bridge comes before its ports.
+func (s sortedOp) compare(t sortedOp) int {
+	return cmp.Or(cmp.Compare(s.id.Kind, t.id.Kind), cmp.Compare(s.rank(), t.rank()), cmp.Compare(s.id.Key, t.id.Key))
+}
+
+func (s sortedOp) rank() int {
+	if l, ok := s.op.Object.(Link); ok && l.Master != "" {
+		return 1
+	}
+	return 0
+}
+
 // Diff returns the Ops that turn have into want, in an order the kernel accepts: first the links that must be made anew
 // are deleted (everything on them goes with them), then additions and changes in order of kind, then deletions in reverse.
 // Additions come before deletions, so a path that is replaced is never missing.
@@ -57,8 +72,8 @@ func Diff(want, have State) []Op {
 			d.dels = append(d.dels, sortedOp{id, Op{Verb: Del, Object: h}})
 		}
 	}
-	up := func(a, b sortedOp) int { return compareID(a.id, b.id) }
-	down := func(a, b sortedOp) int { return compareID(b.id, a.id) }
+	up := func(a, b sortedOp) int { return a.compare(b) }
+	down := func(a, b sortedOp) int { return b.compare(a) }
 	slices.SortFunc(d.early, down)
 	slices.SortFunc(d.ops, up)
 	slices.SortFunc(d.dels, down)

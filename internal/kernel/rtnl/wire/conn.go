@@ -1,0 +1,153 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Conn is a netlink socket of the route family in the network namespace it was opened in. It is not safe for concurrent use.
+type Conn struct {
+	file *os.File
+	raw  syscall.RawConn
+	port uint32 // nl_pid, the socket's own address
+	seq  uint32
+	buf  []byte // for receiving; the kernel makes dump datagrams as large as 32 KiB
+}
+
+// Message is a message received. Data is what follows struct nlmsghdr.
+type Message struct {
+	Type, Flags uint16
+	Seq, Port   uint32
+	Data        []byte
+}
+
+// bufferSize is the socket's buffer: acknowledgements of a whole batch, or events of a burst, must fit.
+const bufferSize = 8 << 20
+
+// Dial opens a socket in the calling thread's network namespace and subscribes it to the groups (rtnetlink(7), RTNLGRP_*).
+func Dial(groups ...uint32) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	port, err := setUp(fd, groups)
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	c := &Conn{file: os.NewFile(uintptr(fd), "netlink"), port: port, buf: make([]byte, 64<<10)}
+	if c.raw, err = c.file.SyscallConn(); err != nil {
+		return nil, errors.Join(fmt.Errorf("poll netlink socket: %w", err), c.file.Close())
+	}
+	return c, nil
+}
+
+func setUp(fd int, groups []uint32) (port uint32, err error) {
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return 0, fmt.Errorf("bind netlink socket: %w", err)
+	}
+	own, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, fmt.Errorf("read netlink address: %w", err)
+	}
+	if a, ok := own.(*unix.SockaddrNetlink); ok {
+		port = a.Pid
+	}
+	// Beyond net.core.rmem_max only with the capability in the initial user namespace; else as much as we get.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferSize) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
+	}
+	// Strict checking lets the kernel filter dumps (Linux 5.0); the others shorten and explain errors.
+	for _, opt := range []int{unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_CAP_ACK, unix.NETLINK_EXT_ACK} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, opt, 1); err != nil {
+			return 0, fmt.Errorf("set netlink option %d: %w", opt, err)
+		}
+	}
+	for _, g := range groups {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(g)); err != nil {
+			return 0, fmt.Errorf("join netlink group %d: %w", g, err)
+		}
+	}
+	return port, nil
+}
+
+// Close closes the socket; a Receive under way returns os.ErrClosed.
+func (c *Conn) Close() error { return c.file.Close() }
+
+// Port is the socket's own address, which the kernel puts into the messages that others get of its changes.
+func (c *Conn) Port() uint32 { return c.port }
+
+// Bound ends calls under way when ctx ends, or after the limit. The function returned ends the bound.
+func (c *Conn) Bound(ctx context.Context, limit time.Duration) (release func(), err error) {
+	if err := c.file.SetDeadline(time.Now().Add(limit)); err != nil {
+		return nil, fmt.Errorf("set netlink deadline: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.file.SetDeadline(time.Unix(1, 0)) })
+	return func() { stop() }, nil
+}
+
+// Receive waits for a datagram and returns its messages, which are good until the next call. ENOBUFS says that messages were lost.
+func (c *Conn) Receive() ([]Message, error) {
+	n, err := c.recv(c.buf)
+	if err != nil {
+		return nil, err
+	}
+	return split(c.buf[:n])
+}
+
+func (c *Conn) recv(buf []byte) (n int, err error) {
+	rerr := c.raw.Read(func(fd uintptr) bool {
+		for {
+			var from unix.Sockaddr
+			n, from, err = unix.Recvfrom(int(fd), buf, 0)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if a, ok := from.(*unix.SockaddrNetlink); err == nil && ok && a.Pid != 0 {
+				continue // not from the kernel
+			}
+			return !errors.Is(err, unix.EAGAIN)
+		}
+	})
+	if err := errors.Join(rerr, err); err != nil {
+		return 0, fmt.Errorf("receive netlink: %w", err)
+	}
+	return n, nil
+}
+
+func (c *Conn) send(b []byte) error {
+	var err error
+	werr := c.raw.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if err := errors.Join(werr, err); err != nil {
+		return fmt.Errorf("send netlink: %w", err)
+	}
+	return nil
+}
+
+// errMalformed says that a datagram is not a row of netlink messages.
+var errMalformed = errors.New("malformed netlink message")
+
+func split(b []byte) ([]Message, error) {
+	var out []Message
+	for len(b) >= unix.SizeofNlMsghdr {
+		n := int(order.Uint32(b))
+		if n < unix.SizeofNlMsghdr || n > len(b) {
+			return out, errMalformed
+		}
+		out = append(out, Message{
+			Type: order.Uint16(b[4:]), Flags: order.Uint16(b[6:]), Seq: order.Uint32(b[8:]), Port: order.Uint32(b[12:]),
+			Data: b[unix.SizeofNlMsghdr:n:n],
+		})
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return out, nil
+}
