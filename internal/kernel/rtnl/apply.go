@@ -166,6 +166,20 @@ func (a *applier) index(dev string) (int, error) {
 	return l.index, nil
 }
 
+// Link returns the link with the name, whoever made it. Its master and underlying device are left out. ok is false when there is none.
+func (h *Handle) Link(ctx context.Context, name string) (l netstate.Link, ok bool, err error) {
+	release, err := h.lock(ctx)
+	if err != nil {
+		return netstate.Link{}, false, err
+	}
+	defer release()
+	found, err := h.linkByName(name)
+	if errors.Is(err, ErrNoLink) {
+		return netstate.Link{}, false, nil
+	}
+	return found.Link, err == nil, err
+}
+
 // linkByName reads one link.
 func (h *Handle) linkByName(name string) (link, error) {
 	var b wire.Buffer
