@@ -92,7 +92,11 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	netns.Need(t)
-	g := &rig{t: t, run: filepath.Join(t.TempDir(), "run"), state: filepath.Join(t.TempDir(), "state")}
+	run, err := os.MkdirTemp("/run", "weft-") // a private tmpfs, see netns.Main
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &rig{t: t, run: run, state: filepath.Join(t.TempDir(), "state")}
 	g.open()
 	t.Cleanup(func() {
 		for _, s := range g.list() {

@@ -204,6 +204,9 @@ func checkName(field, value string) error {
 // a host that has only busybox.
 func linkApplets(dir string) error {
 	const busybox = "/bin/busybox"
+	if _, err := os.Stat(dir); err == nil {
+		return nil // complete: it appears in one step
+	}
 	out, err := exec.Command(busybox, "--list").Output()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -211,13 +214,21 @@ func linkApplets(dir string) error {
 	if err != nil {
 		return fmt.Errorf("list busybox's programs: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "applets-")
+	if err != nil {
 		return fmt.Errorf("make applet directory: %w", err)
 	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return fmt.Errorf("open applet directory to all: %w", err)
+	}
 	for name := range strings.FieldsSeq(string(out)) {
-		if err := os.Symlink(busybox, filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := os.Symlink(busybox, filepath.Join(tmp, name)); err != nil {
 			return fmt.Errorf("link applet: %w", err)
 		}
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return fmt.Errorf("place applet directory: %w", err)
 	}
 	return nil
 }
