@@ -220,7 +220,7 @@ func (p *ruleParser) header(option, value string, not bool) bool {
 
 func setOnce[T comparable](to *T, v T, value string) bool {
 	var zero T
-	if *to != zero || value == "" {
+	if *to != zero || quote(value) != value {
 		return false
 	}
 	*to = v

@@ -118,7 +118,8 @@ func quoted(s string) string {
 
 // quote quotes only what would not be read back as one word.
 func quote(s string) string {
-	if s == "" || strings.ContainsAny(s, " \t\"'\\\n\r") {
+	odd := func(c rune) bool { return c <= ' ' || c == 0x7f || strings.ContainsRune("\"'\\!", c) }
+	if s == "" || strings.ContainsFunc(s, odd) {
 		return quoted(s)
 	}
 	return s

@@ -5,12 +5,17 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 )
+
+var comparers = []cmp.Option{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
 
 var update = flag.Bool("update", false, "write the golden files")
 
@@ -50,9 +55,8 @@ func checkLaw(t *testing.T, x Tables) {
 	if err != nil {
 		t.Fatalf("parse of what was printed: %v\n%s", err, x)
 	}
-	if d := cmp.Diff(policies(x), policies(again), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
-		t.Fatalf("Parse(String(x)) (-x +parsed):\n%s\n%s", d, x)
+	if !reflect.DeepEqual(policies(x), policies(again)) {
+		t.Fatalf("Parse(String(x)) is not x (-x +parsed):\n%s\n%s", cmp.Diff(x, again, comparers...), x)
 	}
 }
 
@@ -100,8 +104,7 @@ func TestTyped(t *testing.T) {
 			t.Errorf("%s: %v", line, err)
 			continue
 		}
-		if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-			cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+		if d := cmp.Diff(want, got, comparers...); d != "" {
 			t.Errorf("%s (-want +got):\n%s", line, d)
 		}
 		if got.String() != " "+line {
