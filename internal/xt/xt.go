@@ -89,7 +89,7 @@ func (t *Tables) Add(table, chain string, rules ...Rule) {
 }
 
 // Union puts rulesets together: the rules of a chain follow each other in the order of the arguments. In chains that aren't ours
-// equal rules become one, so every part of a plan can name the jumps it needs.
+// equal rules become one, so every part of a plan can name the jumps it needs. Built-in chains come first, as iptables-save has them.
 func Union(parts ...Ruleset) Ruleset {
 	var u Ruleset
 	for _, v6 := range []bool{false, true} {
@@ -103,8 +103,19 @@ func Union(parts ...Ruleset) Ruleset {
 				}
 			}
 		}
+		for _, t := range *out {
+			slices.SortStableFunc(t.Chains, func(a, b Chain) int { return rank(a.Name) - rank(b.Name) })
+		}
 	}
 	return u
+}
+
+// rank orders built-in chains before all others.
+func rank(chain string) int {
+	if i := slices.Index(builtin, chain); i >= 0 {
+		return i
+	}
+	return len(builtin)
 }
 
 func (t *Tables) merge(index map[[2]string]int, seen map[string]bool, table string, c Chain) {

@@ -1,0 +1,171 @@
+package userspace
+
+import (
+	"net/netip"
+	"strings"
+
+	"weft/internal/api"
+	"weft/internal/proxy"
+	"weft/internal/xt"
+)
+
+// The chains. Those of table nat are kube-proxy's of the time when it had this mode.
+const (
+	portalsContainer  = "KUBE-PORTALS-CONTAINER"
+	portalsHost       = "KUBE-PORTALS-HOST"
+	nodePortContainer = "KUBE-NODEPORT-CONTAINER"
+	nodePortHost      = "KUBE-NODEPORT-HOST"
+	leftOver          = "WEFT-SERVICES" // table filter: what no nat rule took
+)
+
+// Comments of the jumps.
+const (
+	portalsComment  = "handle ClusterIPs; NOTE: this must be before the NodePort rules"
+	nodePortComment = "handle service NodePorts; NOTE: this must be the last rule in the chain"
+	servicesComment = "services that can't be reached"
+)
+
+// Base plans what every node has, in each family it has an address of: the chains of the cluster addresses and the jumps to them.
+func Base(n proxy.Node) xt.Ruleset {
+	var r xt.Ruleset
+	for _, v6 := range []bool{false, true} {
+		if !n.Address(v6).IsValid() {
+			continue
+		}
+		t := r.Family(v6)
+		t.Add("nat", portalsContainer)
+		t.Add("nat", portalsHost)
+		t.Add("nat", "PREROUTING", jump(portalsComment, portalsContainer))
+		t.Add("nat", "OUTPUT", jump(portalsComment, portalsHost))
+	}
+	return r
+}
+
+func jump(comment, chain string, before ...xt.Match) xt.Rule {
+	return xt.Rule{Match: append(before, xt.Comment(comment)), Target: xt.Jump{Chain: chain}}
+}
+
+// Rules plans the rules of one service port, with the jumps to the chains they need beyond Base. A service port whose listener holds
+// no port is rejected as one without endpoints is.
+func Rules(n proxy.Node, s api.ServicePort, ports Ports) xt.Ruleset {
+	var r xt.Ruleset
+	for _, v6 := range []bool{false, true} {
+		if n.Address(v6).IsValid() {
+			p := planner{node: n, svc: s, v6: v6, t: r.Family(v6)}
+			p.port[proxy.Cluster] = p.usable(proxy.Cluster, ports)
+			p.port[proxy.Local] = p.usable(proxy.Local, ports)
+			p.plan()
+		}
+	}
+	return r
+}
+
+// planner plans one service port in one family.
+type planner struct {
+	node proxy.Node
+	svc  api.ServicePort
+	v6   bool
+	port [2]uint16 // of the listener of each scope, 0: nobody to send packets to
+	t    *xt.Tables
+}
+
+func (p *planner) usable(in proxy.Scope, ports Ports) uint16 {
+	if Unsupported(p.svc) != "" || len(proxy.Endpoints(p.node, p.svc, p.v6, in)) == 0 {
+		return 0
+	}
+	return ports[key(p.svc, in)]
+}
+
+func (p *planner) plan() {
+	for _, ip := range p.svc.ClusterIPs {
+		if ip.Is6() == p.v6 {
+			p.clusterIP(xt.IP(ip))
+		}
+	}
+	for _, ip := range p.svc.External {
+		if ip.Is6() == p.v6 {
+			p.external(xt.IP(ip), nil)
+		}
+	}
+	for _, prefix := range p.svc.LoadBalancer {
+		if prefix.Addr().Is6() == p.v6 {
+			p.external(xt.Net(prefix), p.svc.SourceRanges)
+		}
+	}
+	if p.svc.NodePort != 0 {
+		p.nodePort()
+	}
+}
+
+// rule is the rule all others are made from.
+func (p *planner) rule(dst xt.Address, port uint16, comment string, target xt.Target) xt.Rule {
+	proto := strings.ToLower(string(p.svc.Protocol))
+	return xt.Rule{
+		Dst:    dst,
+		Proto:  xt.Proto{Name: proto},
+		Match:  []xt.Match{xt.Comment(p.svc.Name.String() + comment), xt.DPort(proto, port)},
+		Target: target,
+	}
+}
+
+// container is the target of packets that arrive at the node, host of those its own processes send.
+func (p *planner) container(in proxy.Scope) xt.Target { return xt.Redirect{Port: p.port[in]} }
+
+func (p *planner) host(in proxy.Scope) xt.Target {
+	return xt.DNAT{To: netip.AddrPortFrom(p.node.Address(p.v6), p.port[in])}
+}
+
+func (p *planner) clusterIP(dst xt.Address) {
+	in := proxy.Internal(p.svc)
+	if p.port[in] == 0 {
+		p.refuse(p.rule(dst, p.svc.Port, noEndpoints, p.reject()))
+		return
+	}
+	p.t.Add("nat", portalsContainer, p.rule(dst, p.svc.Port, "", p.container(in)))
+	p.t.Add("nat", portalsHost, p.rule(dst, p.svc.Port, "", p.host(in)))
+}
+
+// external plans an external or load balancer address. With source ranges only packets from there are accepted, others dropped.
+func (p *planner) external(dst xt.Address, ranges []netip.Prefix) {
+	sources := []xt.Address{{}}
+	if len(ranges) > 0 {
+		sources = sources[:0]
+	}
+	for _, r := range ranges {
+		if r.Addr().Is6() == p.v6 {
+			sources = append(sources, xt.Net(r))
+		}
+	}
+	for _, src := range sources {
+		p.exposed(portalsContainer, portalsHost, src, p.rule(dst, p.svc.Port, "", nil))
+	}
+	if len(ranges) > 0 {
+		p.refuse(p.rule(dst, p.svc.Port, notInRange, xt.Drop))
+	}
+}
+
+func (p *planner) nodePort() {
+	addresses := []xt.Address{{}}
+	if len(p.node.NodePortAddresses) > 0 {
+		addresses = addresses[:0]
+	}
+	for _, a := range p.node.NodePortAddresses {
+		if a.Addr().Is6() == p.v6 {
+			addresses = append(addresses, xt.Net(a))
+		}
+	}
+	if len(addresses) == 0 {
+		return
+	}
+	for _, dst := range addresses {
+		p.exposed(nodePortContainer, nodePortHost, xt.Address{}, p.rule(dst, p.svc.NodePort, "", nil))
+	}
+	for _, hook := range [][2]string{{"PREROUTING", nodePortContainer}, {"OUTPUT", nodePortHost}} {
+		if p.t.Chain("nat", hook[1]) == nil {
+			continue
+		}
+		j := jump(nodePortComment, hook[1], xt.AddrType{Dst: "LOCAL"})
+		j.Last = true
+		p.t.Add("nat", hook[0], j)
+	}
+}
