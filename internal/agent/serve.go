@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"weft/internal/api"
+)
+
+// SocketName is the agent's unix socket below its run directory.
+const SocketName = "agent.sock"
+
+// Status is what the agent says of itself.
+type Status struct {
+	Node      string    `json:"node"`
+	Subnet    string    `json:"subnet,omitempty"`
+	Backend   string    `json:"backend"`
+	ProxyMode ProxyMode `json:"proxyMode"`
+	Attach    string    `json:"attach"`
+	Converged bool      `json:"converged"` // every loop's last step worked, and each had one
+	Pods      int       `json:"pods"`
+	Peers     int       `json:"peers"`
+	Services  int       `json:"services"`
+	Network   stepStats `json:"network"`
+	Rules     stepStats `json:"rules"`
+}
+
+// reporter answers questions about the agent.
+type reporter interface {
+	Status() Status
+	State() string
+	Ready() error
+}
+
+// serve answers on the unix socket and, for /healthz, /readyz and /metrics, on the health address.
+func serve(ctx context.Context, r reporter, runDir, healthz string) error {
+	socket := filepath.Join(runDir, SocketName)
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the old socket: %w", err)
+	}
+	var lc net.ListenConfig
+	local, err := lc.Listen(ctx, "unix", socket)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", socket, err)
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return errors.Join(fmt.Errorf("protect %s: %w", socket, err), local.Close())
+	}
+	servers := []*http.Server{{Handler: routes(r, true), ReadHeaderTimeout: 5 * time.Second}}
+	listeners := []net.Listener{local}
+	if healthz != "" {
+		l, err := lc.Listen(ctx, "tcp", healthz)
+		if err != nil {
+			return errors.Join(fmt.Errorf("--healthz-bind=%s: %w: choose another address, or \"\" for none", healthz, err), local.Close())
+		}
+		servers = append(servers, &http.Server{Handler: routes(r, false), ReadHeaderTimeout: 5 * time.Second})
+		listeners = append(listeners, l)
+	}
+	failed := make(chan error, len(servers))
+	for i, s := range servers {
+		go func() { failed <- s.Serve(listeners[i]) }()
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	for _, s := range servers {
+		_ = s.Close() // the agent ends: open requests end with it
+	}
+	return err
+}
+
+func routes(r reporter, local bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := r.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { writeMetrics(w, r.Status()) })
+	if !local {
+		return mux
+	}
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(r.Status()); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, r.State()) })
+	return mux
+}
+
+// writeMetrics prints the counters in the Prometheus text format.
+func writeMetrics(w io.Writer, s Status) {
+	gauge := func(name, help string, v float64, kind string) {
+		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n%s %g\n", name, help, name, kind, name, v)
+	}
+	converged := 0.0
+	if s.Converged {
+		converged = 1
+	}
+	gauge("weft_converged", "1 when the last step of every loop worked", converged, "gauge")
+	gauge("weft_pods", "pods attached to this node", float64(s.Pods), "gauge")
+	gauge("weft_peers", "leases of other nodes", float64(s.Peers), "gauge")
+	gauge("weft_service_ports", "service ports programmed", float64(s.Services), "gauge")
+	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
+	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
+}
+
+// Ask gets a path from the agent that runs with the run directory: "/status", "/state".
+func Ask(ctx context.Context, runDir, path string) ([]byte, error) {
+	socket := filepath.Join(runDir, SocketName)
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent: %w", err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the agent at %s: %w: does it run on this host?", socket, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("ask the agent: %s: %s", resp.Status, body)
+	}
+	return body, err
+}
+
+// peersOf counts the leases that are not the own one.
+func peersOf(all []api.Lease, own api.Lease) int {
+	n := 0
+	for _, l := range all {
+		if l.Subnet != own.Subnet || l.SubnetV6 != own.SubnetV6 {
+			n++
+		}
+	}
+	return n
+}
