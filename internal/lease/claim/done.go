@@ -1,0 +1,91 @@
+package claim
+
+import (
+	"slices"
+	"time"
+
+	"weft/internal/api"
+)
+
+// Done takes the outcome of an action that Next asked for. At most one action is under way at a time.
+func (s State) Done(now time.Time, a Action, o Outcome) State {
+	s.orphans = slices.Clone(s.orphans)
+	s.after = max(s.after, o.Revision)
+	if o.Result == Unknown || o.Result == Refused || o.Result == NoLease {
+		s.notBefore = now.Add(min(retryFirst<<min(s.retries, 16), retryMax))
+		s.retries++
+	} else {
+		s.retries = 0
+	}
+	switch a.Verb {
+	case Claim:
+		return s.claimed(a, o)
+	case TakeOver:
+		if o.Result == Done {
+			return s.hold(a, o)
+		}
+		if o.Result == Conflict {
+			s.orphan(o.EtcdLease)
+		}
+	case Update:
+		if o.Result == Done {
+			s.Own, s.modified = withExpiry(a.Lease, s.Expiry), o.Revision
+		}
+	case Extend:
+		if o.Result == Done {
+			s = s.extended(o)
+		}
+	case Revoke:
+		if o.Result == Done || o.Result == NoLease {
+			s.orphans = slices.DeleteFunc(s.orphans, func(id int64) bool { return id == a.EtcdLease })
+			s.notBefore, s.retries = time.Time{}, 0
+		}
+	}
+	return s
+}
+
+// claimed answers a claim. When its outcome is not known, its etcd lease is revoked before anything else is claimed: that
+// takes the key away if it was made, and makes it impossible if it is still on its way. So no host ever has two.
+func (s State) claimed(a Action, o Outcome) State {
+	if o.Result == Done {
+		return s.hold(a, o)
+	}
+	s.orphan(o.EtcdLease)
+	return s
+}
+
+func (s *State) orphan(id int64) {
+	if id != 0 {
+		s.orphans = append(s.orphans, id)
+	}
+}
+
+// hold begins to hold what the action put.
+func (s State) hold(a Action, o Outcome) State {
+	s.Phase, s.key, s.EtcdLease, s.Permanent = Held, a.Key, o.EtcdLease, a.Permanent
+	s.created, s.modified = o.Revision, o.Revision
+	if a.Verb == TakeOver {
+		s.created = a.Created
+	}
+	s.Expiry, s.renewAt = time.Time{}, time.Time{}
+	if !a.Permanent {
+		s.Expiry, s.renewAt = o.Sent.Add(TTL), o.Sent.Add(Renew)
+	}
+	s.Own = withExpiry(a.Lease, s.Expiry)
+	s.told, s.fights = "", 0
+	return s
+}
+
+func (s State) extended(o Outcome) State {
+	ttl := time.Duration(o.TTL) * time.Second
+	s.Expiry = o.Sent.Add(ttl)
+	s.renewAt = o.Sent.Add(min(Renew, ttl/2))
+	s.Own.Expiry = s.Expiry
+	s.told = ""
+	return s
+}
+
+func withExpiry(l api.Lease, t time.Time) api.Lease {
+	l.Expiry = t
+	return l
+}
