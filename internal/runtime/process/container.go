@@ -73,10 +73,20 @@ func notFound(uid string, err error) error {
 
 // ask sends one request to the pod's init and returns its one reply.
 func (r *Runtime) ask(ctx context.Context, uid string, req *podinit.Request) (*podinit.Reply, error) {
-	if !r.identity(uid).Alive() {
-		return nil, fmt.Errorf("sandbox %s has no live init: %w", uid, runtime.ErrNotFound)
+	id := r.identity(uid)
+	gone := fmt.Errorf("sandbox %s has no live init: %w", uid, runtime.ErrNotFound)
+	if !id.Alive() {
+		return nil, gone
 	}
-	conn, err := podinit.Call(r.dir(uid), req)
+	reply, err := call(ctx, r.dir(uid), req)
+	if err != nil && ctx.Err() == nil && !id.Alive() {
+		return nil, gone // removed meanwhile
+	}
+	return reply, err
+}
+
+func call(ctx context.Context, dir string, req *podinit.Request) (*podinit.Reply, error) {
+	conn, err := podinit.Call(dir, req)
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +108,8 @@ func (r *Runtime) StopContainer(ctx context.Context, uid, name string, grace tim
 		return err
 	}
 	_, err := r.ask(ctx, uid, &podinit.Request{Op: podinit.OpStop, Name: name, Grace: max(grace, 0)})
-	if err != nil && !errors.Is(err, runtime.ErrNotFound) && (ctx.Err() != nil || r.identity(uid).Alive()) {
+	if err != nil && !errors.Is(err, runtime.ErrNotFound) {
 		return fmt.Errorf("stop container %s: %w", name, err)
 	}
-	return nil // or the pod has ended meanwhile, and the container with it
+	return nil // a pod that has ended has no containers that run
 }

@@ -15,6 +15,7 @@ const hostPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 // image is one name of the catalogue.
 type image struct {
 	builtin string // `weft image NAME` runs when the container names no command
+	shell   bool   // a shell runs instead when the container has an open standard input
 	busybox bool   // busybox's programs come before the host's, as in an image that has no others
 }
 
@@ -26,10 +27,10 @@ var catalogue = map[string]image{
 	"nginx":   {builtin: "nginx"},
 	"sshd":    {builtin: "sshd"},
 	"pause":   {builtin: idle},
-	"busybox": {builtin: idle, busybox: true},
-	"alpine":  {builtin: idle, busybox: true},
-	"debian":  {builtin: idle},
-	"ubuntu":  {builtin: idle},
+	"busybox": {builtin: idle, shell: true, busybox: true},
+	"alpine":  {builtin: idle, shell: true, busybox: true},
+	"debian":  {builtin: idle, shell: true},
+	"ubuntu":  {builtin: idle, shell: true},
 }
 
 // baseName is an image's name without registry, path, tag and digest: docker.io/library/nginx:1.0@sha256:... is nginx.
@@ -56,7 +57,7 @@ func (r *Runtime) command(img image, sb *runtime.Sandbox, c *runtime.Container) 
 		argv = append(slices.Clone(c.Command), c.Args...)
 	case len(c.Args) > 0: // as in the real images, whose entrypoint is empty or runs its arguments
 		argv = slices.Clone(c.Args)
-	case img.builtin == idle && c.Stdin:
+	case img.shell && c.Stdin:
 		argv = []string{"sh"}
 	default:
 		path, argv = r.exe[0], r.self("image", img.builtin)

@@ -105,6 +105,7 @@ func newRig(t *testing.T) *rig {
 			}
 		}
 		_ = g.Close()
+		_ = os.RemoveAll(run)
 	})
 	return g
 }

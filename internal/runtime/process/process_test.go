@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -320,4 +321,36 @@ func TestContextEndsCreate(t *testing.T) {
 		t.Errorf("left behind: %+v", got)
 	}
 	g.create("u1")
+}
+
+func TestManyAtOnce(t *testing.T) {
+	g := newRig(t)
+	const pods = 12
+	var wg sync.WaitGroup
+	for i := range pods {
+		wg.Go(func() {
+			uid := fmt.Sprint("u", i%(pods/2)) // every one is asked for twice
+			if _, err := g.CreateSandbox(t.Context(), sandbox(uid)); err != nil {
+				t.Error(err)
+				return
+			}
+			removed := i%3 == 0 // by both who asked for it
+			_, err := g.StartContainer(t.Context(), uid, shell("main", "exec sleep 1000"))
+			if err != nil && (!removed || !errors.Is(err, runtime.ErrNotFound)) {
+				t.Error(err)
+			}
+			if removed {
+				if err := g.RemoveSandbox(t.Context(), uid); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := g.List(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(g.list()); n != pods/2-2 {
+		t.Errorf("%d sandboxes, want all but two", n)
+	}
 }

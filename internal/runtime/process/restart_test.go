@@ -3,6 +3,8 @@ package process_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -22,6 +24,12 @@ func TestAgentKilled(t *testing.T) {
 	g := newRig(t)
 	agent := exec.Command("/proc/self/exe", "agent", g.run, g.state)
 	agent.Stderr = os.Stderr
+	end, inherited, err := os.Pipe() // as a shell's pipeline: its end must come although the pod lives on
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	agent.ExtraFiles = []*os.File{nil, nil, nil, inherited}
 	out, err := agent.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -42,6 +50,11 @@ func TestAgentKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = agent.Wait()
+	_ = inherited.Close()
+	_ = end.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the pod holds what its agent had open: %v", err)
+	}
 	size := fileSize(before.LogPath)
 	eventually(t, "log goes on without an agent", func() bool { return fileSize(before.LogPath) > size+100 })
 
@@ -191,4 +204,15 @@ func TestNetwork(t *testing.T) {
 	if dial() == nil {
 		t.Error("the pod's port is open outside")
 	}
+}
+
+// TestLongPath has the pod's socket where no socket's address fits.
+func TestLongPath(t *testing.T) {
+	g := newRig(t)
+	_ = g.Close()
+	g.run = filepath.Join(g.run, strings.Repeat("d", 100), strings.Repeat("e", 100))
+	g.open()
+	g.create("u1")
+	g.start("u1", shell("main", "exec sleep 1000"))
+	g.sh("u1", "main", "true")
 }

@@ -110,8 +110,8 @@ func (r *Runtime) initProcess(dir string, hostNetwork bool) *exec.Cmd {
 	argv := r.self("pod-init", dir)
 	cmd := &exec.Cmd{
 		Path: r.exe[0], Args: argv, Dir: "/",
-		// A small heap in few threads: most of the time it sleeps.
-		Env: []string{"PATH=" + hostPath, "GOMAXPROCS=1", "GOGC=25"},
+		// A small heap in few threads, and no watch on the CPU quota: most of the time it sleeps.
+		Env: []string{"PATH=" + hostPath, "GOMAXPROCS=1", "GOGC=25", "GODEBUG=containermaxprocs=0,updatemaxprocs=0"},
 		SysProcAttr: &syscall.SysProcAttr{
 			Setsid:     true,
 			Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID,

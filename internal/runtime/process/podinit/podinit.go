@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -71,6 +72,10 @@ func Command() *cobra.Command {
 // run makes the pod's inside and serves until it is killed.
 func run(dir string) error {
 	ready := os.NewFile(ReadyFD, "ready")
+	if err := closeInherited(); err != nil {
+		_, _ = ready.WriteString(err.Error())
+		return err
+	}
 	s, l, err := prepare(dir)
 	if err != nil {
 		_, _ = ready.WriteString(err.Error()) // nobody may listen any more: the error is returned as well
@@ -84,6 +89,26 @@ func run(dir string) error {
 	_, _ = ready.WriteString(ReadyOK) // the agent may have died since: the next one finds init.json
 	_ = ready.Close()
 	return s.serve(l)
+}
+
+// closeInherited closes what the agent itself was started with: who reads from a pipe that it passed on would wait for the end of the
+// pod. What this program has opened is close-on-exec, what it inherited is not.
+func closeInherited() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list own descriptors: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= ReadyFD {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			_ = unix.Close(fd)
+		}
+	}
+	unix.CloseOnExec(ReadyFD)
+	return nil
 }
 
 // prepare takes the pod's lock, makes mounts, hostname, lo and the socket, and writes the identity last.
