@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"net/netip"
+
+	"weft/internal/api"
+	"weft/internal/explain"
+	"weft/internal/masq"
+	"weft/internal/netstate"
+	"weft/internal/overlay"
+	"weft/internal/proxy"
+	"weft/internal/proxy/userspace"
+	"weft/internal/xt"
+)
+
+// rules is the plan of a node's packet filter and service proxy: in mode userspace listeners and iptables rules, in mode nftables
+// the content of table inet weft. The part of the other mode is empty, so what it left behind goes.
+type rules struct {
+	Listeners []netstate.Listener
+	XT        xt.Ruleset
+}
+
+// planRules plans for the node with the facts. Ports are the ones the relay holds; nil: those it would choose.
+func planRules(f Facts, b overlay.Backend, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
+	n := f.proxyNode(snap)
+	m := f.masqConfig(own)
+	var r rules
+	if f.ProxyMode == Userspace {
+		if ports == nil {
+			ports = preferredPorts(n, snap.Services, nil)
+		}
+		r.Listeners = userspace.AllListeners(n, snap.Services, ports)
+		r.XT = xt.Union(userspace.AllRules(n, snap.Services, ports), masq.XT(m))
+	}
+	return r
+}
+
+// proxyNode is the node as the proxies' planners see it.
+func (f Facts) proxyNode(snap api.Snapshot) proxy.Node {
+	n := proxy.Node{Name: f.Node, Addresses: f.Addrs, ClusterCIDRs: valid(f.Network, f.NetworkV6)}
+	for _, x := range snap.Nodes {
+		if x.Name == f.Node {
+			n.Zone = x.Zone()
+		}
+	}
+	return n
+}
+
+func (f Facts) masqConfig(own api.Lease) masq.Config {
+	c := masq.Config{
+		Mode: masq.None, Network: f.Network, NetworkV6: f.NetworkV6, Subnet: own.Subnet, SubnetV6: own.SubnetV6,
+		Underlay: f.Connected, Forward: true,
+	}
+	if f.Attach == "bridge" {
+		c.Bridge = f.Bridge
+	}
+	switch {
+	case f.MasqueradePods:
+		c.Mode = masq.Pods
+	case f.IPMasq:
+		c.Mode = masq.Outside
+	}
+	return c
+}
+
+// objects are the listeners as kernel objects, for explain.
+func (r rules) objects() []netstate.Object {
+	out := make([]netstate.Object, len(r.Listeners))
+	for i, l := range r.Listeners {
+		out[i] = l
+	}
+	return out
+}
+
+// explainers are the rulesets as explain asks them.
+func (r rules) explainers(f Facts) []explain.Rules {
+	local := func(ip netip.Addr) bool {
+		for _, a := range f.Addrs {
+			if a == ip {
+				return true
+			}
+		}
+		return ip.IsLoopback()
+	}
+	return []explain.Rules{explain.IPTables{Rules: r.XT, Local: local}}
+}

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"weft/internal/api"
+	"weft/internal/attach"
+	"weft/internal/explain"
+	"weft/internal/netstate"
+)
+
+// World plans every node of the cluster that runs an agent and joins the plans into what explain walks through. Nothing is asked of
+// the agents: their plans follow from the cluster's objects and the facts they published.
+func World(snap api.Snapshot, leases []api.Lease) (explain.World, error) {
+	var w explain.World
+	for _, n := range snap.Nodes {
+		f, ok, err := ReadFacts(n)
+		if err != nil {
+			return w, err
+		}
+		if !ok {
+			w.Hosts = append(w.Hosts, plainNode(n))
+			continue
+		}
+		if err := addNode(&w, f, snap, leases); err != nil {
+			return w, fmt.Errorf("plan node %s: %w", n.Name, err)
+		}
+	}
+	return w, nil
+}
+
+// plainNode is a node that is not ours: only its addresses are known.
+func plainNode(n api.Node) *explain.Host {
+	h := &explain.Host{Name: n.Name, State: netstate.New()}
+	for _, a := range n.Addresses {
+		h.State.Add(netstate.Addr{Dev: "underlay", Prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	return h
+}
+
+func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) error {
+	b, err := backendOf(f.Backend)
+	if err != nil {
+		return err
+	}
+	own, ok := leaseOf(f, leases)
+	if !ok {
+		return errNoLease
+	}
+	pods := podsOf(snap, f.Node)
+	state, inPod := planNode(f, b, own, leases, pods)
+	rules := planRules(f, b, own, snap, nil)
+	h := &explain.Host{Name: f.Node, State: netstate.Union(f.underlayState(), state, netstate.New(rules.objects()...))}
+	h.Rules = rules.explainers(f)
+	w.Hosts = append(w.Hosts, h)
+	for _, p := range pods {
+		w.Hosts = append(w.Hosts, &explain.Host{Name: p.Namespace + "/" + p.Name, Pod: true, Netns: p.Netns, State: inPod[p.UID]})
+	}
+	return nil
+}
+
+// leaseOf finds the lease of the node with the facts.
+func leaseOf(f Facts, leases []api.Lease) (api.Lease, bool) {
+	for _, l := range leases {
+		if l.Node == f.Node && l.Node != "" || slices.Contains(f.Addrs, l.PublicIP) || slices.Contains(f.Addrs, l.PublicIPv6) {
+			return l, true
+		}
+	}
+	return api.Lease{}, false
+}
+
+// podsOf lists the pods of a node that have an address of their own. The path of a pod's network namespace is the agent's to
+// choose; for a plan any name will do.
+func podsOf(snap api.Snapshot, node string) []attach.Pod {
+	var out []attach.Pod
+	for _, p := range snap.Pods {
+		if p.Node != node || p.HostNetwork || len(p.IPs) == 0 || p.Phase == "Succeeded" || p.Phase == "Failed" {
+			continue
+		}
+		out = append(out, attach.Pod{UID: p.UID, Namespace: p.Namespace, Name: p.Name, IPs: p.IPs, Netns: "/pod/" + p.UID})
+	}
+	return out
+}
+
