@@ -1,0 +1,156 @@
+package nft
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// typeWords are the words of the types (nft describe). NumGen has none: sets with it are declared with typeof.
+var typeWords = [...]string{
+	IPv4Addr: "ipv4_addr", IPv6Addr: "ipv6_addr", InetProto: "inet_proto", InetService: "inet_service", IfName: "ifname",
+	MarkType: "mark", NumGen: "",
+}
+
+// String is the type's word, "" for NumGen.
+func (t Type) String() string { return typeWords[t] }
+
+// typeofWords are expressions of each type, for typeof.
+var typeofWords = [...]string{
+	IPv4Addr: "ip daddr", IPv6Addr: "ip6 daddr", InetProto: "meta l4proto", InetService: "th dport", IfName: "iifname",
+	MarkType: "meta mark", NumGen: "numgen random mod 65536",
+}
+
+// fields says of each field its words and its type.
+var fields = [...]struct {
+	words string
+	typ   Type
+}{
+	IIFName:      {"iifname", IfName},
+	OIFName:      {"oifname", IfName},
+	MetaMark:     {"meta mark", MarkType},
+	L4Proto:      {"meta l4proto", InetProto},
+	NFProto:      {"meta nfproto", 0},
+	PktType:      {"meta pkttype", 0},
+	FibDaddrType: {"fib daddr type", 0},
+	FibSaddrType: {"fib saddr type", 0},
+	IPSaddr:      {"ip saddr", IPv4Addr},
+	IPDaddr:      {"ip daddr", IPv4Addr},
+	IP6Saddr:     {"ip6 saddr", IPv6Addr},
+	IP6Daddr:     {"ip6 daddr", IPv6Addr},
+	ThSport:      {"th sport", InetService},
+	ThDport:      {"th dport", InetService},
+	CtState:      {"ct state", 0},
+	CtStatus:     {"ct status", 0},
+	CtDirection:  {"ct direction", 0},
+	CtMark:       {"ct mark", MarkType},
+	Random:       {"numgen random mod", NumGen},
+}
+
+// String is the field's words in nft(8).
+func (f Field) String() string { return fields[f].words }
+
+// Type is the type the field has as component of a key, 0 for fields that cannot be one.
+func (f Field) Type() Type { return fields[f].typ }
+
+// String is the expression as nft(8) writes it.
+func (e Expr) String() string {
+	if e.Field == Random {
+		return "numgen random mod " + strconv.FormatUint(uint64(e.Mod), 10)
+	}
+	return e.Field.String()
+}
+
+// word is a named number.
+type word struct {
+	name string
+	num  uint32
+}
+
+var protoWords = []word{{"icmp", ICMP}, {"tcp", TCP}, {"udp", UDP}, {"ipv6-icmp", ICMPv6}, {"sctp", SCTP}}
+
+// numberWords are the named numbers of the fields that have them.
+var numberWords = map[Field][]word{
+	L4Proto:      protoWords,
+	NFProto:      {{"ipv4", ProtoIPv4}, {"ipv6", ProtoIPv6}},
+	PktType:      {{"host", 0}, {"broadcast", 1}, {"multicast", 2}, {"other", 3}},
+	FibDaddrType: fibWords,
+	FibSaddrType: fibWords,
+	CtDirection:  {{"original", 0}, {"reply", 1}},
+}
+
+var fibWords = []word{{"unicast", 1}, {"local", TypeLocal}, {"broadcast", 3}, {"anycast", 4}, {"multicast", 5}}
+
+// bitWords are the named bits of the fields that are sets of bits.
+var bitWords = map[Field][]word{
+	CtState:  {{"invalid", CtInvalid}, {"established", CtEstablished}, {"related", CtRelated}, {"new", CtNew}, {"untracked", CtUntracked}},
+	CtStatus: {{"confirmed", CtConfirmed}, {"snat", CtSNAT}, {"dnat", CtDNAT}},
+}
+
+func wordOf(words []word, num uint32) string {
+	for _, w := range words {
+		if w.num == num {
+			return w.name
+		}
+	}
+	return strconv.FormatUint(uint64(num), 10)
+}
+
+// isBits reports whether the field is a set of bits.
+func (f Field) isBits() bool { return f == CtState || f == CtStatus }
+
+// bitsText is the bits by name, joined with commas.
+func bitsText(words []word, num uint32) string {
+	var out []string
+	for _, w := range words {
+		if num&w.num != 0 {
+			out = append(out, w.name)
+			num &^= w.num
+		}
+	}
+	if num != 0 || len(out) == 0 {
+		out = append(out, "0x"+strconv.FormatUint(uint64(num), 16))
+	}
+	return strings.Join(out, ",")
+}
+
+func hex(n uint32) string {
+	s := strconv.FormatUint(uint64(n), 16)
+	return "0x" + "00000000"[len(s):] + s
+}
+
+// appendValue appends a component as nft(8) writes it.
+func appendValue(b []byte, t Type, v Value) []byte {
+	switch t {
+	case IPv4Addr, IPv6Addr:
+		return v.Addr.AppendTo(b)
+	case InetProto:
+		return append(b, wordOf(protoWords, v.Num)...)
+	case IfName:
+		return strconv.AppendQuote(b, v.Name)
+	case MarkType:
+		return append(b, hex(v.Num)...)
+	}
+	return strconv.AppendUint(b, uint64(v.Num), 10)
+}
+
+// Text is the tuple as nft(8) writes it, components joined with " . ".
+func (t Tuple) Text(types []Type) string { return string(t.appendText(nil, types)) }
+
+func (t Tuple) appendText(b []byte, types []Type) []byte {
+	for i, v := range t.Values(types) {
+		if i > 0 {
+			b = append(b, " . "...)
+		}
+		b = appendValue(b, types[i], v)
+	}
+	return b
+}
+
+// prefixText is the prefix as nft(8) writes it: without length when it is a single address.
+func prefixText(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
