@@ -57,7 +57,7 @@ func (f family) outside() []xt.Rule {
 	return append(rules,
 		between(xt.Net(f.subnet), xt.Net(f.network), xt.Return),
 		between(xt.Net(f.network), xt.Net(f.subnet), xt.Return),
-		between(xt.NotNet(f.subnet), xt.Net(f.subnet), xt.Return),
+		between(xt.NotNet(f.network), xt.Net(f.subnet), xt.Return),
 		between(xt.Net(f.network), xt.NotNet(f.multicast), masquerade),
 		between(xt.NotNet(f.network), xt.Net(f.network), masquerade))
 }

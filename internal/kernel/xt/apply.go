@@ -1,0 +1,115 @@
+package xt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"weft/internal/xt"
+)
+
+// wait is how long iptables-restore waits for the lock of another iptables, in seconds.
+const wait = "5"
+
+// maxRefused bounds how many refused rules Apply leaves out before it gives up.
+const maxRefused = 32
+
+// RefusedError says that iptables or the kernel refused one op.
+type RefusedError struct {
+	Op     xt.Op
+	Reason string
+}
+
+// Error names the command and the reason.
+func (e *RefusedError) Error() string { return "apply " + e.Op.String() + ": refused: " + e.Reason }
+
+// Apply does the ops, those of a table in one transaction. Rules of our chains that are refused are left out and the rest is applied;
+// the error then holds a RefusedError for each. Any other failure leaves the table as it was.
+func (k Kernel) Apply(ctx context.Context, ops []xt.Op) error {
+	var errs []error
+	for _, v6 := range []bool{false, true} {
+		for _, table := range tablesOf(ops, v6) {
+			errs = append(errs, k.applyTable(ctx, v6, table))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tablesOf splits the ops of one family by table.
+func tablesOf(ops []xt.Op, v6 bool) [][]xt.Op {
+	var out [][]xt.Op
+	for _, o := range ops {
+		if o.V6 != v6 {
+			continue
+		}
+		i := slices.IndexFunc(out, func(t []xt.Op) bool { return t[0].Table == o.Table })
+		if i < 0 {
+			out = append(out, nil)
+			i = len(out) - 1
+		}
+		out[i] = append(out[i], o)
+	}
+	return out
+}
+
+func (k Kernel) applyTable(ctx context.Context, v6 bool, ops []xt.Op) error {
+	var refused []error
+	for range maxRefused {
+		err := k.restore(ctx, v6, ops)
+		if err == nil {
+			return errors.Join(refused...)
+		}
+		i, reason := refusedOp(ops, err)
+		if i < 0 {
+			return errors.Join(append(refused, fmt.Errorf("apply rules of table %s: %w", ops[0].Table, err))...)
+		}
+		refused = append(refused, &RefusedError{ops[i], reason})
+		if !dispensable(ops[i]) {
+			return fmt.Errorf("apply rules of table %s: nothing changed: %w", ops[0].Table, errors.Join(refused...))
+		}
+		ops = slices.Delete(slices.Clone(ops), i, i+1)
+		if len(ops) == 0 {
+			return errors.Join(refused...)
+		}
+	}
+	return fmt.Errorf("apply rules of table %s: nothing changed, more than %d refused: %w", ops[0].Table, maxRefused, errors.Join(refused...))
+}
+
+// dispensable reports whether the rest makes sense without the op: a rule of one of our chains is one service, a jump is all of them.
+func dispensable(o xt.Op) bool {
+	return (o.Verb == xt.Append || o.Verb == xt.Insert) && xt.Owned(o.Chain)
+}
+
+func (k Kernel) restore(ctx context.Context, v6 bool, ops []xt.Op) error {
+	_, err := run(ctx, xt.RestoreInput(ops, v6), k.program(v6, "restore"), "--noflush", "-w", wait)
+	return err
+}
+
+// lineNumber finds the line a program complains about: "line 6: RULE_APPEND failed", "Error occurred at line: 6", "line 6 failed".
+var lineNumber = regexp.MustCompile(`(?s)^(.*?)\bline:? (\d+)(?:: ([^\n]*))?`)
+
+// refusedOp finds the op an error is about and why it was refused, or -1. The input has one line of "*table", then one for each op.
+func refusedOp(ops []xt.Op, err error) (int, string) {
+	var p *programError
+	if !errors.As(err, &p) {
+		return -1, ""
+	}
+	m := lineNumber.FindStringSubmatch(p.stderr)
+	if m == nil {
+		return -1, ""
+	}
+	n, _ := strconv.Atoi(m[2])
+	i := n - 2
+	if i < 0 || i >= len(ops) { // the COMMIT line: the legacy kernel interface takes or refuses a table as a whole
+		return -1, ""
+	}
+	reason := m[3]
+	if reason == "" {
+		reason = strings.TrimSuffix(strings.TrimSpace(m[1]), "Error occurred at")
+	}
+	return i, strings.Join(strings.Fields(reason), " ")
+}
