@@ -11,7 +11,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/attach"
-	"weft/internal/kernel/rtnl"
+	"weft/internal/kernel"
 	"weft/internal/netstate"
 	"weft/internal/overlay"
 	"weft/internal/runtime"
@@ -34,7 +34,7 @@ type dataplane struct {
 	backend overlay.Backend
 	leases  leases
 	pods    *attachments
-	handle  *rtnl.Handle
+	handle  *kernel.Netns
 
 	mu      sync.Mutex // one step at a time
 	want    netstate.State
@@ -53,9 +53,9 @@ type stepStats struct {
 }
 
 func newDataplane(log *slog.Logger, facts Facts, b overlay.Backend, l leases, pods *attachments) (*dataplane, error) {
-	h, err := rtnl.Open()
+	h, err := kernel.Open("")
 	if err != nil {
-		return nil, fmt.Errorf("open rtnetlink: %w", err)
+		return nil, fmt.Errorf("open the host's network: %w", err)
 	}
 	return &dataplane{
 		log: log, facts: facts, backend: b, leases: l, pods: pods, handle: h,

@@ -72,15 +72,7 @@ func (r rules) objects() []netstate.Object {
 	return out
 }
 
-// explainers are the rulesets as explain asks them.
-func (r rules) explainers(f Facts) []explain.Rules {
-	local := func(ip netip.Addr) bool {
-		for _, a := range f.Addrs {
-			if a == ip {
-				return true
-			}
-		}
-		return ip.IsLoopback()
-	}
+// explainers are the rulesets as explain asks them; local reports whether an address is the host's own.
+func (r rules) explainers(local func(netip.Addr) bool) []explain.Rules {
 	return []explain.Rules{explain.IPTables{Rules: r.XT, Local: local}}
 }

@@ -53,7 +53,7 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 	state, inPod := planNode(f, b, own, leases, pods)
 	rules := planRules(f, b, own, snap, nil)
 	h := &explain.Host{Name: f.Node, State: netstate.Union(f.underlayState(), state, netstate.New(rules.objects()...))}
-	h.Rules = rules.explainers(f)
+	h.Rules = rules.explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)
 	for _, p := range pods {
 		w.Hosts = append(w.Hosts, &explain.Host{Name: p.Namespace + "/" + p.Name, Pod: true, Netns: p.Netns, State: inPod[p.UID]})

@@ -99,6 +99,9 @@ func (w World) owner(ip netip.Addr, nodesOnly bool) (*Host, string) {
 	return nil, ""
 }
 
+// Local reports whether the address is one of the host's own.
+func (h *Host) Local(ip netip.Addr) bool { return h.devOf(ip) != "" }
+
 // devOf returns the device of h that has the address, or "".
 func (h *Host) devOf(ip netip.Addr) string {
 	if ip.IsLoopback() {
