@@ -90,7 +90,7 @@ func call(ctx context.Context, dir string, req *podinit.Request) (*podinit.Reply
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	reply, err := conn.Next()

@@ -49,7 +49,7 @@ func (r *Runtime) exec(ctx context.Context, uid, container string, cmd []string,
 	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	p.closeProgram()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()

@@ -130,7 +130,7 @@ func (r *Runtime) watch(uid string) {
 	}
 	stop := context.AfterFunc(r.ctx, func() { _ = conn.Close() })
 	r.wg.Go(func() {
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		defer stop()
 		for {
 			_, err := conn.Next()
@@ -218,7 +218,7 @@ func linkApplets(dir string) error {
 	if err != nil {
 		return fmt.Errorf("make applet directory: %w", err)
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }() // gone when all is well
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return fmt.Errorf("open applet directory to all: %w", err)
 	}

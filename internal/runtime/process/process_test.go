@@ -210,8 +210,8 @@ func read(t *testing.T, path string) string {
 func statusOf(pid int, key string) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(b)) {
-		if strings.HasPrefix(line, key) {
-			return strings.TrimPrefix(line, key)
+		if value, ok := strings.CutPrefix(line, key); ok {
+			return value
 		}
 	}
 	return ""

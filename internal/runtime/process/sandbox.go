@@ -177,7 +177,7 @@ func unlocked(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	const tries, pause = 200, 10 * time.Millisecond
 	tick := time.NewTicker(pause)
 	defer tick.Stop()

@@ -128,7 +128,7 @@ func loopbackUp() error {
 	if err != nil {
 		return fmt.Errorf("open socket for lo: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return fmt.Errorf("name lo: %w", err)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -45,7 +46,7 @@ func (s *server) serve(l net.Listener) error {
 
 // answer serves one connection.
 func (s *server) answer(c *Conn) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	defer func() {
 		for _, f := range c.Files {
 			_ = f.Close()
@@ -124,7 +125,7 @@ func (s *server) exec(c *Conn, name string, e *Exec) (int, error) {
 	}
 	env := ctr.env
 	if e.TTY && !ctr.tty {
-		env = append(env[:len(env):len(env)], "TERM=xterm")
+		env = append(slices.Clip(env), "TERM=xterm")
 	}
 	pid, exit, err := s.procs.start(&program{argv: e.Argv, env: env, dir: ctr.dir, fds: [3]*os.File(c.Files), tty: e.TTY})
 	if err != nil {
