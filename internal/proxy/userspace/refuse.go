@@ -2,6 +2,7 @@ package userspace
 
 import (
 	"net/netip"
+	"slices"
 
 	"weft/internal/proxy"
 	"weft/internal/xt"
@@ -12,38 +13,52 @@ const (
 	noEndpoints = " has no endpoints"
 	noLocal     = " has no local endpoints"
 	notInRange  = " is not for this source"
+	otherMode   = " needs another proxy mode than userspace"
 )
 
-// exposed plans one address that packets from outside the cluster use; r has everything but source, target and remark.
-// Packets from pods and from the node itself may go to all endpoints, those from elsewhere to the external scope's.
-func (p *planner) exposed(container, host string, src xt.Address, r xt.Rule) {
-	r.Src = src
-	with := func(t xt.Target) xt.Rule { r := r; r.Target = t; return r }
+// exposed plans one address that packets from outside the cluster use, for each of the sources; r has everything but source,
+// target and remark. Packets from pods and from the node itself may go to all endpoints, those from elsewhere to the external scope's.
+func (p *planner) exposed(container, host string, sources []xt.Address, r xt.Rule) {
+	add := func(chain string, src xt.Address, t xt.Target) {
+		r := r
+		r.Src, r.Target = src, t
+		p.t.Add("nat", chain, r)
+	}
 	out := proxy.External(p.svc)
-	if p.port[proxy.Cluster] == 0 {
-		p.refuse(p.remark(r, noEndpoints, p.reject()))
-		return
+	if out == proxy.Local && p.port[proxy.Cluster] != 0 {
+		for _, inside := range p.inside(sources) {
+			add(container, inside, p.container(proxy.Cluster))
+		}
 	}
-	p.t.Add("nat", host, with(p.host(proxy.Cluster)))
-	if out == proxy.Cluster {
-		p.t.Add("nat", container, with(p.container(proxy.Cluster)))
-		return
+	for _, src := range sources {
+		if p.port[proxy.Cluster] != 0 {
+			add(host, src, p.host(proxy.Cluster))
+		}
+		switch r.Src = src; {
+		case p.port[out] != 0:
+			add(container, src, p.container(out))
+		case p.port[proxy.Cluster] != 0:
+			p.refuse(p.remark(r, noLocal, xt.Drop))
+		default:
+			p.refuse(p.remark(r, p.nobody(), p.reject()))
+		}
 	}
+}
+
+// inside returns what the sources and the pod networks have in common.
+func (p *planner) inside(sources []xt.Address) []xt.Address {
+	var out []xt.Address
 	for _, pods := range p.node.ClusterCIDRs {
 		if pods.Addr().Is6() != p.v6 {
 			continue
 		}
-		if inside, ok := narrow(src, pods); ok {
-			in := with(p.container(proxy.Cluster))
-			in.Src = inside
-			p.t.Add("nat", container, in)
+		for _, src := range sources {
+			if a, ok := narrow(src, pods); ok && !slices.Contains(out, a) {
+				out = append(out, a)
+			}
 		}
 	}
-	if p.port[proxy.Local] == 0 {
-		p.refuse(p.remark(r, noLocal, xt.Drop))
-		return
-	}
-	p.t.Add("nat", container, with(p.container(proxy.Local)))
+	return out
 }
 
 // narrow returns what a source and a network have in common; the zero Address is everything.
@@ -62,6 +77,14 @@ func (p *planner) remark(r xt.Rule, comment string, t xt.Target) xt.Rule {
 	r.Match = append([]xt.Match{xt.Comment(p.svc.Name.String() + comment)}, r.Match[1:]...)
 	r.Target = t
 	return r
+}
+
+// nobody says why the service port has nobody to send packets to.
+func (p *planner) nobody() string {
+	if Unsupported(p.svc) != "" {
+		return otherMode
+	}
+	return noEndpoints
 }
 
 func (p *planner) reject() xt.Target {

@@ -22,7 +22,7 @@ const (
 const (
 	portalsComment  = "handle ClusterIPs; NOTE: this must be before the NodePort rules"
 	nodePortComment = "handle service NodePorts; NOTE: this must be the last rule in the chain"
-	servicesComment = "services that can't be reached"
+	servicesComment = "services without endpoints"
 )
 
 // Base plans what every node has, in each family it has an address of: the chains of the cluster addresses and the jumps to them.
@@ -118,7 +118,7 @@ func (p *planner) host(in proxy.Scope) xt.Target {
 func (p *planner) clusterIP(dst xt.Address) {
 	in := proxy.Internal(p.svc)
 	if p.port[in] == 0 {
-		p.refuse(p.rule(dst, p.svc.Port, noEndpoints, p.reject()))
+		p.refuse(p.rule(dst, p.svc.Port, p.nobody(), p.reject()))
 		return
 	}
 	p.t.Add("nat", portalsContainer, p.rule(dst, p.svc.Port, "", p.container(in)))
@@ -136,9 +136,7 @@ func (p *planner) external(dst xt.Address, ranges []netip.Prefix) {
 			sources = append(sources, xt.Net(r))
 		}
 	}
-	for _, src := range sources {
-		p.exposed(portalsContainer, portalsHost, src, p.rule(dst, p.svc.Port, "", nil))
-	}
+	p.exposed(portalsContainer, portalsHost, sources, p.rule(dst, p.svc.Port, "", nil))
 	if len(ranges) > 0 {
 		p.refuse(p.rule(dst, p.svc.Port, notInRange, xt.Drop))
 	}
@@ -158,7 +156,7 @@ func (p *planner) nodePort() {
 		return
 	}
 	for _, dst := range addresses {
-		p.exposed(nodePortContainer, nodePortHost, xt.Address{}, p.rule(dst, p.svc.NodePort, "", nil))
+		p.exposed(nodePortContainer, nodePortHost, []xt.Address{{}}, p.rule(dst, p.svc.NodePort, "", nil))
 	}
 	for _, hook := range [][2]string{{"PREROUTING", nodePortContainer}, {"OUTPUT", nodePortHost}} {
 		if p.t.Chain("nat", hook[1]) == nil {
