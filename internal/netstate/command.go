@@ -16,6 +16,13 @@ func (op Op) String() string {
 // Commands returns the command lines that do what the op does: ip(8), bridge(8) or sysctl(8). It is empty for objects that a
 // user-space engine applies, and for the deletion of a sysctl, which leaves the value as it is.
 func (op Op) Commands() []string {
+	if steps := op.Steps(); len(steps) > 1 {
+		var out []string
+		for _, s := range steps {
+			out = append(out, s.Commands()...)
+		}
+		return out
+	}
 	switch o := op.Object.(type) {
 	case Link:
 		return op.linkCommands(o)
@@ -37,6 +44,18 @@ func (op Op) Commands() []string {
 		return []string{"sysctl -w " + o.String()}
 	}
 	return nil
+}
+
+// Steps returns the op as the kernel takes it: the op itself, or a deletion and an addition. An IPv6 route with a gateway that is on the
+// link only by being said so ("onlink") can't replace one of another device: the kernel looks the gateway up, finds it behind the old route
+// and refuses the new one.
+func (op Op) Steps() []Op {
+	r, ok := op.Object.(Route)
+	old, was := op.Old.(Route)
+	if ok && was && op.Verb == Set && r.Onlink && r.Dst.Addr().Is6() && r.Dev != old.Dev {
+		return []Op{{Verb: Del, Object: old}, {Verb: Add, Object: r}}
+	}
+	return []Op{op}
 }
 
 func (v Verb) routeWord() string { return [...]string{"add", "replace", "del"}[v] }

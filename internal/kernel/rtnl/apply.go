@@ -51,7 +51,9 @@ func (h *Handle) Apply(ctx context.Context, ops []netstate.Op) error {
 			a.done(op, a.link(op, ops[i+1:]))
 			continue
 		}
-		a.queue(op)
+		for _, step := range op.Steps() {
+			a.queue(step)
+		}
 	}
 	a.flush()
 	return a.err()

@@ -2,8 +2,11 @@ package rtnl_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"weft/internal/kernel/netns"
@@ -137,4 +140,25 @@ func underlay(t testing.TB, addrs ...netip.Prefix) []*world {
 	hub.converge(want)
 	hub.settled(want)
 	return worlds
+}
+
+// run runs a command line in the namespace, without a shell.
+func (w *world) run(line string) error {
+	w.t.Helper()
+	args := strings.Fields(line)
+	return w.ns.Do(func() error {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", line, err, out)
+		}
+		return nil
+	})
+}
+
+// ip runs the command lines of ip(8), bridge(8) and sysctl(8) one by one.
+func (w *world) ip(lines ...string) {
+	w.t.Helper()
+	for _, line := range lines {
+		w.must(w.run(line))
+	}
 }

@@ -88,8 +88,16 @@ func (c *Conn) Bound(ctx context.Context, limit time.Duration) (release func(), 
 	if err := c.file.SetDeadline(time.Now().Add(limit)); err != nil {
 		return nil, fmt.Errorf("set netlink deadline: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.file.SetDeadline(time.Unix(1, 0)) })
-	return func() { stop() }, nil
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		_ = c.file.SetDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !stop() {
+			<-ended // or it would hit the next call
+		}
+	}, nil
 }
 
 // Receive waits for a datagram and returns its messages, which are good until the next call. ENOBUFS says that messages were lost.
