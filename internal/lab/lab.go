@@ -34,7 +34,8 @@ type Options struct {
 	Progress  io.Writer     // a line for everything waited for; nil for none
 	HostsOnly bool          // start no programs whatever the hosts' roles
 	Attached  bool          // the lab ends with this process or with Lab.Down, whichever comes first
-	Bin       string        // directory of weft, weft-server and kubectl; empty: that of Self
+	Keep      bool          // a lab whose programs fail to start stays up, for a look at it; Up returns the error all the same
+	Bin       string        // directory of weft, weft-server and kubectl; empty: that of Self, or none with HostsOnly
 	Self      string        // the weft binary, or any that calls Helper; empty: this program
 	Timeout   time.Duration // of the whole; 0 for a minute
 }

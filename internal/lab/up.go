@@ -24,7 +24,7 @@ import (
 const maxSocket = 107
 
 // Up makes a lab and starts its programs. It returns when the API is ready, all nodes are Ready and all subnets are leased; with
-// HostsOnly as soon as the hosts are there. When it fails nothing is left.
+// HostsOnly as soon as the hosts are there. When it fails nothing is left, unless Keep is set.
 func Up(ctx context.Context, t topology.Topology, o Options) (*Lab, error) {
 	o.Name = cmp.Or(o.Name, DefaultName)
 	if err := t.Validate(); err != nil {
@@ -32,9 +32,6 @@ func Up(ctx context.Context, t topology.Topology, o Options) (*Lab, error) {
 	}
 	if err := o.setPaths(); err != nil {
 		return nil, err
-	}
-	if o.HostsOnly {
-		o.Bin = ""
 	}
 	if err := Check(!o.HostsOnly && len(t.With(topology.Master)) > 0, o.Bin); err != nil {
 		return nil, err
@@ -50,11 +47,14 @@ func Up(ctx context.Context, t topology.Topology, o Options) (*Lab, error) {
 	if !o.HostsOnly {
 		err = l.startCluster(ctx, p)
 	}
-	if err == nil && !o.Attached {
-		err = l.detach()
+	if err != nil && !o.Keep {
+		return nil, errors.Join(fmt.Errorf("lab %s: %w", o.Name, err), l.Down())
+	}
+	if !o.Attached {
+		err = errors.Join(err, l.detach())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lab %s: %w", o.Name, err), l.Down())
+		return nil, fmt.Errorf("lab %s is kept: %w", o.Name, err)
 	}
 	return l, nil
 }
@@ -70,6 +70,9 @@ func (o *Options) setPaths() error {
 		o.Self = "/proc/self/exe"
 	} else {
 		exe = o.Self
+	}
+	if o.HostsOnly && o.Bin == "" {
+		return nil
 	}
 	if o.Bin, err = filepath.Abs(cmp.Or(o.Bin, filepath.Dir(exe))); err != nil {
 		return fmt.Errorf("find binaries: %w", err)

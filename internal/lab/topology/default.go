@@ -10,6 +10,12 @@ const (
 	maxNodes         = 64
 )
 
+// articleFlags are the article's flags of its API server that the lab does not derive from the topology.
+var articleFlags = []string{
+	"--allow-privileged=true",
+	"--admission-control=NamespaceLifecycle,NamespaceExists,LimitRanger,SecurityContextDeny,ServiceAccount,ResourceQuota",
+}
+
 func itoa(i int) string { return strconv.Itoa(i) }
 
 // setDefaults fills what is left out. It makes hosts when there are none.

@@ -82,10 +82,11 @@ func Default() Topology {
 	return t
 }
 
-// Walkthrough is the article's cluster as it stood: userspace services, pods on a bridge named docker0.
+// Walkthrough is the article's cluster as it stood: its API server's flags, userspace services, pods on a bridge named docker0.
 func Walkthrough() Topology {
 	t := Default()
 	t.Cluster.ProxyMode, t.Cluster.Attach, t.Cluster.Bridge = "userspace", "bridge", "docker0"
+	t.Cluster.ServerFlags = slices.Clone(articleFlags)
 	return t
 }
 

@@ -11,8 +11,8 @@ import (
 var (
 	label    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	ifname   = regexp.MustCompile(`^[a-zA-Z0-9][-_.a-zA-Z0-9]{0,14}$`)
-	backends = []string{"vxlan", "host-gw", "wireguard", "udp", "l2"}
-	proxies  = []string{"userspace", "nftables", "iptables", "ebpf"}
+	backends = []string{"vxlan", "host-gw"}
+	proxies  = []string{"userspace", "nftables"}
 )
 
 // Validate checks a topology in which every field is set.
