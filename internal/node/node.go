@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"weft/internal/api"
+	"weft/internal/node/kubelet"
 	"weft/internal/runtime"
 )
 
@@ -153,8 +154,18 @@ func Run(ctx context.Context, c Config) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	n := newProgram(&c)
 	group, ctx := errgroup.WithContext(ctx)
+	if c.Listen.Port() != 0 {
+		l, config, err := listen(&c)
+		if err != nil {
+			return fmt.Errorf("run node %s: %w", c.Name, err)
+		}
+		config.Pods = served{n}
+		group.Go(func() error { return kubelet.Serve(ctx, l, *config) })
+	}
 	group.Go(func() error { return heartbeat(ctx, &c) })
+	group.Go(func() error { return n.run(ctx) })
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("run node %s: %w", c.Name, err)
 	}
