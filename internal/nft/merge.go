@@ -1,0 +1,335 @@
+package nft
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Merge is the union of the fragments of several owners, kept so that the change of one costs that one. Objects that several want
+// are there as long as one of them wants them.
+//
+// Where two want the same key with different values, the owner whose name sorts first gets it; where they want a chain or a set of the
+// same name to be different, the one whose text sorts first. So the union does not depend on the order of changes.
+//
+// The zero Merge is not ready for use: NewMerge makes one.
+type Merge struct {
+	family    Family
+	name      string
+	fragments map[string]Table
+	chains    map[string]*variants[Chain]
+	sets      map[string]*setClaims
+}
+
+// NewMerge returns the empty union for a table.
+func NewMerge(f Family, name string) *Merge {
+	return &Merge{
+		family: f, name: name,
+		fragments: map[string]Table{}, chains: map[string]*variants[Chain]{}, sets: map[string]*setClaims{},
+	}
+}
+
+// Union returns the union of fragments by owner.
+func Union(fragments map[string]Table) Table {
+	m := NewMerge(INet, TableName)
+	m.put(fragments, nil)
+	return m.Table()
+}
+
+// variants are the different forms owners want one object in, nearly always one.
+type variants[T any] struct {
+	all []variant[T]
+}
+
+type variant[T any] struct {
+	value T
+	text  string // made only when there is more than one
+	refs  int
+}
+
+// add counts a claim; text prints a value, same compares two.
+func (v *variants[T]) add(value T, n int, same func(a, b T) bool, text func(T) string) {
+	for i := range v.all {
+		if same(v.all[i].value, value) {
+			if v.all[i].refs += n; v.all[i].refs == 0 {
+				v.all = slices.Delete(v.all, i, i+1)
+			}
+			return
+		}
+	}
+	v.all = append(v.all, variant[T]{value: value, refs: n})
+	if len(v.all) > 1 {
+		for i := range v.all {
+			v.all[i].text = text(v.all[i].value)
+		}
+		slices.SortFunc(v.all, func(a, b variant[T]) int { return strings.Compare(a.text, b.text) })
+	}
+}
+
+// get returns the form that wins, nil when nobody wants the object.
+func (v *variants[T]) get() *T {
+	if v == nil || len(v.all) == 0 {
+		return nil
+	}
+	return &v.all[0].value
+}
+
+func sameChain(a, b Chain) bool { return a.Base == b.Base && SameRules(a.Rules, b.Rules) }
+
+func declarationText(s Set) string { return s.declaration("") }
+
+// setClaims is a set with who wants what in it.
+type setClaims struct {
+	declaration variants[Set]
+	elements    map[[2]Tuple]claims
+}
+
+// claims are the owners that want an element, in order of name; the first one gets it.
+type claims struct {
+	owner   string
+	element *Element
+	rest    []claim // of the others, nearly always none
+}
+
+type claim struct {
+	owner   string
+	element *Element
+}
+
+func (c claims) get() *Element { return c.element }
+
+func (c claims) add(owner string, e *Element) claims {
+	if c.element == nil {
+		return claims{owner: owner, element: e}
+	}
+	all := append([]claim{{c.owner, c.element}, {owner, e}}, c.rest...)
+	slices.SortStableFunc(all, func(a, b claim) int { return strings.Compare(a.owner, b.owner) })
+	return claims{all[0].owner, all[0].element, all[1:]}
+}
+
+func (c claims) remove(owner string, e *Element) claims {
+	if c.owner == owner && c.element == e {
+		if len(c.rest) == 0 {
+			return claims{}
+		}
+		return claims{c.rest[0].owner, c.rest[0].element, slices.Clone(c.rest[1:])}
+	}
+	i := slices.Index(c.rest, claim{owner, e})
+	if i >= 0 {
+		c.rest = slices.Delete(slices.Clone(c.rest), i, i+1)
+	}
+	return c
+}
+
+// touched remembers what objects were before a change.
+type touched struct {
+	chains map[string]*Chain
+	sets   map[string]*Set
+	elems  map[string]map[[2]Tuple]*Element
+}
+
+// Set replaces the fragment of one owner and returns the ops that bring a kernel that has the union before to the union after.
+func (m *Merge) Set(owner string, fragment Table) []Op {
+	return m.Update(map[string]Table{owner: fragment})
+}
+
+// Update replaces the fragments of several owners in one go. An empty fragment removes the owner.
+func (m *Merge) Update(fragments map[string]Table) []Op {
+	t := &touched{map[string]*Chain{}, map[string]*Set{}, map[string]map[[2]Tuple]*Element{}}
+	m.put(fragments, t)
+	return m.changes(t)
+}
+
+// Load replaces fragments as Update does but does not say what changed, which is faster for many: follow it with Diff of Table and
+// what the kernel has.
+func (m *Merge) Load(fragments map[string]Table) { m.put(fragments, nil) }
+
+// Owners returns the names of the owners that want something, sorted.
+func (m *Merge) Owners() []string { return slices.Sorted(maps.Keys(m.fragments)) }
+
+func (m *Merge) put(fragments map[string]Table, t *touched) {
+	for owner, f := range fragments {
+		if old, ok := m.fragments[owner]; ok {
+			m.count(owner, &old, -1, t)
+			delete(m.fragments, owner)
+		}
+		if len(f.Chains) == 0 && len(f.Sets) == 0 {
+			continue
+		}
+		m.fragments[owner] = f
+		m.count(owner, &f, 1, t)
+	}
+}
+
+// count adds (n is 1) or removes (n is -1) the claims of a fragment.
+func (m *Merge) count(owner string, f *Table, n int, t *touched) {
+	for _, c := range f.Chains {
+		v := m.chains[c.Name]
+		if v == nil {
+			v = &variants[Chain]{}
+			m.chains[c.Name] = v
+		}
+		t.chain(c.Name, v)
+		v.add(c, n, sameChain, Chain.String)
+		if len(v.all) == 0 {
+			delete(m.chains, c.Name)
+		}
+	}
+	for i := range f.Sets {
+		m.countSet(owner, &f.Sets[i], n, t)
+	}
+}
+
+func (m *Merge) countSet(owner string, s *Set, n int, t *touched) {
+	c := m.sets[s.Name]
+	if c == nil {
+		c = &setClaims{elements: map[[2]Tuple]claims{}}
+		m.sets[s.Name] = c
+	}
+	t.set(s.Name, c)
+	declaration := *s
+	declaration.Elements = nil
+	c.declaration.add(declaration, n, sameDeclaration, declarationText)
+	for i := range s.Elements {
+		e := &s.Elements[i]
+		key := [2]Tuple{e.Key, e.KeyEnd}
+		before := c.elements[key]
+		t.element(s.Name, key, before)
+		after := before
+		if n > 0 {
+			after = before.add(owner, e)
+		} else {
+			after = before.remove(owner, e)
+		}
+		if after.element == nil {
+			delete(c.elements, key)
+		} else {
+			c.elements[key] = after
+		}
+	}
+	if len(c.declaration.all) == 0 {
+		delete(m.sets, s.Name)
+	}
+}
+
+func (t *touched) chain(name string, v *variants[Chain]) {
+	if t == nil {
+		return
+	}
+	if _, ok := t.chains[name]; !ok {
+		t.chains[name] = clone(v.get())
+	}
+}
+
+func (t *touched) set(name string, c *setClaims) {
+	if t == nil {
+		return
+	}
+	if _, ok := t.sets[name]; !ok {
+		t.sets[name] = clone(c.declaration.get())
+		t.elems[name] = map[[2]Tuple]*Element{}
+	}
+}
+
+func (t *touched) element(set string, key [2]Tuple, c claims) {
+	if t == nil {
+		return
+	}
+	if _, ok := t.elems[set][key]; !ok {
+		t.elems[set][key] = c.get()
+	}
+}
+
+func clone[T any](v *T) *T {
+	if v == nil {
+		return nil
+	}
+	c := *v
+	return &c
+}
+
+// changes returns the ops for what differs from before.
+func (m *Merge) changes(t *touched) []Op {
+	d := newDelta(m.family, m.name)
+	for name, before := range t.chains {
+		now := m.chains[name].get()
+		if now != nil && before != nil && now.Base != before.Base {
+			return m.remake()
+		}
+		d.chain(now, before)
+	}
+	for name, before := range t.sets {
+		c := m.sets[name]
+		var now *Set
+		if c != nil {
+			now = c.declaration.get()
+		}
+		switch {
+		case now == nil && before == nil:
+			continue
+		case now == nil:
+			d.gone = append(d.gone, d.setOp(Del, KindSet, *before, nil))
+			continue
+		case before == nil:
+			d.made = append(d.made, d.setOp(Add, KindSet, *now, nil))
+		case !sameDeclaration(*now, *before):
+			return m.remake()
+		}
+		d.addElems(*now, nil, nil, nil)
+		e := &d.elems[len(d.elems)-1]
+		for key, old := range t.elems[name] {
+			e.note(c.elements[key].get(), old)
+		}
+		e.sort()
+	}
+	return d.sorted().ops()
+}
+
+// remake is the whole table anew, for a declaration that can't be changed in place.
+func (m *Merge) remake() []Op {
+	d := newDelta(m.family, m.name)
+	return append([]Op{d.op(Del, KindTable)}, Diff(m.Table(), nil)...)
+}
+
+func (e *elems) sort() {
+	for _, list := range [][]Element{e.add, e.change, e.del} {
+		slices.SortFunc(list, compareElements)
+	}
+}
+
+// sorted brings what was collected in random order into order of name.
+func (d *delta) sorted() *delta {
+	byName := func(a, b Op) int {
+		if (a.Kind == KindSet) != (b.Kind == KindSet) {
+			return int(a.Kind) - int(b.Kind) // chains that go hold references to sets that go
+		}
+		return strings.Compare(a.Chain.Name+a.Set.Name, b.Chain.Name+b.Set.Name)
+	}
+	for _, list := range [][]Op{d.made, d.rules, d.base, d.flush, d.gone} {
+		slices.SortFunc(list, byName)
+	}
+	return d
+}
+
+// Table returns the union in canonical form.
+func (m *Merge) Table() Table {
+	t := Table{Family: m.family, Name: m.name}
+	for _, v := range m.chains {
+		if c := v.get(); c != nil {
+			t.Chains = append(t.Chains, *c)
+		}
+	}
+	for _, c := range m.sets {
+		s := *c.declaration.get()
+		s.Elements = make([]Element, 0, len(c.elements))
+		for _, e := range c.elements {
+			s.Elements = append(s.Elements, *e.get())
+		}
+		if len(s.Elements) == 0 {
+			s.Elements = nil
+		}
+		t.Sets = append(t.Sets, s)
+	}
+	t.Sort()
+	return t
+}
