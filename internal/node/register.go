@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"weft/internal/node/facts"
+	"weft/internal/store/kube"
 )
 
 // The node's status is looked at every statusPeriod, and written when it changed or statusMax after it was written last.
@@ -78,6 +80,7 @@ func (b *beat) step(ctx context.Context, now time.Time) {
 	switch {
 	case err != nil:
 		b.failedAt = now
+		b.registered = b.registered && !errors.Is(err, kube.ErrNotFound) // someone deleted the Node: it is made again
 		if err.Error() != b.lastErr {
 			b.config.Log.Warn("node status not written, will be tried again", "err", err)
 		}

@@ -56,6 +56,9 @@ func (r *reporter) set(status *corev1.PodStatus, final bool, have *corev1.PodSta
 		}
 		return
 	}
+	if r.final && r.want == nil && time.Since(r.ackedAt) < writeLag { // all is written, the watch will tell
+		return
+	}
 	r.want, r.final = status, r.final || final
 	select {
 	case r.wake <- struct{}{}:

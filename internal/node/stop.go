@@ -110,9 +110,6 @@ func (w *worker) stopAll(ctx context.Context, gone bool) {
 	if !w.deadline.IsZero() && !deadline.Before(w.deadline.Add(-goneGrace)) {
 		return
 	}
-	if !w.deadline.IsZero() && w.view.Pod.DeletionGracePeriodSeconds != nil && !gone && !w.shorter(grace) {
-		return
-	}
 	first := w.deadline.IsZero()
 	w.deadline = deadline
 	var mains, sides []*corev1.Container
@@ -135,9 +132,6 @@ func (w *worker) stopAll(ctx context.Context, gone bool) {
 		w.poke()
 	}()
 }
-
-// shorter says whether the API shortened the grace: the deadline only moves with time otherwise.
-func (w *worker) shorter(grace time.Duration) bool { return grace < time.Until(w.deadline) }
 
 // stopThese stops the containers side by side, then the sidecars in reverse order, all in one grace. Only the first time is it told.
 func (w *worker) stopThese(ctx context.Context, mains, sides []*corev1.Container, grace time.Duration, first bool) {

@@ -145,8 +145,8 @@ func (w *worker) step(ctx context.Context) (wait time.Duration, finished bool) {
 func (w *worker) look(p *corev1.Pod, box *runtime.SandboxStatus) {
 	v := &w.view
 	v.Pod, v.HostIPs, v.Now = p, w.node.config.Addresses(), time.Now()
-	if box == nil || box.PID == 0 || v.Box != nil && v.Box.PID != box.PID {
-		v.Attached = v.Attached && box != nil && box.PID != 0 && v.Box == nil
+	if box == nil || box.PID == 0 || v.Box != nil && v.Box.PID != box.PID { // another sandbox than the one attached, or none
+		v.Attached = false
 	}
 	v.Box = box
 	for _, c := range pod.All(p) {

@@ -59,6 +59,9 @@ const (
 	maxAccess     = 1024             // answers remembered
 )
 
+// subresource of the node that all this is: who may use it may do everything in the node's pods.
+const subresource = "proxy"
+
 // superusers may do everything, as on the API server: they are its own kubelet client, and the cluster's founders.
 const superusers = "system:masters"
 
@@ -68,7 +71,7 @@ type server struct {
 	answers map[question]answer
 }
 
-type question struct{ user, verb, sub string }
+type question struct{ user, verb string }
 
 type answer struct {
 	allowed bool
@@ -104,37 +107,37 @@ func Serve(ctx context.Context, l net.Listener, c Config) error {
 
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
-	handle := func(pattern, sub string, f http.HandlerFunc) { mux.Handle(pattern, s.guard(sub, f)) }
-	handle("GET /healthz", "healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
-	handle("GET /pods", "pods", s.pods)
-	handle("GET /containerLogs/{namespace}/{pod}/{container}", "proxy", s.logs)
+	handle := func(pattern string, f http.HandlerFunc) { mux.Handle(pattern, s.guard(f)) }
+	handle("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	handle("GET /pods", s.pods)
+	handle("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	for _, method := range []string{"GET ", "POST "} {
-		handle(method+"/exec/{namespace}/{pod}/{container}", "proxy", s.exec)
-		handle(method+"/exec/{namespace}/{pod}/{uid}/{container}", "proxy", s.exec)
-		handle(method+"/attach/{namespace}/{pod}/{container}", "proxy", s.attach)
-		handle(method+"/attach/{namespace}/{pod}/{uid}/{container}", "proxy", s.attach)
-		handle(method+"/portForward/{namespace}/{pod}", "proxy", s.portForward)
-		handle(method+"/portForward/{namespace}/{pod}/{uid}", "proxy", s.portForward)
+		handle(method+"/exec/{namespace}/{pod}/{container}", s.exec)
+		handle(method+"/exec/{namespace}/{pod}/{uid}/{container}", s.exec)
+		handle(method+"/attach/{namespace}/{pod}/{container}", s.attach)
+		handle(method+"/attach/{namespace}/{pod}/{uid}/{container}", s.attach)
+		handle(method+"/portForward/{namespace}/{pod}", s.portForward)
+		handle(method+"/portForward/{namespace}/{pod}/{uid}", s.portForward)
 	}
 	return mux
 }
 
-// guard lets a request through when its caller shows a certificate of the cluster's CA and may do this to nodes/<sub>.
-func (s *server) guard(sub string, next http.HandlerFunc) http.Handler {
+// guard lets a request through when its caller shows a certificate of the cluster's CA and may do this to nodes/proxy.
+func (s *server) guard(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 			http.Error(w, "Unauthorized: a client certificate signed by the cluster's CA is needed", http.StatusUnauthorized)
 			return
 		}
 		who := r.TLS.VerifiedChains[0][0].Subject
-		allowed, err := s.allowed(r.Context(), who.CommonName, who.Organization, verb(r.Method), sub)
+		allowed, err := s.allowed(r.Context(), who.CommonName, who.Organization, verb(r.Method))
 		if err != nil {
 			s.Config.Log.Warn("caller not checked", "user", who.CommonName, "err", err)
 			http.Error(w, "the API server did not say whether this is allowed: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
 		if !allowed {
-			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource=%s)", who.CommonName, verb(r.Method), sub),
+			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource=%s)", who.CommonName, verb(r.Method), subresource),
 				http.StatusForbidden)
 			return
 		}
@@ -150,18 +153,18 @@ func verb(method string) string {
 }
 
 // allowed remembers answers for a while, so that a probe or a tail -f costs the API server nothing.
-func (s *server) allowed(ctx context.Context, user string, groups []string, verb, sub string) (bool, error) {
+func (s *server) allowed(ctx context.Context, user string, groups []string, verb string) (bool, error) {
 	if slices.Contains(groups, superusers) {
 		return true, nil
 	}
-	q, now := question{user, verb, sub}, time.Now()
+	q, now := question{user, verb}, time.Now()
 	s.mu.Lock()
 	a, ok := s.answers[q]
 	s.mu.Unlock()
 	if ok && now.Before(a.until) {
 		return a.allowed, nil
 	}
-	allowed, err := s.Access(ctx, user, append(slices.Clone(groups), "system:authenticated"), verb, sub)
+	allowed, err := s.Access(ctx, user, append(slices.Clone(groups), "system:authenticated"), verb, subresource)
 	if err != nil {
 		return false, err
 	}
@@ -184,13 +187,4 @@ func (s *server) pods(w http.ResponseWriter, _ *http.Request) {
 	if err := json.NewEncoder(w).Encode(&list); err != nil {
 		s.Config.Log.Debug("pod list not sent", "err", err)
 	}
-}
-
-// fail answers with an error's text and the status that fits.
-func fail(w http.ResponseWriter, err error) {
-	status := http.StatusInternalServerError
-	if errors.Is(err, runtime.ErrNotFound) {
-		status = http.StatusNotFound
-	}
-	http.Error(w, err.Error(), status)
 }
