@@ -117,7 +117,8 @@ func (r *Record) Observe(st *runtime.ContainerStatus, idPrefix string) (ended bo
 	if r.Status == nil || r.Status.ID != st.ID {
 		r.adopt(st, idPrefix)
 	}
-	r.Status = st
+	now := *st
+	r.Status = &now
 	if st.State != runtime.Exited || r.Ended != nil {
 		return false
 	}
