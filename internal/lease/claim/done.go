@@ -10,12 +10,20 @@ import (
 // Done takes the outcome of an action that Next asked for. At most one action is under way at a time.
 func (s State) Done(now time.Time, a Action, o Outcome) State {
 	s.orphans = slices.Clone(s.orphans)
-	s.after = max(s.after, o.Revision)
-	if o.Result == Unknown || o.Result == Refused || o.Result == NoLease {
-		s.notBefore = now.Add(min(retryFirst<<min(s.retries, 16), retryMax))
-		s.retries++
-	} else {
+	first, most := retryFirst, retryMax
+	switch {
+	case o.Result == Done:
 		s.retries = 0
+		if a.Verb == Claim || a.Verb == TakeOver || a.Verb == Update {
+			s.after = o.Revision // the change of that revision is ours, so the view will see it
+		}
+	case o.Result == Conflict:
+		// The view learns in a moment what was in the way; deciding before that only conflicts again.
+		first, most = conflictFirst, conflictMax
+		fallthrough
+	default:
+		s.notBefore = now.Add(min(first<<min(s.retries, 16), most))
+		s.retries++
 	}
 	switch a.Verb {
 	case Claim:

@@ -30,13 +30,15 @@ func (p Phase) String() string {
 
 // Times of the lease's life.
 const (
-	TTL         = 24 * time.Hour         // of the etcd lease, as flannel's
-	Renew       = time.Hour              // after this the etcd lease is extended again: 23 hours of outage are survived
-	retryFirst  = 250 * time.Millisecond // after an answer that did not come
-	retryMax    = 30 * time.Second
-	fightFirst  = time.Second // before the key is written again after somebody else wrote it
-	fightMax    = 5 * time.Minute
-	fightForget = 15 * time.Minute // of peace, and the next one is the first again
+	TTL           = 24 * time.Hour         // of the etcd lease, as flannel's
+	Renew         = time.Hour              // after this the etcd lease is extended again: 23 hours of outage are survived
+	retryFirst    = 250 * time.Millisecond // after an answer that did not come
+	retryMax      = 30 * time.Second
+	conflictFirst = 5 * time.Millisecond // after somebody else was faster
+	conflictMax   = time.Second
+	fightFirst    = time.Second // before the key is written again after somebody else wrote it
+	fightMax      = 5 * time.Minute
+	fightForget   = 15 * time.Minute // of peace, and the next one is the first again
 )
 
 // Want is what the host asks for. It may change at any time.
@@ -107,7 +109,9 @@ type Action struct {
 	ConfigRevision, Revision int64
 	Guard                    string
 
-	EtcdLease int64 // Extend, Revoke: which; Update: what the key lives by, 0: nothing
+	// EtcdLease is, for Extend and Revoke, which one; for Update what the key lives by, 0: nothing; for Claim and TakeOver
+	// left to the client, which grants one first.
+	EtcdLease int64
 }
 
 // Result says how an Action ended.
@@ -125,7 +129,7 @@ const (
 // Outcome is the answer to an Action.
 type Outcome struct {
 	Result    Result
-	Revision  int64     // of the store when it answered, 0 when it did not
+	Revision  int64     // Done of Claim, TakeOver, Update: the revision of the put
 	EtcdLease int64     // granted for this action, 0: none
 	TTL       int64     // Extend: seconds the store gave
 	Sent      time.Time // when the action was sent: a TTL counts from here at the earliest

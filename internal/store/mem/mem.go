@@ -141,6 +141,12 @@ func (s *Store) grant(ttl time.Duration) int64 {
 	return s.lastLease
 }
 
+// Grant makes an etcd lease, as a client does before it sends a claim.
+func (s *Store) Grant(ttl time.Duration) int64 {
+	defer s.lock()()
+	return s.grant(ttl)
+}
+
 // Delete removes a key as a foreign client would.
 func (s *Store) Delete(key string) {
 	defer s.lock()()
@@ -216,13 +222,13 @@ func (s *Store) put(a claim.Action, o *claim.Outcome) {
 		return
 	}
 	id := a.EtcdLease
+	if id == 0 && a.Verb != claim.Update && !a.Permanent {
+		id = s.grant(claim.TTL)
+	}
 	if a.Verb != claim.Update {
-		id = 0
-		if !a.Permanent {
-			id = s.grant(claim.TTL)
-			o.EtcdLease = id
-		}
-	} else if _, ok := s.leases[id]; id != 0 && !ok {
+		o.EtcdLease = id
+	}
+	if _, ok := s.leases[id]; id != 0 && !ok {
 		o.Result = claim.NoLease
 		return
 	}

@@ -1,0 +1,212 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"weft/internal/lease/claim"
+)
+
+// A connection whose other end died without a word is found dead after these: 10 s of silence, then 5 s for an answer.
+// etcd refuses clients that ask more often than every 5 s.
+const (
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 5 * time.Second
+)
+
+// Client is a connection to etcd. Its methods may be called from any goroutine.
+type Client struct {
+	config Config
+	base   clientv3.Config
+
+	mu     sync.Mutex
+	client *clientv3.Client // nil until the first use
+	closed bool
+}
+
+// Open checks the config and reads the TLS files. It does not wait for etcd: the first request does.
+func Open(c Config) (*Client, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	return &Client{config: c, base: clientv3.Config{
+		Endpoints: c.Endpoints, TLS: t, Username: c.Username, Password: c.Password,
+		DialTimeout: c.Timeout, DialKeepAliveTime: keepaliveTime, DialKeepAliveTimeout: keepaliveTimeout,
+		PermitWithoutStream: true, Logger: zap.NewNop(),
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		})},
+	}}, nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.client == nil {
+		return nil
+	}
+	return c.client.Close()
+}
+
+// Endpoints returns the endpoints as URLs.
+func (c *Client) Endpoints() []string { return c.config.Endpoints }
+
+// conn returns the connection. With a user name etcd has to be there for the first one: it hands out a token.
+func (c *Client) conn() (*clientv3.Client, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errors.New("etcd client is closed")
+	}
+	if c.client == nil {
+		client, err := clientv3.New(c.base)
+		if err != nil {
+			return nil, err
+		}
+		c.client = client
+	}
+	return c.client, nil
+}
+
+func (c *Client) key(name string) string { return c.config.Prefix + "/" + name }
+
+// ask runs one request with the configured bound and says in its error where it went.
+func (c *Client) ask(ctx context.Context, what string, f func(context.Context, *clientv3.Client) error) error {
+	ctx, stop := context.WithTimeout(ctx, c.config.Timeout)
+	defer stop()
+	client, err := c.conn()
+	if err == nil {
+		err = f(ctx, client)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, c.explain(err))
+	}
+	return nil
+}
+
+// List returns everything below the prefix at one revision, in one request.
+func (c *Client) List(ctx context.Context) (claim.Snapshot, error) {
+	var s claim.Snapshot
+	err := c.ask(ctx, "read "+c.key(""), func(ctx context.Context, client *clientv3.Client) error {
+		r, err := client.Get(ctx, c.key(""), clientv3.WithPrefix())
+		if err != nil {
+			return err
+		}
+		s.Revision, s.Cluster = r.Header.Revision, r.Header.ClusterId
+		s.Entries = make([]claim.Entry, len(r.Kvs))
+		for i, kv := range r.Kvs {
+			s.Entries[i] = c.entry(kv)
+		}
+		return nil
+	})
+	return s, err
+}
+
+func (c *Client) entry(kv *mvccpb.KeyValue) claim.Entry {
+	return claim.Entry{
+		Key: strings.TrimPrefix(string(kv.Key), c.key("")), Value: kv.Value, Lease: kv.Lease,
+		Created: kv.CreateRevision, Modified: kv.ModRevision,
+	}
+}
+
+// Watch sends the changes after a revision until ctx ends or the watch breaks: compaction, a member without a leader, a
+// connection that died.
+func (c *Client) Watch(ctx context.Context, revision int64, to func(claim.Batch)) error {
+	client, err := c.conn()
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", c.key(""), c.explain(err))
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	events := client.Watch(clientv3.WithRequireLeader(ctx), c.key(""), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	for r := range events {
+		if err := r.Err(); err != nil {
+			return fmt.Errorf("watch %s: %w", c.key(""), c.explain(err))
+		}
+		if b := c.batch(r); b.Revision > 0 {
+			to(b)
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("watch %s: ended", c.key(""))
+}
+
+// batch reads a watch response. Its revision is that of the last event: the header's may be ahead of events still to come.
+func (c *Client) batch(r clientv3.WatchResponse) claim.Batch {
+	var b claim.Batch
+	if r.IsProgressNotify() {
+		b.Revision = r.Header.Revision
+	}
+	for _, e := range r.Events {
+		b.Changes = append(b.Changes, claim.Change{Entry: c.entry(e.Kv), Deleted: e.Type == clientv3.EventTypeDelete})
+		b.Revision = max(b.Revision, e.Kv.ModRevision)
+	}
+	return b
+}
+
+// Check asks a quorum for the present revision and the cluster's identity.
+func (c *Client) Check(ctx context.Context) (revision int64, cluster uint64, err error) {
+	err = c.ask(ctx, "read "+c.key(claim.ConfigKey), func(ctx context.Context, client *clientv3.Client) error {
+		r, err := client.Get(ctx, c.key(claim.ConfigKey), clientv3.WithKeysOnly())
+		if err == nil {
+			revision, cluster = r.Header.Revision, r.Header.ClusterId
+		}
+		return err
+	})
+	return revision, cluster, err
+}
+
+// explain makes an error of the client one line that says what to do.
+func (c *Client) explain(err error) error {
+	where := "etcd " + strings.Join(c.config.Endpoints, ",")
+	switch code := status.Code(err); {
+	case errors.Is(err, rpctypes.ErrPermissionDenied), code == codes.PermissionDenied:
+		return fmt.Errorf("%s: %w: grant the user read and write of %s/ (etcdctl role grant-permission)", where, err, c.config.Prefix)
+	case errors.Is(err, rpctypes.ErrAuthFailed):
+		return fmt.Errorf("%s: %w: correct %s and the password", where, err, flagUser)
+	case errors.Is(err, rpctypes.ErrUserEmpty):
+		return fmt.Errorf("%s: %w: authentication is on: give %s", where, err, flagUser)
+	case errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, context.DeadlineExceeded), code == codes.DeadlineExceeded, code == codes.Unavailable:
+		return fmt.Errorf("%s: no answer within %s (%s): start it or correct %s", where, c.config.Timeout, short(err), flagEndpoints)
+	}
+	return fmt.Errorf("%s: %w", where, err)
+}
+
+// short leaves the innermost reason of a gRPC error: "dial tcp 127.0.0.1:2379: connect: connection refused".
+func short(err error) string {
+	text := err.Error()
+	if s, ok := status.FromError(err); ok {
+		text = s.Message()
+	}
+	for _, lead := range []string{"last connection error: ", "latest balancer error: ", "Error while dialing: ", "desc = ", "transport: "} {
+		if i := strings.LastIndex(text, lead); i >= 0 {
+			text = text[i+len(lead):]
+		}
+	}
+	return strings.Trim(text, `"`)
+}

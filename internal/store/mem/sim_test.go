@@ -1,0 +1,365 @@
+package mem
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/lease"
+	"weft/internal/lease/claim"
+)
+
+const simConfig = `{"Network":"172.16.0.0/12","Backend":{"Type":"vxlan"}}`
+
+// host is one simulated host: the pure parts, and what lies between it and the store.
+type host struct {
+	name   string
+	state  claim.State
+	view   *claim.View
+	want   claim.Want
+	cut    bool           // no word to or from the store
+	doing  *claim.Action  // sent, answer not yet looked at
+	answer *claim.Outcome // the answer on its way, nil: it got lost
+	late   []claim.Action // requests still on their way although the host has given up on them
+	held   netip.Prefix   // the subnet of its first lease
+	notes  []string
+}
+
+// sim is one run: a store, hosts and a clock, driven by one random source.
+type sim struct {
+	t       *testing.T
+	rnd     *rand.Rand
+	now     time.Time
+	store   *Store
+	hosts   []*host
+	backup  *Backup
+	checked int64 // revision the store was last checked at
+	// harm counts what takes a lease away without its holder having let it run out.
+	harm int
+	log  []string
+}
+
+func newSim(t *testing.T, seed uint64, hosts int, config string) *sim {
+	s := &sim{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_700_000_000, 0)}
+	s.store = New(func() time.Time { return s.now })
+	s.store.Put(claim.ConfigKey, config, 0)
+	for i := range hosts {
+		ip := netip.AddrFrom4([4]byte{172, 17, 42, byte(30 + i)})
+		h := &host{name: fmt.Sprintf("h%d", i), view: &claim.View{}}
+		h.want.Self = api.Lease{
+			PublicIP: ip, PublicIPv6: netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", 0x30+i)),
+			BackendType: lease.VXLAN, VNI: 1, VTEPMAC: fmt.Sprintf("02:00:00:00:00:%02x", i), VTEPMACv6: fmt.Sprintf("02:00:00:00:06:%02x", i),
+		}
+		h.want.Avoid = []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}
+		s.hosts = append(s.hosts, h)
+	}
+	return s
+}
+
+func (s *sim) say(format string, args ...any) {
+	s.log = append(s.log, fmt.Sprintf(format, args...))
+}
+
+func (s *sim) fatalf(format string, args ...any) {
+	s.t.Helper()
+	s.t.Fatalf("%s\nlast steps:\n%s", fmt.Sprintf(format, args...), strings.Join(s.log[max(0, len(s.log)-60):], "\n"))
+}
+
+// sync brings a host's view forward: by all changes, by some, or by a new snapshot when it has to.
+func (s *sim) sync(h *host, some bool) {
+	snapshot := s.store.Snapshot()
+	if h.view.Revision == 0 || snapshot.Revision < h.view.Revision || snapshot.Cluster != h.view.Cluster {
+		h.view.Reset(snapshot, s.now)
+		return
+	}
+	batches, err := s.store.Since(h.view.Revision)
+	if err != nil {
+		h.view.Reset(snapshot, s.now)
+		return
+	}
+	if some && len(batches) > 0 {
+		batches = batches[:1+s.rnd.IntN(len(batches))]
+	}
+	for _, b := range batches {
+		h.view.Apply(b)
+		if s.rnd.IntN(8) == 0 {
+			h.view.Apply(b) // a repeat changes nothing
+		}
+	}
+}
+
+// act lets a host decide and send, with the faults of a network when asked for.
+func (s *sim) act(h *host, faults bool) bool {
+	h.view.Forget(s.now)
+	if h.doing != nil {
+		return s.hear(h)
+	}
+	state, a, notes := h.state.Next(s.now, h.view, h.want, s.rnd.IntN)
+	h.state = state
+	for _, n := range notes {
+		s.say("%s: note: %s", h.name, n)
+		h.notes = append(h.notes, n)
+	}
+	if a.Verb == claim.Wait {
+		return false
+	}
+	if (a.Verb == claim.Claim || a.Verb == claim.TakeOver) && !a.Permanent && !h.cut {
+		a.EtcdLease = s.store.Grant(claim.TTL)
+	}
+	h.doing = &a
+	fault := 0
+	if faults {
+		fault = s.rnd.IntN(10)
+	}
+	switch {
+	case h.cut, fault == 1: // the request is lost
+	case fault == 2: // it is late
+		h.late = append(h.late, a)
+	case fault == 3: // done, the answer is lost
+		s.exec(a)
+	default:
+		o := s.exec(a)
+		h.answer = &o
+	}
+	s.say("%s: %s %s (fault %d, cut %t)", h.name, a.Verb, a.Key, fault, h.cut)
+	return true
+}
+
+func (s *sim) exec(a claim.Action) claim.Outcome {
+	o := s.store.Exec(a)
+	s.check()
+	return o
+}
+
+func (s *sim) hear(h *host) bool {
+	o := claim.Outcome{Result: claim.Unknown, Sent: s.now}
+	if h.answer != nil && !h.cut {
+		o = *h.answer
+	} else if v := h.doing.Verb; v == claim.Claim || v == claim.TakeOver {
+		o.EtcdLease = h.doing.EtcdLease
+	}
+	h.state = h.state.Done(s.now, *h.doing, o)
+	s.say("%s: %s %s: result %d at %d", h.name, h.doing.Verb, h.doing.Key, o.Result, o.Revision)
+	h.doing, h.answer = nil, nil
+	if h.state.Phase == claim.Held && !h.held.IsValid() {
+		h.held = h.state.Own.Subnet
+	}
+	return true
+}
+
+// check is the invariant: no two keys of the store overlap.
+func (s *sim) check() {
+	s.t.Helper()
+	snapshot := s.store.Snapshot()
+	if snapshot.Revision == s.checked {
+		return
+	}
+	s.checked = snapshot.Revision
+	seen := map[netip.Prefix]string{}
+	for _, e := range snapshot.Entries {
+		key, ok := strings.CutPrefix(e.Key, claim.Subnets)
+		if !ok {
+			continue
+		}
+		v4, v6, err := lease.ParseKey(key)
+		if err != nil {
+			s.fatalf("key %s: %v", key, err)
+		}
+		for _, p := range []netip.Prefix{v4, v6} {
+			for other, by := range seen {
+				if p.IsValid() && other.Overlaps(p) {
+					s.fatalf("keys %s and %s overlap", by, key)
+				}
+			}
+		}
+		for _, p := range []netip.Prefix{v4, v6} {
+			if p.IsValid() {
+				seen[p] = key
+			}
+		}
+	}
+}
+
+// peace is the invariant of a run in which only time, the network and the hosts themselves did harm: a host that believes in
+// its lease by its own clock has it, so no two hosts ever believe in overlapping ones.
+func (s *sim) peace() {
+	s.t.Helper()
+	if s.harm > 0 {
+		return
+	}
+	keys := map[string]bool{}
+	for _, e := range s.store.Snapshot().Entries {
+		keys[strings.TrimPrefix(e.Key, claim.Subnets)] = true
+	}
+	for _, h := range s.hosts {
+		if h.state.Phase == claim.Held && s.now.Before(h.state.Expiry) && !keys[lease.Key(h.state.Own)] {
+			s.fatalf("%s believes in %s until %s, the store does not have it", h.name, lease.Key(h.state.Own), h.state.Expiry)
+		}
+	}
+}
+
+// step does one random thing.
+func (s *sim) step(harm bool) {
+	h := s.hosts[s.rnd.IntN(len(s.hosts))]
+	switch n := s.rnd.IntN(100); {
+	case n < 35:
+		if !h.cut {
+			s.sync(h, true)
+		}
+	case n < 80:
+		s.act(h, true)
+	case n < 86:
+		s.deliver(h)
+	case n < 92:
+		s.now = s.now.Add(time.Duration(s.rnd.IntN(2000)) * time.Millisecond)
+	case n < 94:
+		h.cut = !h.cut
+	case n < 95:
+		s.now = s.now.Add(time.Duration(s.rnd.IntN(120)) * time.Minute)
+	case n < 96:
+		s.store.Compact()
+	case n < 97:
+		s.restart(h)
+	case !harm:
+	default:
+		s.injure(h)
+	}
+	s.check()
+	s.peace()
+}
+
+// deliver brings a late request to the store; nobody waits for its answer.
+func (s *sim) deliver(h *host) {
+	if len(h.late) == 0 {
+		return
+	}
+	a := h.late[0]
+	h.late = h.late[1:]
+	s.say("%s: %s %s arrives late", h.name, a.Verb, a.Key)
+	s.exec(a)
+}
+
+// restart forgets what a process knows and keeps subnet.env.
+func (s *sim) restart(h *host) {
+	if h.state.Own.Subnet.IsValid() {
+		h.want.Previous, h.want.PreviousV6 = h.state.Own.Subnet, h.state.Own.SubnetV6
+	}
+	s.say("%s: restart, was %s", h.name, h.state.Phase)
+	h.state, h.view, h.doing, h.answer = claim.State{}, &claim.View{}, nil, nil
+}
+
+// injure does from outside what a lease cannot know of.
+func (s *sim) injure(h *host) {
+	s.harm++
+	switch s.rnd.IntN(4) {
+	case 0:
+		if h.state.Phase == claim.Held {
+			s.say("%s: key deleted", h.name)
+			s.store.Delete(claim.Subnets + lease.Key(h.state.Own))
+		}
+	case 1:
+		b := s.store.Backup()
+		s.backup = &b
+	case 2:
+		if s.backup != nil {
+			s.say("store restored to %d", s.backup.rev)
+			s.store.Restore(*s.backup)
+		}
+	case 3:
+		s.now = s.now.Add(30 * time.Hour)
+		s.say("thirty hours later")
+	}
+}
+
+// settle heals everything and lets the hosts run until nobody has anything to do; then everyone must hold a subnet of its
+// own, and its first one unless somebody else has that.
+func (s *sim) settle() {
+	s.t.Helper()
+	for _, h := range s.hosts {
+		h.cut = false
+		for len(h.late) > 0 {
+			s.deliver(h)
+		}
+	}
+	for round, quiet := 0, 0; round < 200 && quiet < 4; round++ {
+		busy := false
+		for _, h := range s.hosts {
+			s.sync(h, false)
+			busy = s.act(h, false) || busy || h.state.Phase != claim.Held
+		}
+		s.now = s.now.Add(30 * time.Second)
+		quiet++
+		if busy {
+			quiet = 0
+		}
+	}
+	owner := map[netip.Prefix]*host{}
+	for _, h := range s.hosts {
+		s.sync(h, false)
+		r, ok := h.view.Record(lease.Key(h.state.Own))
+		if h.state.Phase != claim.Held || !ok || r.Lease.VTEPMAC != h.want.Self.VTEPMAC {
+			s.fatalf("%s: %s %s, the store has %+v", h.name, h.state.Phase, lease.Key(h.state.Own), r)
+		}
+		if netip.MustParsePrefix("172.17.0.0/16").Overlaps(h.state.Own.Subnet) {
+			s.fatalf("%s holds %s, inside the underlay", h.name, h.state.Own.Subnet)
+		}
+		owner[h.state.Own.Subnet] = h
+	}
+	if len(owner) != len(s.hosts) {
+		s.fatalf("%d hosts hold %d subnets", len(s.hosts), len(owner))
+	}
+}
+
+// TestInterleavings runs random interleavings of everything that happens to leases.
+func TestInterleavings(t *testing.T) {
+	runs := 60
+	if testing.Short() {
+		runs = 20
+	}
+	for _, harm := range []bool{false, true} {
+		t.Run(fmt.Sprintf("harm=%t", harm), func(t *testing.T) {
+			t.Parallel()
+			for seed := range runs {
+				s := newSim(t, uint64(seed), 8, simConfig)
+				for range 600 {
+					s.step(harm)
+				}
+				s.settle()
+			}
+		})
+	}
+}
+
+// TestFiftyHosts lets fifty hosts start at once: each has a subnet of its own in the end, and all stay where they are when
+// they all restart.
+func TestFiftyHosts(t *testing.T) {
+	for seed := range uint64(10) {
+		s := newSim(t, seed, 50, simConfig)
+		for range 4000 {
+			h := s.hosts[s.rnd.IntN(len(s.hosts))]
+			if s.rnd.IntN(2) == 0 {
+				s.sync(h, false)
+			} else {
+				s.act(h, false)
+			}
+			s.check()
+		}
+		s.settle()
+		before := map[string]netip.Prefix{}
+		for _, h := range s.hosts {
+			before[h.name] = h.state.Own.Subnet
+			s.restart(h)
+			h.want.Previous = netip.Prefix{} // the PublicIP alone is enough
+		}
+		s.settle()
+		for _, h := range s.hosts {
+			if h.state.Own.Subnet != before[h.name] {
+				t.Fatalf("%s had %s, after its restart %s", h.name, before[h.name], h.state.Own.Subnet)
+			}
+		}
+	}
+}
