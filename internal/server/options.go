@@ -62,6 +62,7 @@ func NewOptions() *Options {
 	o.kube.Authentication.ServiceAccounts.Issuers = []string{"https://kubernetes.default.svc.cluster.local"}
 	// One process and one operator: request limits do, and spare the flowcontrol group, its objects and its CPU.
 	o.kube.Features.EnablePriorityAndFairness = false
+	o.kube.Metrics = nil // no flags for metrics of metrics
 	return o
 }
 
