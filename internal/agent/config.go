@@ -48,6 +48,7 @@ type Config struct {
 	KubeletPort                       int
 	HealthzBind                       string
 	LeaseRenewMargin                  time.Duration
+	Version                           string
 	attachMode                        attach.Mode
 	subnet, clusterCIDR, serviceRange netip.Prefix
 	publicIP                          netip.Addr

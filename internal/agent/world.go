@@ -83,4 +83,3 @@ func podsOf(snap api.Snapshot, node string) []attach.Pod {
 	}
 	return out
 }
-

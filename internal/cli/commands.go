@@ -1,8 +1,25 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/agent"
+	"weft/internal/images"
+	"weft/internal/lab"
+	"weft/internal/runtime/process"
+)
 
 // commands returns the programs' commands; a new one is one line here.
 func commands() []*cobra.Command {
-	return []*cobra.Command{}
+	return slices.Concat([]*cobra.Command{
+		agent.Command(Version),
+		agent.StatusCommand(),
+		agent.StateCommand(),
+		explainCommand(),
+		lab.Command(),
+		images.Command(),
+		process.InitCommand(),
+	}, lab.HiddenCommands())
 }

@@ -26,6 +26,7 @@ type Underlay struct {
 	MTU       int          // bytes
 	Addrs     []netip.Addr // global first, link-local after; both families
 	Connected []netip.Prefix
+	Gateway   netip.Addr // of the default route that leaves by Dev, zero: none
 	MAC       string
 }
 
@@ -72,11 +73,28 @@ func FindUnderlay(want string) (Underlay, error) {
 			u.Connected = append(u.Connected, p.Masked())
 		}
 	}
+	u.Gateway = gatewayOf(link)
 	slices.SortStableFunc(u.Addrs, func(a, b netip.Addr) int { return rank(a) - rank(b) })
 	if len(u.Addrs) == 0 {
 		return u, fmt.Errorf("%w: %s has no address", ErrNoUnderlay, name)
 	}
 	return u, nil
+}
+
+func gatewayOf(link netlink.Link) netip.Addr {
+	filter := &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN, LinkIndex: link.Attrs().Index}
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+		if err != nil {
+			continue
+		}
+		for _, r := range routes {
+			if gw, ok := netip.AddrFromSlice(r.Gw); ok {
+				return gw.Unmap()
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 func rank(a netip.Addr) int {

@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+)
+
+// errNoRules says that the service rules were not programmed yet.
+var errNoRules = errors.New("the service rules are not programmed yet")
+
+// Command is "weft agent".
+func Command(version string) *cobra.Command {
+	cfg := Config{Version: version}
+	verbose := 0
+	c := &cobra.Command{
+		Use:   "agent",
+		Short: "the node agent: overlay, services, pods",
+		Long: `The node agent leases the node's pod subnet, keeps overlay, pod attachments and service rules in the kernel as planned,
+and runs the node's pods. What it made stays when it ends: traffic goes on, and the next start changes nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return Run(c.Context(), cfg, newLog(c.ErrOrStderr(), verbose))
+		},
+	}
+	cfg.Flags(c.Flags())
+	c.Flags().CountVarP(&verbose, "verbose", "v", "log every op")
+	return c
+}
+
+func newLog(w io.Writer, verbose int) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose > 0 {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// StatusCommand is "weft status".
+func StatusCommand() *cobra.Command {
+	var runDir, output string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "what the agent on this host does",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			body, err := Ask(c.Context(), runDir, "/status")
+			if err != nil {
+				return err
+			}
+			switch output {
+			case "json":
+				_, err = c.OutOrStdout().Write(body)
+				return err
+			case "":
+				return printStatus(c.OutOrStdout(), body)
+			}
+			return fmt.Errorf("--output=%s: want json, or leave it out", output)
+		},
+	}
+	c.Flags().StringVar(&runDir, "run-dir", "/run/weft", "the agent's run directory")
+	c.Flags().StringVarP(&output, "output", "o", "", "json")
+	return c
+}
+
+func printStatus(w io.Writer, body []byte) error {
+	var s Status
+	if err := json.Unmarshal(body, &s); err != nil {
+		return fmt.Errorf("read the agent's status: %w", err)
+	}
+	state := "converged"
+	if !s.Converged {
+		state = "not converged"
+	}
+	fmt.Fprintf(w, "node      %s: %s\nsubnet    %s, backend %s, %d peers\npods      %d, attached %s\nservices  %d ports, mode %s\n",
+		s.Node, state, s.Subnet, s.Backend, s.Peers, s.Pods, s.Attach, s.Services, s.ProxyMode)
+	for _, l := range []struct {
+		name string
+		s    stepStats
+	}{{"network", s.Network}, {"rules", s.Rules}} {
+		fmt.Fprintf(w, "%-9s %d steps, %d ops, %d in the first step", l.name, l.s.Steps, l.s.Ops, l.s.FirstOps)
+		if l.s.LastError != "" {
+			fmt.Fprintf(w, "\n          %s", l.s.LastError)
+		}
+		fmt.Fprintln(w)
+	}
+	return nil
+}
+
+// StateCommand is "weft state".
+func StateCommand() *cobra.Command {
+	var runDir string
+	c := &cobra.Command{
+		Use:   "state",
+		Short: "every kernel object the agent on this host wants, one line each",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			body, err := Ask(c.Context(), runDir, "/state")
+			if err == nil {
+				_, err = c.OutOrStdout().Write(body)
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&runDir, "run-dir", "/run/weft", "the agent's run directory")
+	return c
+}

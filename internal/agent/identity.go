@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"weft/internal/api"
+	"weft/internal/kernel"
+	"weft/internal/lease"
+)
+
+// self is what the node tells the others of itself in its lease, without the subnets.
+func (a *agent) self(ctx context.Context, c lease.Config) (api.Lease, error) {
+	l := api.Lease{Node: a.cfg.NodeName, PublicIP: a.facts.addr(false), PublicIPv6: a.facts.addr(true), BackendType: c.Backend.Type}
+	if a.cfg.publicIP.Is4() {
+		l.PublicIP = a.cfg.publicIP
+	} else if a.cfg.publicIP.IsValid() {
+		l.PublicIPv6 = a.cfg.publicIP
+	}
+	if !c.EnableIPv6 {
+		l.PublicIPv6 = l.PublicIPv6.WithZone("")
+	}
+	if c.Backend.Type != lease.VXLAN && c.Backend.Type != lease.L2 {
+		return l, nil
+	}
+	l.VNI = c.Backend.VNI
+	var err error
+	if c.EnableIPv4 {
+		if l.VTEPMAC, err = a.vtepMAC(ctx, fmt.Sprintf("flannel.%d", l.VNI)); err != nil {
+			return l, err
+		}
+	}
+	if c.EnableIPv6 {
+		l.VTEPMACv6, err = a.vtepMAC(ctx, fmt.Sprintf("flannel-v6.%d", l.VNI))
+	}
+	return l, err
+}
+
+// vtepMAC is the Ethernet address of a VTEP device: the device's own where there is one (also flannel's), else the one remembered, else
+// a new random one. It is remembered, so that a device that is lost comes back with the address the other nodes know.
+func (a *agent) vtepMAC(ctx context.Context, device string) (string, error) {
+	host, err := kernel.Open("")
+	if err != nil {
+		return "", err
+	}
+	defer host.Close()
+	file := filepath.Join(a.cfg.StateDir, device+".mac")
+	mac := ""
+	if link, ok, err := host.Link(ctx, device); err != nil {
+		return "", fmt.Errorf("look for %s: %w", device, err)
+	} else if ok {
+		mac = link.MAC
+	}
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the MAC of %s: %w", device, err)
+	}
+	remembered := strings.TrimSpace(string(old))
+	if hw, err := net.ParseMAC(remembered); mac == "" && err == nil && len(hw) == 6 {
+		mac = hw.String()
+	}
+	if mac == "" {
+		mac = randomMAC()
+	}
+	if mac != remembered {
+		if err := writeFile(file, []byte(mac+"\n"), 0o644); err != nil {
+			return "", fmt.Errorf("remember the MAC of %s: %w", device, err)
+		}
+	}
+	return mac, nil
+}
+
+// randomMAC is a locally administered unicast address.
+func randomMAC() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[0] = b[0]&0xfe | 0x02
+	return net.HardwareAddr(b[:]).String()
+}

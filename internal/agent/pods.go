@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+
+	"weft/internal/api"
+	"weft/internal/node"
+	"weft/internal/runtime/process"
+)
+
+// runNode is the part of the agent that Kubernetes calls a kubelet.
+func (a *agent) runNode(ctx context.Context) error {
+	rt, err := process.New(process.Config{RunDir: a.cfg.RunDir, StateDir: a.cfg.StateDir, Log: a.log})
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	var listen netip.AddrPort
+	if a.cfg.KubeletPort != 0 {
+		listen = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(a.cfg.KubeletPort))
+		if a.facts.IPv6 {
+			listen = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.cfg.KubeletPort))
+		}
+	}
+	return node.Run(ctx, node.Config{
+		Name:         a.cfg.NodeName,
+		API:          a.kube,
+		Pods:         a.kube.WatchPods(ctx, a.cfg.NodeName),
+		Events:       a.kube.Events(ctx, "weft", a.cfg.NodeName),
+		Runtime:      rt,
+		Network:      a.data,
+		Addresses:    func() []netip.Addr { return a.facts.Addrs },
+		NetworkReady: a.networkReady,
+		Services:     a.services,
+		Listen:       listen,
+		StateDir:     a.cfg.StateDir,
+		ClientCA:     a.kube.CA(),
+		Version:      a.cfg.Version,
+		Log:          a.log,
+	})
+}
+
+func (a *agent) networkReady() error {
+	select {
+	case <-a.data.ready:
+		return nil
+	default:
+		return errNoLease
+	}
+}
+
+func (a *agent) services() []api.ServicePort {
+	snap, _ := a.cluster()
+	return snap.Services
+}
+
+// Status is what the agent says of itself.
+func (a *agent) Status() Status {
+	own, _ := a.leases.Own()
+	_, network := a.data.state()
+	_, filter := a.proxy.state()
+	snap, _ := a.cluster()
+	s := Status{
+		Node: a.cfg.NodeName, Backend: a.facts.Backend, ProxyMode: a.facts.ProxyMode, Attach: string(a.facts.Attach),
+		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: len(snap.Services), Network: network, Rules: filter,
+	}
+	if own.Subnet.IsValid() {
+		s.Subnet = own.Subnet.String()
+	}
+	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == ""
+	return s
+}
+
+// Ready says why the agent has not yet done its first work, or nil.
+func (a *agent) Ready() error {
+	if err := a.networkReady(); err != nil {
+		return err
+	}
+	select {
+	case <-a.proxy.ready:
+		return nil
+	default:
+		return errNoRules
+	}
+}

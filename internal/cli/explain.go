@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"weft/internal/agent"
+	"weft/internal/api"
+	"weft/internal/explain"
+	"weft/internal/packet"
+)
+
+// explainOptions are the flags of "weft explain" and "weft graph".
+type explainOptions struct {
+	cluster  agent.ClusterOptions
+	output   string
+	graph    string
+	proto    string
+	endpoint string
+}
+
+func explainCommand() *cobra.Command {
+	var o explainOptions
+	c := &cobra.Command{
+		Use:   "explain FROM TO[:PORT]",
+		Short: "the way of a packet, hop by hop, with the object that decides each",
+		Long: `Explain plans every node of the cluster and walks a packet through the plans. No agent is asked.
+
+FROM is a pod (NAMESPACE/NAME, or NAME in namespace default) or a node.
+TO is a service or a pod (same form), or an address, with a port; a service with one port needs none.`,
+		Example: `  weft explain default/sshd-2 my-nginx-service
+  weft explain kube-node1 default/nginx-x5qqd:80
+  weft explain kube-node1 my-nginx-service:8080 -o json`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			return o.run(c.Context(), c.OutOrStdout(), args[0], args[1])
+		},
+	}
+	o.cluster.Flags(c.Flags())
+	c.Flags().StringVarP(&o.output, "output", "o", "", "json")
+	c.Flags().StringVar(&o.graph, "graph", "", "draw: text (the topology before the steps) or svg")
+	c.Flags().StringVar(&o.proto, "proto", "tcp", "tcp, udp or sctp")
+	c.Flags().StringVar(&o.endpoint, "endpoint", "", "address of the endpoint to follow when there are several; the first by default")
+	return c
+}
+
+func (o explainOptions) run(ctx context.Context, out io.Writer, from, to string) error {
+	if !slices.Contains([]string{"tcp", "udp", "sctp"}, o.proto) {
+		return fmt.Errorf("--proto=%s: want tcp, udp or sctp", o.proto)
+	}
+	ctx, stop := context.WithTimeout(ctx, 15*time.Second)
+	defer stop()
+	snap, leases, err := agent.ReadCluster(ctx, o.cluster)
+	if err != nil {
+		return err
+	}
+	w, err := agent.World(snap, leases)
+	if err != nil {
+		return err
+	}
+	dst, err := destination(snap, to, o.proto)
+	if err != nil {
+		return err
+	}
+	choose, err := o.choice()
+	if err != nil {
+		return err
+	}
+	source, err := findSource(w, from)
+	if err != nil {
+		return err
+	}
+	t, err := explain.Walk(w, source, packet.Flow{Proto: o.proto, Dst: dst}, choose)
+	if err != nil {
+		return err
+	}
+	return o.print(out, w, t)
+}
+
+func (o explainOptions) choice() (explain.Choose, error) {
+	if o.endpoint == "" {
+		return nil, nil
+	}
+	want, err := netip.ParseAddr(o.endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("--endpoint=%s: want an address like 172.16.78.10", o.endpoint)
+	}
+	return func(all []netip.AddrPort) netip.AddrPort {
+		i := slices.IndexFunc(all, func(a netip.AddrPort) bool { return a.Addr() == want })
+		return all[max(i, 0)]
+	}, nil
+}
+
+func (o explainOptions) print(out io.Writer, w explain.World, t explain.Trace) error {
+	switch {
+	case o.graph == "svg":
+		_, err := io.WriteString(out, t.SVG())
+		return err
+	case o.graph != "" && o.graph != "text":
+		return fmt.Errorf("--graph=%s: want text or svg", o.graph)
+	case o.output == "json":
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(t)
+	case o.output != "":
+		return fmt.Errorf("--output=%s: want json, or leave it out", o.output)
+	}
+	if o.graph == "text" {
+		fmt.Fprintln(out, w.Text())
+	}
+	_, err := io.WriteString(out, t.Text())
+	return err
+}
+
+// findSource resolves a pod or node name to a host of the world; a bare name is a node, else a pod of namespace default.
+func findSource(w explain.World, name string) (string, error) {
+	var names []string
+	for _, h := range w.Hosts {
+		if h.Name == name || h.Pod && h.Name == "default/"+name {
+			return h.Name, nil
+		}
+		names = append(names, h.Name)
+	}
+	slices.Sort(names)
+	return "", fmt.Errorf("no node or pod %q: there are %s", name, strings.Join(names, ", "))
+}
+
+var errNoPort = errors.New("give a port, as in NAME:80")
+
+// destination resolves TO: an address, a service's first cluster address, or a pod's address.
+func destination(snap api.Snapshot, to, proto string) (netip.AddrPort, error) {
+	name, port, err := splitPort(to)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if ip, err := netip.ParseAddr(name); err == nil {
+		if port == 0 {
+			return netip.AddrPort{}, fmt.Errorf("%s: %w", to, errNoPort)
+		}
+		return netip.AddrPortFrom(ip, port), nil
+	}
+	if !strings.Contains(name, "/") {
+		name = "default/" + name
+	}
+	var ports []string
+	for _, s := range snap.Services {
+		if s.Name.Namespace+"/"+s.Name.Name != name || !strings.EqualFold(string(s.Protocol), proto) || len(s.ClusterIPs) == 0 {
+			continue
+		}
+		if port == s.Port || port == 0 && countPorts(snap, name, proto) == 1 {
+			return netip.AddrPortFrom(s.ClusterIPs[0], s.Port), nil
+		}
+		ports = append(ports, strconv.Itoa(int(s.Port)))
+	}
+	if len(ports) > 0 {
+		return netip.AddrPort{}, fmt.Errorf("service %s has the %s ports %s: name one of them, as in %s:%s", name, proto, strings.Join(ports, ", "), name, ports[0])
+	}
+	for _, p := range snap.Pods {
+		if p.Namespace+"/"+p.Name == name && len(p.IPs) > 0 {
+			if port == 0 {
+				return netip.AddrPort{}, fmt.Errorf("pod %s: %w", name, errNoPort)
+			}
+			return netip.AddrPortFrom(p.IPs[0], port), nil
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("no service with a cluster address and no pod with an address is called %s", name)
+}
+
+func countPorts(snap api.Snapshot, name, proto string) int {
+	n := 0
+	for _, s := range snap.Services {
+		if s.Name.Namespace+"/"+s.Name.Name == name && strings.EqualFold(string(s.Protocol), proto) {
+			n++
+		}
+	}
+	return n
+}
+
+// splitPort takes ":PORT" off the end; IPv6 addresses with a port are written in brackets.
+func splitPort(to string) (string, uint16, error) {
+	if ap, err := netip.ParseAddrPort(to); err == nil {
+		return ap.Addr().String(), ap.Port(), nil
+	}
+	if ip, err := netip.ParseAddr(to); err == nil {
+		return ip.String(), 0, nil
+	}
+	name, text, ok := strings.Cut(to, ":")
+	if !ok {
+		return to, 0, nil
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == 0 {
+		return "", 0, fmt.Errorf("%s: port %q: want a number from 1 to 65535", to, text)
+	}
+	return name, uint16(port), nil
+}
