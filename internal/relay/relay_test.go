@@ -91,7 +91,9 @@ func connect(t *testing.T, to netip.AddrPort) *net.TCPConn {
 
 func ask(t *testing.T, to netip.AddrPort) string {
 	t.Helper()
-	b, err := io.ReadAll(connect(t, to))
+	c := connect(t, to)
+	defer c.Close()
+	b, err := io.ReadAll(c)
 	if err != nil {
 		return err.Error()
 	}
@@ -166,7 +168,9 @@ func TestTimeout(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	_, addr = start(t, o, tcpService(silent))
+	mu.Lock()
 	waits = nil
+	mu.Unlock()
 	if _, err := io.ReadAll(connect(t, addr)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("only a silent endpoint: %v, want a reset", err)
 	}
