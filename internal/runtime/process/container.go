@@ -73,20 +73,10 @@ func notFound(uid string, err error) error {
 
 // ask sends one request to the pod's init and returns its one reply.
 func (r *Runtime) ask(ctx context.Context, uid string, req *podinit.Request) (*podinit.Reply, error) {
-	id := r.identity(uid)
-	gone := fmt.Errorf("sandbox %s has no live init: %w", uid, runtime.ErrNotFound)
-	if !id.Alive() {
-		return nil, gone
+	if !r.identity(uid).Alive() {
+		return nil, fmt.Errorf("sandbox %s has no live init: %w", uid, runtime.ErrNotFound)
 	}
-	reply, err := call(ctx, r.dir(uid), req)
-	if err != nil && ctx.Err() == nil && !id.Alive() {
-		return nil, gone // removed meanwhile
-	}
-	return reply, err
-}
-
-func call(ctx context.Context, dir string, req *podinit.Request) (*podinit.Reply, error) {
-	conn, err := podinit.Call(dir, req)
+	conn, err := podinit.Call(r.dir(uid), req)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,9 @@ func (r *Runtime) CreateSandbox(ctx context.Context, sb runtime.Sandbox) (runtim
 }
 
 func (r *Runtime) create(ctx context.Context, sb runtime.Sandbox) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	dir := r.dir(sb.UID)
 	_, statErr := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

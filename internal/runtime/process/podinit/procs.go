@@ -1,7 +1,6 @@
 package podinit
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,13 +8,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // procs starts and reaps the pod's processes. PID 1 inherits orphans too, so it waits for any child and nothing else waits.
@@ -164,60 +159,4 @@ func executable(path string) error {
 		return fmt.Errorf("program %q: not executable: %w", path, fs.ErrPermission)
 	}
 	return nil
-}
-
-// marker is the environment variable by which a container's processes are known, whatever session or parent they have now.
-const marker = "WEFT_CONTAINER="
-
-// killMarked kills what a container left behind. A process may fork while it is being looked for, and shows no environment while it
-// executes another program, so look until there is nothing of either kind; the rounds end for one that really has no environment.
-func killMarked(id string) {
-	const rounds, pause = 20, time.Millisecond
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for range rounds {
-		<-timer.C
-		if !killRound([]byte(marker + id)) {
-			return
-		}
-		timer.Reset(pause)
-	}
-}
-
-// killRound kills the processes that have the marker now and says whether to look again.
-func killRound(want []byte) (again bool) {
-	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pod's own /proc; the pattern is good
-	for _, d := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(d))
-		if err != nil || pid == 1 {
-			continue
-		}
-		env, err := os.ReadFile(d + "/environ")
-		switch {
-		case err != nil: // ended meanwhile
-		case len(env) == 0:
-			again = again || !zombie(d)
-		case hasLine(env, want):
-			again = unix.Kill(pid, unix.SIGKILL) == nil || again
-		}
-	}
-	return again
-}
-
-func zombie(dir string) bool {
-	stat, err := os.ReadFile(dir + "/stat")
-	if err != nil {
-		return true
-	}
-	_, err = startTicks(string(stat))
-	return errors.Is(err, os.ErrProcessDone)
-}
-
-func hasLine(env, want []byte) bool {
-	for line := range bytes.SplitSeq(env, []byte{0}) {
-		if bytes.Equal(line, want) {
-			return true
-		}
-	}
-	return false
 }

@@ -48,20 +48,29 @@ func identify(pid int) (Identity, error) {
 	return Identity{PID: pid, StartTicks: ticks, BootID: strings.TrimSpace(string(boot))}, nil
 }
 
-// startTicks takes field 22 out of a line of /proc/PID/stat; field 2, the program's name in parentheses, may hold anything. A zombie
-// counts as gone.
-func startTicks(stat string) (uint64, error) {
+// statFields splits a line of /proc/PID/stat, from field 3 on; field 2, the program's name in parentheses, may hold anything. A zombie
+// counts as gone: os.ErrProcessDone.
+func statFields(stat string) ([]string, error) {
 	end := strings.LastIndexByte(stat, ')')
 	if end < 0 {
-		return 0, fmt.Errorf("parse /proc/PID/stat: no program name in %q", stat)
+		return nil, fmt.Errorf("parse /proc/PID/stat: no program name in %q", stat)
 	}
-	fields := strings.Fields(stat[end+1:]) // from field 3 on
-	const state, start = 0, 22 - 3
+	fields := strings.Fields(stat[end+1:])
+	if len(fields) > 0 && (fields[0] == "Z" || fields[0] == "X") {
+		return nil, fmt.Errorf("process has ended: %w", os.ErrProcessDone)
+	}
+	return fields, nil
+}
+
+// startTicks takes field 22 out of a line of /proc/PID/stat.
+func startTicks(stat string) (uint64, error) {
+	fields, err := statFields(stat)
+	if err != nil {
+		return 0, err
+	}
+	const start = 22 - 3
 	if len(fields) <= start {
 		return 0, fmt.Errorf("parse /proc/PID/stat: only %d fields", len(fields)+2)
-	}
-	if s := fields[state]; s == "Z" || s == "X" {
-		return 0, fmt.Errorf("process has ended: %w", os.ErrProcessDone)
 	}
 	ticks, err := strconv.ParseUint(fields[start], 10, 64)
 	if err != nil {

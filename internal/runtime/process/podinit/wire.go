@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -124,22 +125,34 @@ func newConn(c *net.UnixConn) *Conn {
 	return conn
 }
 
-// Call connects to the init of the pod in dir and sends the request with the files' descriptors.
+// ended makes the error of a connection to an init that has died, or is dying, a runtime.ErrNotFound: alive, it never stops to listen
+// and never closes without a reply.
+func ended(err error) error {
+	for _, sign := range []error{os.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF} {
+		if errors.Is(err, sign) {
+			return fmt.Errorf("pod-init has ended (%w): %w", err, runtime.ErrNotFound)
+		}
+	}
+	return err
+}
+
+// Call connects to the init of the pod in dir and sends the request with the files' descriptors. A pod that has ended is a
+// runtime.ErrNotFound, here and in Next.
 func Call(dir string, req *Request, files ...*os.File) (*Conn, error) {
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open pod directory: %w", err)
+		return nil, fmt.Errorf("open pod directory: %w", ended(err))
 	}
 	defer d.Close()
 	addr := &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), socketFile)}
 	c, err := net.DialUnix("unix", nil, addr)
 	if err != nil {
-		return nil, fmt.Errorf("connect to pod-init: %w", err)
+		return nil, fmt.Errorf("connect to pod-init: %w", ended(err))
 	}
 	conn := newConn(c)
 	if err := conn.send(req, files); err != nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("send to pod-init: %w", err)
+		return nil, fmt.Errorf("send to pod-init: %w", ended(err))
 	}
 	return conn, nil
 }
@@ -198,7 +211,7 @@ func (c *Conn) keep(oob []byte) error {
 func (c *Conn) Next() (*Reply, error) {
 	var r Reply
 	if err := c.dec.Decode(&r); err != nil {
-		return nil, fmt.Errorf("read from pod-init: %w", err)
+		return nil, fmt.Errorf("read from pod-init: %w", ended(err))
 	}
 	return &r, r.Err()
 }
