@@ -242,3 +242,7 @@ func validMAC(w string) bool {
 	}
 	return true
 }
+
+// HostMAC reports whether the text is the Ethernet address of one host, in the one form we print: six lower-case hex bytes with colons,
+// without the group bit and not all zero.
+func HostMAC(s string) bool { return validMAC(s) && !(FDB{MAC: s}).Group() }

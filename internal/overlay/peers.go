@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weft/internal/api"
+	"weft/internal/netstate"
 )
 
 // Refusal says why a lease gets no path.
@@ -25,40 +26,107 @@ func (r Refusal) String() string {
 }
 
 // Peers returns the leases of other nodes that a backend plans for, sorted by subnet, and those refused. Two nodes given the same leases
-// in any order refuse the same ones: of two overlapping subnets the one with the lower public address stays, then the lower node name.
+// in any order refuse the same ones: of two overlapping subnets, or two hosts with one VTEP MAC, the one with the lower public address stays,
+// then the lower node name.
 func Peers(self Self, leases []api.Lease) (peers []api.Lease, refused []Refusal) {
-	candidates := make([]api.Lease, 0, len(leases))
+	peers = make([]api.Lease, 0, len(leases))
 	for _, l := range leases {
 		switch reason := self.refuse(l); {
 		case self.own(l):
 		case reason != "":
 			refused = append(refused, Refusal{l, reason})
 		default:
-			candidates = append(candidates, l)
+			l.Subnet, l.SubnetV6 = l.Subnet.Masked(), l.SubnetV6.Masked()
+			peers = append(peers, l)
 		}
 	}
+	bySubnet := func(a, b api.Lease) int {
+		return cmp.Or(comparePrefix(a.Subnet, b.Subnet), comparePrefix(a.SubnetV6, b.SubnetV6))
+	}
+	if collide(self, peers) {
+		var more []Refusal
+		peers, more = choose(self, peers)
+		refused = append(refused, more...)
+	}
+	slices.SortFunc(peers, bySubnet)
+	return peers, refused
+}
+
+// collide reports whether any two subnets overlap or two hosts have the same VTEP MAC: rarely, so that choose is not often needed.
+func collide(self Self, leases []api.Lease) bool {
+	v4, v6 := make([]netip.Prefix, 0, len(leases)+1), make([]netip.Prefix, 0, len(leases)+1)
+	v4, v6 = append(v4, self.Lease.Subnet.Masked()), append(v6, self.Lease.SubnetV6.Masked())
+	macs := make(vteps, len(leases))
+	for _, l := range leases {
+		if macs.conflict(l) != "" {
+			return true
+		}
+		macs.add(l)
+		v4, v6 = append(v4, l.Subnet), append(v6, l.SubnetV6)
+	}
+	return overlapping(v4) || overlapping(v6)
+}
+
+// overlapping reports whether two of the prefixes overlap. One that holds another holds its neighbour in sorted order.
+func overlapping(prefixes []netip.Prefix) bool {
+	slices.SortFunc(prefixes, comparePrefix)
+	for i := 1; i < len(prefixes); i++ {
+		if prefixes[i-1].IsValid() && prefixes[i-1].Overlaps(prefixes[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// choose refuses leases until nothing collides.
+func choose(self Self, candidates []api.Lease) (peers []api.Lease, refused []Refusal) {
 	slices.SortFunc(candidates, func(a, b api.Lease) int {
 		return cmp.Or(a.PublicIP.Compare(b.PublicIP), a.PublicIPv6.Compare(b.PublicIPv6), cmp.Compare(a.Node, b.Node),
-			comparePrefix(a.Subnet, b.Subnet), comparePrefix(a.SubnetV6, b.SubnetV6))
+			comparePrefix(a.Subnet, b.Subnet), comparePrefix(a.SubnetV6, b.SubnetV6), cmp.Compare(a.VTEPMAC, b.VTEPMAC))
 	})
-	taken := ranges{}
+	taken, macs := ranges{}, vteps{}
 	taken.add(self.Lease.Subnet, "this node")
 	taken.add(self.Lease.SubnetV6, "this node")
 	for _, l := range candidates {
-		holder := cmp.Or(taken.overlap(l.Subnet), taken.overlap(l.SubnetV6))
-		if holder != "" {
+		if holder := cmp.Or(taken.overlap(l.Subnet), taken.overlap(l.SubnetV6)); holder != "" {
 			refused = append(refused, Refusal{l, "subnet overlaps that of " + holder})
+			continue
+		}
+		if mac := macs.conflict(l); mac != "" {
+			refused = append(refused, Refusal{l, "VTEP MAC " + mac + " is another host's"})
 			continue
 		}
 		name := cmp.Or(l.Node, l.PublicIP.String())
 		taken.add(l.Subnet, name)
 		taken.add(l.SubnetV6, name)
+		macs.add(l)
 		peers = append(peers, l)
 	}
-	slices.SortFunc(peers, func(a, b api.Lease) int {
-		return cmp.Or(comparePrefix(a.Subnet, b.Subnet), comparePrefix(a.SubnetV6, b.SubnetV6))
-	})
 	return peers, refused
+}
+
+// vteps holds the underlay address behind each VTEP MAC; the devices of the two families are apart.
+type vteps map[vtep]netip.Addr
+
+type vtep struct {
+	mac string
+	v6  bool
+}
+
+func (v vteps) add(l api.Lease) {
+	v[vtep{l.VTEPMAC, false}] = l.PublicIP
+	v[vtep{l.VTEPMACv6, true}] = l.PublicIPv6
+}
+
+// conflict returns the lease's VTEP MAC that another host has too, or "".
+func (v vteps) conflict(l api.Lease) string {
+	if at, ok := v[vtep{l.VTEPMAC, false}]; ok && at != l.PublicIP {
+		return l.VTEPMAC
+	}
+	if at, ok := v[vtep{l.VTEPMACv6, true}]; ok && at != l.PublicIPv6 {
+		return l.VTEPMACv6
+	}
+	return ""
 }
 
 // own reports whether the lease is the node's own, which needs no path.
@@ -74,7 +142,12 @@ func (s Self) refuse(l api.Lease) string {
 		return fmt.Sprintf("subnet %s is outside the network %s", l.Subnet, s.Network)
 	case !inside(l.SubnetV6, s.NetworkV6):
 		return fmt.Sprintf("subnet %s is outside the network %s", l.SubnetV6, s.NetworkV6)
-	case l.PublicIP.IsValid() && l.PublicIP == s.Lease.PublicIP, l.PublicIPv6.IsValid() && l.PublicIPv6 == s.Lease.PublicIPv6:
+	case l.VTEPMAC != "" && !netstate.HostMAC(l.VTEPMAC):
+		return fmt.Sprintf("VTEP MAC %.40q is not the MAC of a host", l.VTEPMAC)
+	case l.VTEPMACv6 != "" && !netstate.HostMAC(l.VTEPMACv6):
+		return fmt.Sprintf("VTEP MAC %.40q is not the MAC of a host", l.VTEPMACv6)
+	case l.PublicIP.IsValid() && !l.PublicIP.IsUnspecified() && l.PublicIP == s.Lease.PublicIP,
+		l.PublicIPv6.IsValid() && l.PublicIPv6 == s.Lease.PublicIPv6:
 		return "public address is this node's own"
 	}
 	return ""

@@ -99,16 +99,31 @@ func (a *applier) err() error {
 	if a.more > 0 {
 		errs = append(errs, fmt.Errorf("and %d more operations failed", a.more))
 	}
+	if len(errs) > 0 && a.ctx.Err() != nil {
+		errs = append(errs, a.ctx.Err())
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
 	return nil
 }
 
+// alive returns why no more can be asked of the kernel, or nil.
+func (a *applier) alive() error {
+	if a.broken == nil {
+		a.broken = a.ctx.Err()
+	}
+	return a.broken
+}
+
 // queue adds the op to the next batch.
 func (a *applier) queue(op netstate.Op) {
 	if !Applies(op.Object.Kind()) {
 		a.done(op, ErrKind)
+		return
+	}
+	if err := a.alive(); err != nil {
+		a.done(op, err)
 		return
 	}
 	index := 0
@@ -144,11 +159,8 @@ func (a *applier) flush() {
 }
 
 func (a *applier) batch() ([]error, error) {
-	if a.broken == nil {
-		a.broken = a.ctx.Err()
-	}
-	if a.broken != nil {
-		return nil, a.broken
+	if err := a.alive(); err != nil {
+		return nil, err
 	}
 	errs, err := a.h.conn.Batch(&a.buf)
 	a.broken = err

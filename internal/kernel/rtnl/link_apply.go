@@ -16,11 +16,8 @@ const vethInfoPeer = 1
 
 // link does an op on a link; later are the ops that follow.
 func (a *applier) link(op netstate.Op, later []netstate.Op) error {
-	if a.broken == nil {
-		a.broken = a.ctx.Err()
-	}
-	if a.broken != nil {
-		return a.broken
+	if err := a.alive(); err != nil {
+		return err
 	}
 	want, ok := op.Object.(netstate.Link)
 	if !ok {

@@ -47,9 +47,9 @@ func (h *Handle) remember(r *reader) {
 	for i, l := range r.table.byIndex {
 		h.indexes[i] = l.Name
 	}
-	h.interest = map[string]bool{}
+	h.ours, h.interest = map[string]bool{}, map[string]bool{}
 	for _, name := range r.devs {
-		h.interest[name] = true
+		h.ours[name], h.interest[name] = true, true
 	}
 	for id, o := range r.want.All() {
 		switch {

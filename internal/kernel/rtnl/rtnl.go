@@ -29,6 +29,7 @@ type Handle struct {
 	known    netstate.State
 	wanted   netstate.State
 	indexes  map[int]string  // links by index
+	ours     map[string]bool // links all of whose objects are ours
 	interest map[string]bool // links whose changes matter: ours, wanted ones, and those that ours lie on
 }
 
@@ -38,7 +39,7 @@ func Open() (*Handle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	return &Handle{conn: conn, indexes: map[int]string{}, interest: map[string]bool{}}, nil
+	return &Handle{conn: conn, indexes: map[int]string{}, ours: map[string]bool{}, interest: map[string]bool{}}, nil
 }
 
 // Close closes the handle.

@@ -43,10 +43,15 @@ func (h *Handle) Watch(ctx context.Context) (<-chan struct{}, error) {
 func (h *Handle) receive(conn *wire.Conn, dirty chan<- struct{}) {
 	for {
 		msgs, err := conn.Receive()
-		if err != nil && !errors.Is(err, unix.ENOBUFS) {
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			if conn.Drain() != nil {
+				return
+			}
+			poke(dirty)
+		case err != nil:
 			return
-		}
-		if err != nil || h.news(msgs) {
+		case h.news(msgs):
 			poke(dirty)
 		}
 	}
@@ -69,7 +74,8 @@ func poke(ch chan<- struct{}) {
 	}
 }
 
-// news reports whether a message contradicts what we know. It waits for a Read or Apply under way, so that our own changes are known.
+// news reports whether a message contradicts what we know. It waits for a Read or Apply under way, so that our own changes are known; when
+// one undoes another before its events were looked at, these count as news, which costs no more than a look.
 func (h *Handle) news(msgs []wire.Message) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,7 +101,8 @@ func (h *Handle) isNews(m wire.Message) bool {
 		return ok && h.interest[a.Dev] && h.contradicts(a, m.Type == unix.RTM_DELADDR)
 	case unix.RTM_NEWNEIGH:
 		if o, ok := decodeNeigh(m, h.name, false); ok {
-			return h.interest[o.On()] && h.contradicts(o, false)
+			_, wanted := h.wanted.Get(netstate.IDOf(o))
+			return (h.ours[o.On()] || wanted) && h.contradicts(o, false)
 		}
 		// No longer permanent: as good as deleted.
 		o, ok := decodeNeigh(m, h.name, true)

@@ -54,12 +54,13 @@ func Device(o overlay.Options, v6 bool) string {
 // Plan returns the devices with their addresses and the paths to all peers.
 func (b Backend) Plan(self overlay.Self, leases []api.Lease) netstate.State {
 	peers, _ := overlay.Peers(self, leases)
-	plans := []netstate.State{b.Base(self)}
-	objects := make([]netstate.Object, 0, 3*len(peers))
+	f := families(self)
+	objects := make([]netstate.Object, 0, 3*len(f)*len(peers)+8)
+	objects = append(objects, b.Base(self).Objects()...)
 	for _, l := range peers {
-		objects = b.appendPeer(objects, self, l)
+		objects = appendPeer(objects, self, f, l)
 	}
-	return netstate.Union(append(plans, netstate.New(objects...))...)
+	return netstate.New(objects...)
 }
 
 // Base returns the devices with their addresses.
@@ -83,15 +84,15 @@ func (Backend) Base(self overlay.Self) netstate.State {
 }
 
 // Peer returns the path to one peer, which must be one of those that overlay.Peers returns.
-func (b Backend) Peer(self overlay.Self, l api.Lease) netstate.State {
-	return netstate.New(b.appendPeer(nil, self, l)...)
+func (Backend) Peer(self overlay.Self, l api.Lease) netstate.State {
+	return netstate.New(appendPeer(nil, self, families(self), l)...)
 }
 
-func (Backend) appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []netstate.Object {
+func appendPeer(objects []netstate.Object, self overlay.Self, fs []familyPlan, l api.Lease) []netstate.Object {
 	if l.BackendType != Name || l.VNI != cmp.Or(self.Options.VNI, DefaultVNI) {
 		return objects
 	}
-	for _, f := range families(self) {
+	for _, f := range fs {
 		subnet, public, mac := l.Subnet, l.PublicIP, l.VTEPMAC
 		if f.v6 {
 			subnet, public, mac = l.SubnetV6, l.PublicIPv6, l.VTEPMACv6

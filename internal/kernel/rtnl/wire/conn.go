@@ -109,6 +109,24 @@ func (c *Conn) Receive() ([]Message, error) {
 	return split(c.buf[:n])
 }
 
+// Drain throws away all that waits to be received. After ENOBUFS it must be called before looking at the tables: until the socket's queue
+// is empty once, the kernel drops further events without saying so again.
+func (c *Conn) Drain() error {
+	var err error
+	cerr := c.raw.Control(func(fd uintptr) {
+		for err == nil || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) {
+			_, _, err = unix.Recvfrom(int(fd), c.buf, unix.MSG_DONTWAIT)
+		}
+	})
+	if errors.Is(err, unix.EAGAIN) {
+		err = nil
+	}
+	if err := errors.Join(cerr, err); err != nil {
+		return fmt.Errorf("drain netlink: %w", err)
+	}
+	return nil
+}
+
 func (c *Conn) recv(buf []byte) (n int, err error) {
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		for {
