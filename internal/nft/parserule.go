@@ -187,7 +187,7 @@ func (p *parser) match() Statement {
 	}
 	m := Match{Field: key[0].Field}
 	if p.have("&") {
-		if m.Mask = p.number(math.MaxUint32); m.Mask == 0 || m.Field.Type() != MarkType {
+		if m.Mask = p.number(math.MaxUint32); m.Mask == 0 || m.Field != MetaMark && m.Field != CtMark {
 			p.fail("mask of %s", m.Field)
 		}
 	}

@@ -15,15 +15,13 @@ const (
 	InetProto                   // 1 byte: 6 TCP, 17 UDP, 132 SCTP
 	InetService                 // 2 bytes: a port
 	IfName                      // 16 bytes
-	MarkType                    // 4 bytes in host order
 	NumGen                      // 4 bytes in host order
 )
 
 // Len is the type's size in bytes, without padding.
-func (t Type) Len() int { return [...]int{0, 4, 16, 1, 2, 16, 4, 4}[t] }
+func (t Type) Len() int { return [...]int{0, 4, 16, 1, 2, 16, 4}[t] }
 
-// Tuple is a key or value of one or more components as the kernel holds it: each in network byte order (marks and numbers in host
-// order) and padded with zeros to a multiple of four bytes. As a string it is compact, comparable, and sorts by address.
+// Tuple is a key or value of one or more components as the kernel holds it: each in network byte order (numbers in host order) and padded with zeros to a multiple of four bytes. As a string it is compact, comparable, and sorts by address.
 type Tuple string
 
 // TupleBuilder appends components to a Tuple.
@@ -45,7 +43,7 @@ func (b TupleBuilder) Proto(p uint8) TupleBuilder { return append(b, p, 0, 0, 0)
 // Port appends a port.
 func (b TupleBuilder) Port(p uint16) TupleBuilder { return append(b, byte(p>>8), byte(p), 0, 0) }
 
-// Num appends a mark or a number.
+// Num appends a number.
 func (b TupleBuilder) Num(n uint32) TupleBuilder { return binary.NativeEndian.AppendUint32(b, n) }
 
 // IfName appends an interface name.
@@ -61,7 +59,7 @@ func (b TupleBuilder) Tuple() Tuple { return Tuple(b) }
 // Value is one component of a tuple, or what a field is compared with. Which member counts depends on the type.
 type Value struct {
 	Addr netip.Addr // addresses
-	Num  uint32     // protocols, ports, marks, numbers
+	Num  uint32     // protocols, ports, numbers
 	Name string     // interface names
 }
 

@@ -9,7 +9,7 @@ import (
 // typeWords are the words of the types (nft describe). NumGen has none: sets with it are declared with typeof.
 var typeWords = [...]string{
 	IPv4Addr: "ipv4_addr", IPv6Addr: "ipv6_addr", InetProto: "inet_proto", InetService: "inet_service", IfName: "ifname",
-	MarkType: "mark", NumGen: "",
+	NumGen: "",
 }
 
 // String is the type's word, "" for NumGen.
@@ -18,7 +18,7 @@ func (t Type) String() string { return typeWords[t] }
 // typeofWords are expressions of each type, for typeof.
 var typeofWords = [...]string{
 	IPv4Addr: "ip daddr", IPv6Addr: "ip6 daddr", InetProto: "meta l4proto", InetService: "th dport", IfName: "iifname",
-	MarkType: "meta mark", NumGen: "numgen random mod 65536",
+	NumGen: "numgen random mod 65536",
 }
 
 // fields says of each field its words and its type.
@@ -28,7 +28,7 @@ var fields = [...]struct {
 }{
 	IIFName:      {"iifname", IfName},
 	OIFName:      {"oifname", IfName},
-	MetaMark:     {"meta mark", MarkType},
+	MetaMark:     {"meta mark", 0},
 	L4Proto:      {"meta l4proto", InetProto},
 	NFProto:      {"meta nfproto", 0},
 	PktType:      {"meta pkttype", 0},
@@ -43,7 +43,7 @@ var fields = [...]struct {
 	CtState:      {"ct state", 0},
 	CtStatus:     {"ct status", 0},
 	CtDirection:  {"ct direction", 0},
-	CtMark:       {"ct mark", MarkType},
+	CtMark:       {"ct mark", 0},
 	Random:       {"numgen random mod", NumGen},
 }
 
@@ -128,8 +128,6 @@ func appendValue(b []byte, t Type, v Value) []byte {
 		return append(b, wordOf(protoWords, v.Num)...)
 	case IfName:
 		return strconv.AppendQuote(b, v.Name)
-	case MarkType:
-		return append(b, hex(v.Num)...)
 	}
 	return strconv.AppendUint(b, uint64(v.Num), 10)
 }
