@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/api"
 	"weft/internal/proxy"
 	"weft/internal/xt"
 )
@@ -87,8 +88,13 @@ func (p *planner) nobody() string {
 	return noEndpoints
 }
 
+// reject answers TCP with a reset, not with the port unreachable of the other protocols: the kernel limits ICMP errors to a few a second
+// for each receiver, and a client that gets none waits for its next SYN.
 func (p *planner) reject() xt.Target {
-	if p.v6 {
+	switch {
+	case p.svc.Protocol == api.TCP:
+		return xt.Reject{With: "tcp-reset"}
+	case p.v6:
 		return xt.Reject{With: "icmp6-port-unreachable"}
 	}
 	return xt.Reject{With: "icmp-port-unreachable"}
