@@ -4,11 +4,17 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"weft/internal/api"
 	"weft/internal/lease"
+	"weft/internal/lease/claim"
+	"weft/internal/store/etcd"
 	"weft/internal/store/kube"
 )
 
@@ -24,16 +30,47 @@ type ClusterOptions struct {
 
 // Flags binds the options to a flag set with their defaults.
 func (o *ClusterOptions) Flags(f *pflag.FlagSet) {
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "/etc/weft/kubeconfig", "credentials for the Kubernetes API")
-	f.StringSliceVar(&o.EtcdEndpoints, "etcd-endpoints", nil, "etcd that holds the leases; empty: what the agent on this host uses, else the nodes' annotations")
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "credentials for the Kubernetes API, of one who may list pods; empty: "+
+		"$KUBECONFIG, else the first there is of "+strings.Join(kubeconfigs(), ", "))
+	f.StringSliceVar(&o.EtcdEndpoints, "etcd-endpoints", nil, "etcd that holds the leases; empty: what the nodes' agents use, else the nodes' annotations")
 	f.StringVar(&o.EtcdPrefix, "etcd-prefix", "/coreos.com/network", "etcd prefix of the network's keys")
 	f.StringVar(&o.EtcdCA, "etcd-cafile", "", "CA that signed etcd's certificate")
 	f.StringVar(&o.EtcdCert, "etcd-certfile", "", "client certificate for etcd")
 	f.StringVar(&o.EtcdKey, "etcd-keyfile", "", "key of the client certificate")
 }
 
+// kubeconfigs lists where credentials are looked for, best first: the operator's own, the server's admin, the node's.
+func kubeconfigs() []string {
+	return []string{"~/.kube/config", "/var/lib/weft-server/admin.kubeconfig", "/etc/weft/kubeconfig"}
+}
+
+func findKubeconfig() (string, error) {
+	if path := os.Getenv("KUBECONFIG"); path != "" {
+		return path, nil
+	}
+	for _, path := range kubeconfigs() {
+		if rest, ok := strings.CutPrefix(path, "~/"); ok {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				continue
+			}
+			path = filepath.Join(home, rest)
+		}
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("no kubeconfig: give --kubeconfig, or put one at one of %s", strings.Join(kubeconfigs(), ", "))
+}
+
 // ReadCluster reads everything a plan of all nodes needs, once.
 func ReadCluster(ctx context.Context, o ClusterOptions) (api.Snapshot, []api.Lease, error) {
+	if o.Kubeconfig == "" {
+		var err error
+		if o.Kubeconfig, err = findKubeconfig(); err != nil {
+			return api.Snapshot{}, nil, err
+		}
+	}
 	quiet := slog.New(slog.DiscardHandler)
 	k, err := kube.Open(o.Kubeconfig, quiet)
 	if err != nil {
@@ -66,6 +103,30 @@ func leasesOf(nodes []api.Node) []api.Lease {
 	return out
 }
 
-func readLeases(_ context.Context, _ ClusterOptions, snap api.Snapshot) ([]api.Lease, error) {
-	return leasesOf(snap.Nodes), nil
+// readLeases reads the leases from etcd where its endpoints are given, or known from the facts the nodes published, else from the
+// nodes' annotations.
+func readLeases(ctx context.Context, o ClusterOptions, snap api.Snapshot) ([]api.Lease, error) {
+	if len(o.EtcdEndpoints) == 0 {
+		for _, n := range snap.Nodes {
+			if f, ok, err := ReadFacts(n); err == nil && ok && len(f.Etcd) > 0 {
+				o.EtcdEndpoints, o.EtcdPrefix = f.Etcd, f.EtcdPrefix
+			}
+		}
+	}
+	if len(o.EtcdEndpoints) == 0 {
+		return leasesOf(snap.Nodes), nil
+	}
+	kv, err := etcd.Open(etcd.Config{Endpoints: o.EtcdEndpoints, Prefix: o.EtcdPrefix, CAFile: o.EtcdCA, CertFile: o.EtcdCert, KeyFile: o.EtcdKey})
+	if err != nil {
+		return nil, err
+	}
+	defer kv.Close()
+	all, err := kv.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var view claim.View
+	view.Reset(all, time.Now())
+	leases, _ := view.Peers(api.Lease{}, nil) // what is refused here, the agents refuse too and report
+	return leases, nil
 }

@@ -39,6 +39,9 @@ type Facts struct {
 	NetworkV6 netip.Prefix    `json:"networkV6,omitzero"`
 	Backend   string          `json:"backend"`
 	Options   overlay.Options `json:"options"`
+
+	Etcd       []string `json:"etcd,omitempty"` // endpoints that hold the leases; none: the nodes' annotations do
+	EtcdPrefix string   `json:"etcdPrefix,omitempty"`
 }
 
 // JSON is the annotation's value.

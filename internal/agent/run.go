@@ -82,6 +82,9 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	if a.cfg.Attach == "bridge" {
 		a.facts.Bridge = a.cfg.Bridge
 	}
+	if !a.cfg.KubeSubnetManager {
+		a.facts.Etcd, a.facts.EtcdPrefix = a.cfg.EtcdEndpoints, a.cfg.EtcdPrefix
+	}
 	if a.cfg.Kubeconfig != "" {
 		if a.kube, err = kube.Open(a.cfg.Kubeconfig, a.log); err != nil {
 			return err

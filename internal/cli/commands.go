@@ -18,7 +18,8 @@ func commands() []*cobra.Command {
 		agent.StatusCommand(),
 		agent.StateCommand(),
 		explainCommand(),
-		lab.Command(),
+		graphCommand(),
+		labCommand(),
 		images.Command(),
 		process.InitCommand(),
 	}, lab.HiddenCommands())

@@ -204,3 +204,57 @@ func splitPort(to string) (string, uint16, error) {
 	}
 	return name, uint16(port), nil
 }
+
+func graphCommand() *cobra.Command {
+	var o explainOptions
+	c := &cobra.Command{
+		Use:   "graph",
+		Short: "the topology: nodes, devices, pods, as text or SVG",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, stop := context.WithTimeout(c.Context(), 15*time.Second)
+			defer stop()
+			snap, leases, err := agent.ReadCluster(ctx, o.cluster)
+			if err != nil {
+				return err
+			}
+			w, err := agent.World(snap, leases)
+			if err != nil {
+				return err
+			}
+			text := w.Text()
+			switch o.output {
+			case "":
+			case "svg":
+				text = w.SVG()
+			default:
+				return fmt.Errorf("--output=%s: want svg, or leave it out", o.output)
+			}
+			_, err = io.WriteString(c.OutOrStdout(), text)
+			return err
+		},
+	}
+	o.cluster.Flags(c.Flags())
+	c.Flags().StringVarP(&o.output, "output", "o", "", "svg")
+	return c
+}
+
+// graphArgs is the command line that draws a lab's picture.
+func graphArgs(flow string, svg bool) ([]string, error) {
+	if flow == "" {
+		argv := []string{"weft", "graph"}
+		if svg {
+			argv = append(argv, "-o", "svg")
+		}
+		return argv, nil
+	}
+	from, to, ok := strings.Cut(flow, ",")
+	if !ok {
+		return nil, fmt.Errorf("--flow=%s: want FROM,TO, as in default/sshd-2,my-nginx-service", flow)
+	}
+	graph := "text"
+	if svg {
+		graph = "svg"
+	}
+	return []string{"weft", "explain", from, to, "--graph", graph}, nil
+}

@@ -167,8 +167,8 @@ type explained struct {
 // checkExplain compares the planned path with the live one: every leg must appear, in order, among the explained flows.
 func checkExplain(r *run, c client, want pod, live []flow) error {
 	question := fmt.Sprintf("weft explain %s my-nginx-service --endpoint %s", c.name, want.ip)
-	r.sh(c.node, question)
-	out, err := r.quiet(c.node, question+" -o json")
+	r.sh(master, question)
+	out, err := r.quiet(master, question+" -o json")
 	if err != nil {
 		return err
 	}
@@ -204,9 +204,9 @@ func rowNodeToService(r *run) error {
 }
 
 func rowPictures(r *run) error {
-	out := r.sh(node1, "weft explain default/sshd-2 my-nginx-service --graph text")
+	out := r.sh(master, "weft explain default/sshd-2 my-nginx-service --graph text")
 	r.has(out, "sshd-2", "docker0", "flannel.1")
-	out, err := r.quiet(node1, "weft explain default/sshd-2 my-nginx-service --graph svg")
+	out, err := r.quiet(master, "weft explain default/sshd-2 my-nginx-service --graph svg")
 	if err != nil {
 		return err
 	}

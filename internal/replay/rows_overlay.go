@@ -107,7 +107,7 @@ func rowBridge(r *run) error {
 
 func rowNodeToPod(r *run) error {
 	remote := r.facts.nginx[node2]
-	out := r.sh(node1, fmt.Sprintf("busybox wget -qO- -T 5 http://%s/", remote.ip))
+	out := r.sh(node1, fmt.Sprintf("curl -s -m 5 http://%s/", remote.ip))
 	r.has(out, remote.name, "client_address=172.16.28.0")
 	r.say("the node's own source is flannel.1's address: the route to %s.0/24 leaves by it", subnetOf[node2])
 	return nil
@@ -128,7 +128,7 @@ func rowCapture(r *run) error {
 	}()
 	var got answer
 	err := r.wait("captured packets", 12*time.Second, func() bool {
-		_, _ = r.lab.Kubectl(r.ctx, "exec", "sshd-2", "--", "busybox", "wget", "-qO-", "-T", "5", "http://"+remote.ip+"/") // the capture is what is checked
+		_, _ = r.lab.Kubectl(r.ctx, "exec", "sshd-2", "--", "curl", "-s", "-m", "5", "http://"+remote.ip+"/") // the capture is what is checked
 		select {
 		case got = <-done:
 			return true
@@ -147,7 +147,7 @@ func rowCapture(r *run) error {
 
 func rowMasquerade(r *run) error {
 	remote := r.facts.nginx[node2]
-	get := []string{"exec", "sshd-2", "--", "busybox", "wget", "-qO-", "-T", "5", "http://" + remote.ip + "/"}
+	get := []string{"exec", "sshd-2", "--", "curl", "-s", "-m", "5", "http://" + remote.ip + "/"}
 	out := r.kubectl(get...)
 	r.check(strings.Contains(out, "client_address="+r.facts.sshd.ip), "by default nginx on node2 sees the pod's own address %s", r.facts.sshd.ip)
 	r.say("now with the article's docker rule (--masquerade-pods)")
