@@ -46,10 +46,14 @@ func (op Op) Commands() []string {
 	return nil
 }
 
-// Steps returns the op as the kernel takes it: the op itself, or a deletion and an addition. An IPv6 route with a gateway that is on the
+// Steps returns the op as the kernel takes it: the op itself, or a deletion and an addition. The length of an IPv6 address can't be
+// changed. An IPv6 route with a gateway that is on the
 // link only by being said so ("onlink") can't replace one of another device: the kernel looks the gateway up, finds it behind the old route
 // and refuses the new one.
 func (op Op) Steps() []Op {
+	if op.Verb == Set && op.Object.Kind() == KindAddr {
+		return []Op{{Verb: Del, Object: op.Old}, {Verb: Add, Object: op.Object}}
+	}
 	r, ok := op.Object.(Route)
 	old, was := op.Old.(Route)
 	if ok && was && op.Verb == Set && r.Onlink && r.Dst.Addr().Is6() && r.Dev != old.Dev {

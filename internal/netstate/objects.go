@@ -16,8 +16,13 @@ type Addr struct {
 // Kind returns KindAddr.
 func (a Addr) Kind() Kind { return KindAddr }
 
-// Key is the device and the address.
-func (a Addr) Key() string { return a.Dev + " " + a.Prefix.String() }
+// Key is the device and the address: in IPv4 with its length, in IPv6 without, as the kernel tells addresses apart.
+func (a Addr) Key() string {
+	if a.Prefix.Addr().Is6() {
+		return a.Dev + " " + a.Prefix.Addr().String()
+	}
+	return a.Dev + " " + a.Prefix.String()
+}
 
 // On is the device.
 func (a Addr) On() string { return a.Dev }

@@ -91,7 +91,8 @@ func alreadySo(op netstate.Op, err error) bool {
 	if op.Verb == netstate.Del {
 		return errors.Is(err, ErrNoLink) || wire.IsErrno(err, unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL)
 	}
-	return op.Object.Kind() == netstate.KindAddr && errors.Is(err, unix.EEXIST)
+	a, ok := op.Object.(netstate.Addr)
+	return ok && a.Prefix.Addr().Is4() && errors.Is(err, unix.EEXIST) // in IPv6 it may be there with another length
 }
 
 func (a *applier) err() error {

@@ -132,4 +132,3 @@ func BenchmarkHeal(b *testing.B) {
 		i++
 	}
 }
-

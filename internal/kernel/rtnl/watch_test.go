@@ -136,7 +136,7 @@ func TestWatchOverflow(t *testing.T) {
 	ch := w.watch(want)
 	drain(ch)
 	w.h.Block(func() {
-		churn := rtnl.Churn(t, w.ns.Path(), 4000)
+		churn := rtnl.Churn(t, w.ns.Path(), 40000)
 		t.Logf("%d events", churn)
 	})
 	if !fired(ch, 2*time.Second) {
