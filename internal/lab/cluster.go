@@ -79,7 +79,7 @@ func serverArgv(t topology.Topology, master topology.Host) []string {
 	for _, n := range t.With(topology.Node) {
 		nodes = append(nodes, n.Name)
 	}
-	return mergeFlags([]string{
+	argv := []string{
 		"weft-server",
 		"--data-dir=" + serverData,
 		"--listen-client-urls=" + etcdURL(master),
@@ -88,7 +88,11 @@ func serverArgv(t topology.Topology, master topology.Host) []string {
 		"--secure-port=" + strconv.Itoa(t.Cluster.SecurePort),
 		"--advertise-address=" + master.Address.String(),
 		"--node-names=" + strings.Join(nodes, ","),
-	}, t.Cluster.ServerFlags)
+	}
+	if t.Cluster.LeaseStore == "kube" {
+		argv = append(argv, "--allocate-node-cidrs=true", "--node-cidr-mask-size="+strconv.Itoa(t.Cluster.SubnetLen))
+	}
+	return mergeFlags(argv, t.Cluster.ServerFlags)
 }
 
 func agentArgv(t topology.Topology, master, node topology.Host) []string {

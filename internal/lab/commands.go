@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -141,6 +142,9 @@ func execCommand(name *string) *cobra.Command {
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return onHost(c, *name, func(ctx context.Context, l *Lab, s Stdio, tty bool) error {
+				if args[1] == "--" {
+					args = slices.Delete(args, 1, 2)
+				}
 				return l.enter(ctx, args[0], s, tty, args[1:])
 			})
 		},

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -16,13 +17,36 @@ func TestMain(m *testing.M) {
 	if code, ran := lab.Helper(os.Args[1:]); ran {
 		os.Exit(code)
 	}
-	os.Exit(m.Run())
+	if os.Getenv("LAB_TEST_ATTACHED") != "" {
+		fmt.Fprintln(os.Stderr, attachedMain())
+		os.Exit(1)
+	}
+	os.Exit(testMain(m))
+}
+
+// testMain runs the tests with a directory for their labs, which must be empty at the end.
+func testMain(m *testing.M) int {
+	base, err := os.MkdirTemp("", "weft-lab-test")
+	if err == nil {
+		err = os.Setenv(lab.DirVariable, base)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	if left, err := os.ReadDir(base); err == nil && len(left) > 0 {
+		fmt.Fprintln(os.Stderr, "labs left behind:", left)
+		code = 1
+	}
+	_ = os.RemoveAll(base)
+	return code
 }
 
 // up makes a lab of n hosts without programs that ends with the test.
 func up(t *testing.T, name string, n int) *lab.Lab {
 	t.Helper()
-	t.Setenv(lab.DirVariable, t.TempDir())
+	t.Parallel()
 	l, err := lab.Up(t.Context(), topology.HostsOnly(n), lab.Options{Name: name, HostsOnly: true, Attached: true, Progress: t.Output()})
 	if err != nil {
 		t.Fatal(err)

@@ -80,56 +80,65 @@ func stateDir(name string) (string, error) {
 
 // lock opens a state directory and locks it, without waiting: the lock is held as long as the lab lives. ErrUp when it is held.
 func lock(dir string) (*os.File, error) {
-	for {
-		f, err := os.Open(dir)
-		if err != nil {
-			return nil, fmt.Errorf("open lab directory: %w", err)
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			_ = f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, ErrUp
-			}
-			return nil, fmt.Errorf("lock lab directory: %w", err)
-		}
-		// Another down may have removed the directory between open and lock.
-		here, hereErr := f.Stat()
-		there, err := os.Lstat(dir)
-		if hereErr == nil && err == nil && os.SameFile(here, there) {
-			return f, nil
-		}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open lab directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("open lab directory: %w", err)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrUp
+		}
+		return nil, fmt.Errorf("lock lab directory: %w", err)
+	}
+	// A down may have removed the directory between open and lock.
+	here, err := f.Stat()
+	if err == nil {
+		var there fs.FileInfo
+		if there, err = os.Lstat(dir); err == nil && !os.SameFile(here, there) {
+			err = fs.ErrNotExist
 		}
 	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("open lab directory: %w", err)
+	}
+	return f, nil
 }
+
+// claimTries bounds how often claim loses against a down that removes the directory.
+const claimTries = 20
 
 // claim makes the state directory of a new lab, or takes over the one of a lab that crashed, and returns it locked and empty.
 func claim(dir string) (*os.File, error) {
+	var err error
+	for range claimTries {
+		var f *os.File
+		if f, err = tryClaim(dir); err == nil {
+			if err := empty(dir); err != nil {
+				_ = f.Close()
+				return nil, err
+			}
+			return f, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return nil, err
+}
+
+func tryClaim(dir string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("make lab directory: %w", err)
 	}
 	if err := owned(filepath.Dir(dir)); err != nil {
 		return nil, err
 	}
-	for {
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("make lab directory: %w", err)
-		}
-		f, err := lock(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := empty(dir); err != nil {
-			_ = f.Close()
-			return nil, err
-		}
-		return f, nil
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make lab directory: %w", err)
 	}
+	return lock(dir)
 }
 
 func empty(dir string) error {
