@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"weft/internal/node/facts"
 	"weft/internal/store/kube"
@@ -20,6 +21,7 @@ import (
 const (
 	statusPeriod = time.Second
 	statusMax    = 5 * time.Minute
+	checkPeriod  = 30 * time.Second // does the Node still exist
 	leasePeriod  = 10 * time.Second
 	retryPeriod  = time.Second // of a write that failed
 )
@@ -61,6 +63,8 @@ type beat struct {
 	dir        string
 	host       facts.Host
 	registered bool
+	uid        types.UID // of the Node
+	checkedAt  time.Time
 	conditions []corev1.NodeCondition // as of the last status, for their transition times
 	written    *corev1.NodeStatus     // without heartbeat times
 	writtenAt  time.Time
@@ -106,11 +110,11 @@ func (b *beat) try(ctx context.Context, now time.Time) error {
 		b.leasedAt = now
 	}
 	status := nodeStatus(b.config, s)
-	if b.registered && reflect.DeepEqual(status, b.written) && now.Sub(b.writtenAt) < statusMax {
-		return nil
-	}
 	if err := b.register(ctx, status, now); err != nil {
 		return err
+	}
+	if reflect.DeepEqual(status, b.written) && now.Sub(b.writtenAt) < statusMax {
+		return nil
 	}
 	stamped := *status
 	stamped.Conditions = stamp(status.Conditions, b.conditions, now)
@@ -121,9 +125,10 @@ func (b *beat) try(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// register makes sure, once, that the Node exists. A node that was here before keeps the times of its conditions.
+// register makes sure that the Node exists, also when someone deleted it. A node that was here before keeps the times of its
+// conditions.
 func (b *beat) register(ctx context.Context, status *corev1.NodeStatus, now time.Time) error {
-	if b.registered {
+	if b.registered && now.Sub(b.checkedAt) < checkPeriod {
 		return nil
 	}
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: b.config.Name, Labels: nodeLabels(b.config, b.host)}, Status: *status}
@@ -132,7 +137,11 @@ func (b *beat) register(ctx context.Context, status *corev1.NodeStatus, now time
 	if err != nil {
 		return err
 	}
-	b.registered, b.conditions = true, have.Status.Conditions
+	b.checkedAt = now
+	if b.registered && b.uid == have.UID {
+		return nil
+	}
+	b.registered, b.uid, b.written, b.conditions = true, have.UID, nil, have.Status.Conditions
 	b.config.Log.Info("node registered", "name", b.config.Name)
 	ref := corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: b.config.Name, UID: have.UID}
 	b.config.Events.Event(ref, corev1.EventTypeNormal, "Starting", "Starting weft agent.")

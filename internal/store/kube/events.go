@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	stdjson "encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -19,6 +20,7 @@ const (
 	eventWindow = 10 * time.Minute // repeats within it are counted, later ones are new
 	eventBurst  = 25               // writes of one object at once...
 	eventRefill = 30 * time.Second // ...and then one in this time
+	eventRetry  = time.Second      // while the API is away
 )
 
 // Recorder writes events in the background. A repeated event raises the first one's count.
@@ -74,9 +76,29 @@ func (r *Recorder) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-r.queue:
-			if err := r.write(ctx, e); err != nil && ctx.Err() == nil {
+			if !r.afford(e.InvolvedObject.UID, e.LastTimestamp.Time) {
+				continue
+			}
+			if err := r.insist(ctx, e); err != nil && ctx.Err() == nil {
 				r.store.log.Debug("event not written", "reason", e.Reason, "err", err)
 			}
+		}
+	}
+}
+
+// insist writes an event, again and again while no API answers: what happens meanwhile waits in the queue.
+func (r *Recorder) insist(ctx context.Context, e corev1.Event) error {
+	tick := time.NewTicker(eventRetry)
+	defer tick.Stop()
+	for {
+		err := r.write(ctx, e)
+		if !errors.Is(r.store.clear(err), ErrUnreachable) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
 		}
 	}
 }
@@ -85,14 +107,13 @@ func (r *Recorder) write(ctx context.Context, e corev1.Event) error {
 	key := eventKey{object: e.InvolvedObject, kind: e.Type, reason: e.Reason, component: r.source.Component, message: e.Message}
 	key.object.ResourceVersion = ""
 	now := e.LastTimestamp.Time
-	if !r.afford(e.InvolvedObject.UID, now) {
-		return nil
-	}
 	r.forget(now)
 	if k, ok := r.known[key]; ok {
-		k.count++
-		k.last = now
 		err := r.recount(ctx, k, e.LastTimestamp)
+		if err == nil {
+			k.count++
+			k.last = now
+		}
 		if !apierrors.IsNotFound(err) {
 			return err
 		}
@@ -115,7 +136,7 @@ func (r *Recorder) write(ctx context.Context, e corev1.Event) error {
 }
 
 func (r *Recorder) recount(ctx context.Context, k *known, at metav1.Time) error {
-	patch, err := stdjson.Marshal(map[string]any{"count": k.count, "lastTimestamp": at})
+	patch, err := stdjson.Marshal(map[string]any{"count": k.count + 1, "lastTimestamp": at})
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}

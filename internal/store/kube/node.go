@@ -89,7 +89,8 @@ func (s *Store) patchNode(ctx context.Context, name string, kind types.PatchType
 	return s.clear(s.core.Patch(kind).Resource("nodes").Name(name).SubResource(sub...).Body(data).Do(ctx).Error())
 }
 
-// RenewLease says that the node lives, now. It makes the Lease when there is none.
+// RenewLease says that the node lives, now. It makes the Lease when there is none; errors.Is(err, ErrNotFound) when the node itself
+// has been deleted, its Lease with it.
 func (s *Store) RenewLease(ctx context.Context, node string, now time.Time) error {
 	stamp := metav1.NewMicroTime(now)
 	patch, err := stdjson.Marshal(map[string]any{"spec": map[string]any{
@@ -111,12 +112,16 @@ func (s *Store) RenewLease(ctx context.Context, node string, now time.Time) erro
 // createLease makes the node own its lease, so that it goes when the node does.
 func (s *Store) createLease(ctx context.Context, node string, now metav1.MicroTime) error {
 	seconds := int32(leaseDuration)
-	l := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Name: node, Namespace: leaseSpace},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &node, LeaseDurationSeconds: &seconds, RenewTime: &now},
+	var n corev1.Node
+	if err := s.core.Get().Resource("nodes").Name(node).Do(ctx).Into(&n); err != nil {
+		return err
 	}
-	if n, err := s.GetNode(ctx, node); err == nil {
-		l.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node, UID: n.UID}}
+	l := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: node, Namespace: leaseSpace,
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node, UID: n.UID}},
+		},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &node, LeaseDurationSeconds: &seconds, RenewTime: &now},
 	}
 	return s.coordination.Post().Namespace(leaseSpace).Resource("leases").Body(l).Do(ctx).Error()
 }
