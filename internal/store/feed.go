@@ -13,7 +13,7 @@ import (
 // Back-off of the feed after a failure.
 const (
 	feedFirst = 100 * time.Millisecond
-	feedMax   = 5 * time.Second
+	feedMax   = 2 * time.Second
 	peace     = time.Minute // a watch that lived this long was a good one
 )
 
@@ -68,7 +68,7 @@ func (r *run) follow(ctx context.Context) error {
 // guard asks the store now and then whether it still is the one being watched: a watch of a store that went silent, or was
 // put back to an earlier revision, waits for ever without an error.
 func (r *run) guard(ctx context.Context, stop context.CancelCauseFunc, cluster uint64, seen *atomic.Int64) {
-	tick := time.NewTicker(r.checkEvery)
+	tick := time.NewTicker(r.CheckEvery)
 	defer tick.Stop()
 	for {
 		select {

@@ -33,9 +33,11 @@ type KV interface {
 // Keeper owns a host's lease: it acquires it, renews it, acquires it again when it is lost, and follows the leases of the
 // others. All its methods may be called from any goroutine.
 type Keeper struct {
-	kv         KV
-	log        *slog.Logger
-	checkEvery time.Duration
+	// CheckEvery is how often the store is asked whether it still is the one being watched; 10 s. Set it before Run.
+	CheckEvery time.Duration
+
+	kv  KV
+	log *slog.Logger
 
 	mu     sync.Mutex
 	want   claim.Want
@@ -60,7 +62,7 @@ type Status struct {
 
 // NewKeeper returns a Keeper that has not begun; Run begins.
 func NewKeeper(kv KV, want claim.Want, log *slog.Logger) *Keeper {
-	k := &Keeper{kv: kv, log: log, checkEvery: 10 * time.Second, want: want, wanted: make(chan struct{}, 1)}
+	k := &Keeper{kv: kv, log: log, CheckEvery: 10 * time.Second, want: want, wanted: make(chan struct{}, 1)}
 	k.subs = []chan struct{}{make(chan struct{}, 1)}
 	return k
 }

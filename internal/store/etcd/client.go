@@ -9,13 +9,10 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"weft/internal/lease/claim"
 )
@@ -49,7 +46,7 @@ func Open(c Config) (*Client, error) {
 	}
 	return &Client{config: c, base: clientv3.Config{
 		Endpoints: c.Endpoints, TLS: t, Username: c.Username, Password: c.Password,
-		DialTimeout: c.Timeout, DialKeepAliveTime: keepaliveTime, DialKeepAliveTimeout: keepaliveTimeout,
+		DialTimeout: c.Timeout - c.Timeout/5, DialKeepAliveTime: keepaliveTime, DialKeepAliveTimeout: keepaliveTimeout,
 		PermitWithoutStream: true, Logger: zap.NewNop(),
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
@@ -93,17 +90,20 @@ func (c *Client) key(name string) string { return c.config.Prefix + "/" + name }
 
 // ask runs one request with the configured bound and says in its error where it went.
 func (c *Client) ask(ctx context.Context, what string, f func(context.Context, *clientv3.Client) error) error {
-	ctx, stop := context.WithTimeout(ctx, c.config.Timeout)
+	bound, stop := context.WithTimeout(ctx, c.config.Timeout-c.reserve())
 	defer stop()
 	client, err := c.conn()
 	if err == nil {
-		err = f(ctx, client)
+		err = f(bound, client)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, c.explain(err))
+		return fmt.Errorf("%s: %w", what, c.explain(ctx, err))
 	}
 	return nil
 }
+
+// reserve is the part of a request's time that is kept to find out why there was no answer.
+func (c *Client) reserve() time.Duration { return c.config.Timeout / 5 }
 
 // List returns everything below the prefix at one revision, in one request.
 func (c *Client) List(ctx context.Context) (claim.Snapshot, error) {
@@ -135,14 +135,14 @@ func (c *Client) entry(kv *mvccpb.KeyValue) claim.Entry {
 func (c *Client) Watch(ctx context.Context, revision int64, to func(claim.Batch)) error {
 	client, err := c.conn()
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", c.key(""), c.explain(err))
+		return fmt.Errorf("watch %s: %w", c.key(""), c.explain(ctx, err))
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	events := client.Watch(clientv3.WithRequireLeader(ctx), c.key(""), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
 	for r := range events {
 		if err := r.Err(); err != nil {
-			return fmt.Errorf("watch %s: %w", c.key(""), c.explain(err))
+			return fmt.Errorf("watch %s: %w", c.key(""), c.explain(ctx, err))
 		}
 		if b := c.batch(r); b.Revision > 0 {
 			to(b)
@@ -177,36 +177,4 @@ func (c *Client) Check(ctx context.Context) (revision int64, cluster uint64, err
 		return err
 	})
 	return revision, cluster, err
-}
-
-// explain makes an error of the client one line that says what to do.
-func (c *Client) explain(err error) error {
-	where := "etcd " + strings.Join(c.config.Endpoints, ",")
-	switch code := status.Code(err); {
-	case errors.Is(err, rpctypes.ErrPermissionDenied), code == codes.PermissionDenied:
-		return fmt.Errorf("%s: %w: grant the user read and write of %s/ (etcdctl role grant-permission)", where, err, c.config.Prefix)
-	case errors.Is(err, rpctypes.ErrAuthFailed):
-		return fmt.Errorf("%s: %w: correct %s and the password", where, err, flagUser)
-	case errors.Is(err, rpctypes.ErrUserEmpty):
-		return fmt.Errorf("%s: %w: authentication is on: give %s", where, err, flagUser)
-	case errors.Is(err, context.Canceled):
-		return err
-	case errors.Is(err, context.DeadlineExceeded), code == codes.DeadlineExceeded, code == codes.Unavailable:
-		return fmt.Errorf("%s: no answer within %s (%s): start it or correct %s", where, c.config.Timeout, short(err), flagEndpoints)
-	}
-	return fmt.Errorf("%s: %w", where, err)
-}
-
-// short leaves the innermost reason of a gRPC error: "dial tcp 127.0.0.1:2379: connect: connection refused".
-func short(err error) string {
-	text := err.Error()
-	if s, ok := status.FromError(err); ok {
-		text = s.Message()
-	}
-	for _, lead := range []string{"last connection error: ", "latest balancer error: ", "Error while dialing: ", "desc = ", "transport: "} {
-		if i := strings.LastIndex(text, lead); i >= 0 {
-			text = text[i+len(lead):]
-		}
-	}
-	return strings.Trim(text, `"`)
 }
