@@ -31,7 +31,7 @@ type Host struct {
 	Name    string       `yaml:"name" json:"name"`       // a DNS label
 	Address netip.Addr   `yaml:"address" json:"address"` // in the underlay's subnet
 	Role    Role         `yaml:"role" json:"role"`
-	Subnet  netip.Prefix `yaml:"subnet,omitempty" json:"subnet,omitzero"` // pod subnet a node asks for; zero: any
+	Subnet  netip.Prefix `yaml:"subnet" json:"subnet,omitzero"` // pod subnet a node asks for; zero: any
 }
 
 // Role is what runs on a host.
