@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -124,9 +125,7 @@ func (a *attachments) pods() []attach.Pod {
 
 func (a *attachments) copy() attachmentData {
 	next := attachmentData{Last: a.data.Last, Pods: make(map[string]attach.Pod, len(a.data.Pods)+1)}
-	for uid, p := range a.data.Pods {
-		next.Pods[uid] = p
-	}
+	maps.Copy(next.Pods, a.data.Pods)
 	return next
 }
 

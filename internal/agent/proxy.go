@@ -10,7 +10,6 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/netstate"
-	"weft/internal/overlay"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
 )
@@ -31,7 +30,6 @@ type relayEngine interface {
 type proxyLoop struct {
 	log     *slog.Logger
 	facts   Facts
-	backend overlay.Backend
 	leases  leases
 	cluster func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
 	xt      iptables
@@ -72,11 +70,11 @@ func (p *proxyLoop) step(ctx context.Context) error {
 
 func (p *proxyLoop) apply(ctx context.Context, own api.Lease, snap api.Snapshot) (int, error) {
 	held := userspace.Ports(p.relay.Ports())
-	plan := planRules(p.facts, p.backend, own, snap, preferredPorts(p.facts.proxyNode(snap), snap.Services, held))
+	plan := planRules(p.facts, own, snap, preferredPorts(p.facts.proxyNode(snap), snap.Services, held))
 	ports, opened, err := p.listen(plan.Listeners)
 	errs := []error{err}
 	if p.facts.ProxyMode == Userspace {
-		plan = planRules(p.facts, p.backend, own, snap, ports)
+		plan = planRules(p.facts, own, snap, ports)
 	}
 	p.want = plan
 	// The rules of the mode in force come first, so that a service is never without any.

@@ -7,7 +7,6 @@ import (
 	"weft/internal/explain"
 	"weft/internal/masq"
 	"weft/internal/netstate"
-	"weft/internal/overlay"
 	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
@@ -21,7 +20,7 @@ type rules struct {
 }
 
 // planRules plans for the node with the facts. Ports are the ones the relay holds; nil: those it would choose.
-func planRules(f Facts, b overlay.Backend, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
+func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
 	n := f.proxyNode(snap)
 	m := f.masqConfig(own)
 	var r rules

@@ -30,7 +30,6 @@ type agent struct {
 	log     *slog.Logger
 	facts   Facts
 	backend overlay.Backend
-	env     lease.SubnetEnv
 	leases  leases
 	kube    *kube.Store // nil without --kubeconfig
 	watch   *kube.Watch
@@ -128,7 +127,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	}
 	engine := relay.New(relay.Options{Log: a.log})
 	a.proxy = &proxyLoop{
-		log: a.log, facts: a.facts, backend: a.backend, leases: a.leases, cluster: a.cluster,
+		log: a.log, facts: a.facts, leases: a.leases, cluster: a.cluster,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}),
 	}
 	g.Go(func() error {

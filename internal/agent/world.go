@@ -51,7 +51,7 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 	}
 	pods := podsOf(snap, f.Node)
 	state, inPod := planNode(f, b, own, leases, pods)
-	rules := planRules(f, b, own, snap, nil)
+	rules := planRules(f, own, snap, nil)
 	h := &explain.Host{Name: f.Node, State: netstate.Union(f.underlayState(), state, netstate.New(rules.objects()...))}
 	h.Rules = rules.explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)

@@ -152,18 +152,8 @@ func destination(snap api.Snapshot, to, proto string) (netip.AddrPort, error) {
 	if !strings.Contains(name, "/") {
 		name = "default/" + name
 	}
-	var ports []string
-	for _, s := range snap.Services {
-		if s.Name.Namespace+"/"+s.Name.Name != name || !strings.EqualFold(string(s.Protocol), proto) || len(s.ClusterIPs) == 0 {
-			continue
-		}
-		if port == s.Port || port == 0 && countPorts(snap, name, proto) == 1 {
-			return netip.AddrPortFrom(s.ClusterIPs[0], s.Port), nil
-		}
-		ports = append(ports, strconv.Itoa(int(s.Port)))
-	}
-	if len(ports) > 0 {
-		return netip.AddrPort{}, fmt.Errorf("service %s has the %s ports %s: name one of them, as in %s:%s", name, proto, strings.Join(ports, ", "), name, ports[0])
+	if dst, found, err := servicePort(snap, name, port, proto); found || err != nil {
+		return dst, err
 	}
 	for _, p := range snap.Pods {
 		if p.Namespace+"/"+p.Name == name && len(p.IPs) > 0 {
@@ -174,6 +164,24 @@ func destination(snap api.Snapshot, to, proto string) (netip.AddrPort, error) {
 		}
 	}
 	return netip.AddrPort{}, fmt.Errorf("no service with a cluster address and no pod with an address is called %s", name)
+}
+
+// servicePort finds the service's address; the port may be 0 when there is only one.
+func servicePort(snap api.Snapshot, name string, port uint16, proto string) (dst netip.AddrPort, found bool, err error) {
+	var ports []string
+	for _, s := range snap.Services {
+		if s.Name.Namespace+"/"+s.Name.Name != name || !strings.EqualFold(string(s.Protocol), proto) || len(s.ClusterIPs) == 0 {
+			continue
+		}
+		if port == s.Port || port == 0 && countPorts(snap, name, proto) == 1 {
+			return netip.AddrPortFrom(s.ClusterIPs[0], s.Port), true, nil
+		}
+		ports = append(ports, strconv.Itoa(int(s.Port)))
+	}
+	if len(ports) > 0 {
+		err = fmt.Errorf("service %s has the %s ports %s: name one of them, as in %s:%s", name, proto, strings.Join(ports, ", "), name, ports[0])
+	}
+	return dst, false, err
 }
 
 func countPorts(snap api.Snapshot, name, proto string) int {

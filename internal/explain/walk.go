@@ -79,7 +79,7 @@ func (w World) names() []string {
 }
 
 func (k *walker) step(h *Host, point, object, effect string, p Packet) {
-	k.t.Steps = append(k.t.Steps, Step{h.Name, point, object, effect, p.Flow.String()})
+	k.t.Steps = append(k.t.Steps, Step{h.Name, point, object, effect, p.String()})
 	if n := len(k.t.Flows); n == 0 || k.t.Flows[n-1] != p.Flow {
 		k.t.Flows = append(k.t.Flows, p.Flow)
 	}

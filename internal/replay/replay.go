@@ -65,7 +65,6 @@ type facts struct {
 	nginx    map[string]pod // node -> its nginx pod
 	sshd     pod            // sshd-2
 	ports    map[string]string
-	explain  []string
 	previous map[string]string
 }
 
