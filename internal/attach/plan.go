@@ -73,6 +73,12 @@ func Plan(c Config, pods []Pod) (host netstate.State, inPod map[string]netstate.
 	return host, inPod
 }
 
+// linkLocal is an address of every bridge with IPv6 pods.
+var linkLocal = netip.MustParsePrefix("fe80::1/64")
+
+// disabled is the value of disable_ipv6.
+var disabled = map[bool]string{true: "1", false: "0"}
+
 // podIP is an address of a pod with its subnet on this node.
 type podIP struct {
 	ip     netip.Addr
@@ -135,6 +141,9 @@ func (c Config) addBridge(s *netstate.State) {
 	}
 	if c.SubnetV6.IsValid() {
 		s.Add(netstate.Sysctl{Name: "net/ipv6/conf/" + c.Bridge + "/accept_ra", Value: "0"})
+		// The kernel asks for a pod's MAC on behalf of others only from a link-local address that is no longer tentative. The one it gives the
+		// bridge itself takes two seconds of duplicate address detection.
+		s.Add(netstate.Addr{Dev: c.Bridge, Prefix: linkLocal})
 	}
 	// Two pods of one bridge reach each other through a service only if the bridge shows their packets to the NAT rules.
 	if c.BridgeNetfilter && c.Subnet.IsValid() {
@@ -191,8 +200,8 @@ func (c Config) routed(p Pod, ips []podIP) (host, inPod []netstate.Object) {
 	if v4 { // a pod sends from its own address only
 		host = append(host, netstate.Sysctl{Name: "net/ipv4/conf/" + pair.Name + "/rp_filter", Value: "1"})
 	}
-	if c.IPv6 && !v6 {
-		host = append(host, netstate.Sysctl{Name: "net/ipv6/conf/" + pair.Name + "/disable_ipv6", Value: "1"})
+	if c.IPv6 { // said both ways, so that a switch from mode bridge undoes it
+		host = append(host, netstate.Sysctl{Name: "net/ipv6/conf/" + pair.Name + "/disable_ipv6", Value: disabled[!v6]})
 	}
 	return host, inPod
 }
@@ -208,7 +217,7 @@ func (c Config) bridged(p Pod, ips []podIP) (host, inPod []netstate.Object) {
 			netstate.Route{Dst: everywhere(a.ip), Via: Gateway(a.subnet), Dev: PodInterface})
 	}
 	if c.IPv6 { // a port has no use for addresses of its own
-		host = append(host, netstate.Sysctl{Name: "net/ipv6/conf/" + pair.Name + "/disable_ipv6", Value: "1"})
+		host = append(host, netstate.Sysctl{Name: "net/ipv6/conf/" + pair.Name + "/disable_ipv6", Value: disabled[true]})
 	}
 	return host, inPod
 }

@@ -12,8 +12,7 @@ import (
 // names gives the name of the link with an index.
 type names func(index int) (string, bool)
 
-// decodeAddr reads an RTM_NEWADDR or RTM_DELADDR. Link-local IPv6 addresses and those that come from router advertisements are the
-// kernel's own doing and no objects.
+// decodeAddr reads an RTM_NEWADDR or RTM_DELADDR. IPv6 addresses that come from router advertisements are no objects.
 func decodeAddr(m wire.Message, name names) (a netstate.Addr, ok bool) {
 	if len(m.Data) < unix.SizeofIfAddrmsg {
 		return a, false
@@ -40,10 +39,15 @@ func decodeAddr(m wire.Message, name names) (a netstate.Addr, ok bool) {
 	if !local.IsValid() || bits > local.BitLen() {
 		return a, false
 	}
-	if local.Is6() && (local.IsLinkLocalUnicast() || flags&unix.IFA_F_PERMANENT == 0) {
+	if local.Is6() && flags&unix.IFA_F_PERMANENT == 0 {
 		return a, false
 	}
 	return netstate.Addr{Dev: dev, Prefix: netip.PrefixFrom(local, bits)}, true
+}
+
+// ownDoing reports whether the kernel may have made the address itself, as it does with an IPv6 link-local one for each link.
+func ownDoing(a netstate.Addr) bool {
+	return a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast()
 }
 
 // decodeNeigh reads an RTM_NEWNEIGH or RTM_DELNEIGH as a permanent neighbour or FDB entry; others are no objects. An entry that was

@@ -171,7 +171,8 @@ func (r *reader) all(index int) (string, bool) {
 
 // keep adds the object if it is on a link of ours or wanted.
 func (r *reader) keep(o netstate.Object, index int) {
-	if _, ours := r.devs[index]; ours {
+	a, isAddr := o.(netstate.Addr)
+	if _, ours := r.devs[index]; ours && !(isAddr && ownDoing(a)) {
 		r.have.Add(o)
 		return
 	}

@@ -98,6 +98,9 @@ func (h *Handle) isNews(m wire.Message) bool {
 		return h.linkNews(m)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		a, ok := decodeAddr(m, h.name)
+		if _, wanted := h.wanted.Get(netstate.IDOf(a)); ok && ownDoing(a) && !wanted {
+			return false
+		}
 		return ok && h.interest[a.Dev] && h.contradicts(a, m.Type == unix.RTM_DELADDR)
 	case unix.RTM_NEWNEIGH:
 		if o, ok := decodeNeigh(m, h.name, false); ok {
