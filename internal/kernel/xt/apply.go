@@ -28,12 +28,14 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return "apply " + e.Op.String() + ": refused: " + e.Reason }
 
 // Apply does the ops, those of a table in one transaction. Rules of our chains that are refused are left out and the rest is applied;
-// the error then holds a RefusedError for each. Any other failure leaves the table as it was.
+// the error then holds a RefusedError for each. Any other failure leaves the table as it was, unless netlink has no room for all of
+// it at once (tooLong), when it's done in parts, one after the other.
 func (k Kernel) Apply(ctx context.Context, ops []xt.Op) error {
 	var errs []error
 	for _, v6 := range []bool{false, true} {
 		for _, table := range tablesOf(ops, v6) {
-			errs = append(errs, k.applyTable(ctx, v6, table))
+			refused, err := k.applyTable(ctx, v6, table)
+			errs = append(append(errs, refused...), err)
 		}
 	}
 	return errors.Join(errs...)
@@ -56,27 +58,34 @@ func tablesOf(ops []xt.Op, v6 bool) [][]xt.Op {
 	return out
 }
 
-func (k Kernel) applyTable(ctx context.Context, v6 bool, ops []xt.Op) error {
-	var refused []error
-	for range maxRefused {
+// applyTable does the ops of one table. It returns what was refused and left out, and what stopped it.
+func (k Kernel) applyTable(ctx context.Context, v6 bool, ops []xt.Op) (refused []error, err error) {
+	for len(refused) <= maxRefused {
 		err := k.restore(ctx, v6, ops)
 		if err == nil {
-			return errors.Join(refused...)
+			return refused, nil
+		}
+		if half := len(ops) / 2; half > 0 && tooLong(err) {
+			first, err := k.applyTable(ctx, v6, ops[:half])
+			if refused = append(refused, first...); err != nil {
+				return refused, err
+			}
+			second, err := k.applyTable(ctx, v6, ops[half:])
+			return append(refused, second...), err
 		}
 		i, reason := refusedOp(ops, err)
 		if i < 0 {
-			return errors.Join(append(refused, fmt.Errorf("apply rules of table %s: %w", ops[0].Table, err))...)
+			return refused, fmt.Errorf("apply rules of table %s: %w", ops[0].Table, err)
 		}
 		refused = append(refused, &RefusedError{ops[i], reason})
 		if !dispensable(ops[i]) {
-			return fmt.Errorf("apply rules of table %s: nothing changed: %w", ops[0].Table, errors.Join(refused...))
+			return refused, fmt.Errorf("apply rules of table %s: nothing changed", ops[0].Table)
 		}
-		ops = slices.Delete(slices.Clone(ops), i, i+1)
-		if len(ops) == 0 {
-			return errors.Join(refused...)
+		if ops = slices.Delete(slices.Clone(ops), i, i+1); len(ops) == 0 {
+			return refused, nil
 		}
 	}
-	return fmt.Errorf("apply rules of table %s: nothing changed, more than %d refused: %w", ops[0].Table, maxRefused, errors.Join(refused...))
+	return refused, fmt.Errorf("apply rules of table %s: nothing changed: more than %d are refused", ops[0].Table, maxRefused)
 }
 
 // dispensable reports whether the rest makes sense without the op: a rule of one of our chains is one service, a jump is all of them.
@@ -87,6 +96,13 @@ func dispensable(o xt.Op) bool {
 func (k Kernel) restore(ctx context.Context, v6 bool, ops []xt.Op) error {
 	_, err := run(ctx, xt.RestoreInput(ops, v6), k.program(v6, "restore"), "--noflush", "-w", wait)
 	return err
+}
+
+// tooLong reports whether a transaction is too large for netlink: outside the first user namespace the kernel takes no more than
+// net.core.wmem_max bytes, some 500 rules.
+func tooLong(err error) bool {
+	var p *programError
+	return errors.As(err, &p) && strings.Contains(p.stderr, "Message too long")
 }
 
 // lineNumber finds the line a program complains about: "line 6: RULE_APPEND failed", "Error occurred at line: 6", "line 6 failed".

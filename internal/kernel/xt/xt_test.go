@@ -214,6 +214,20 @@ func TestRefused(t *testing.T) {
 	sync(t, k, xt.Ruleset{})
 }
 
+// TestLarge applies more than one netlink message holds in a user namespace.
+func TestLarge(t *testing.T) {
+	netns.Need(t)
+	k := kernelxt.Kernel{Variant: "nft"}
+	for _, want := range []xt.Ruleset{plan(500), {}} {
+		if ops := sync(t, k, want); ops == 0 {
+			t.Error("no ops")
+		}
+		if ops := sync(t, k, want); ops != 0 {
+			t.Errorf("second time %d ops", ops)
+		}
+	}
+}
+
 func TestMissing(t *testing.T) {
 	k := kernelxt.Kernel{Variant: "nosuch"}
 	if r, err := k.Read(context.Background()); err != nil || len(r.V4)+len(r.V6) > 0 {
