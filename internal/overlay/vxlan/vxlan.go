@@ -78,7 +78,10 @@ func (Backend) Base(self overlay.Self) netstate.State {
 		s.Add(netstate.Addr{Dev: f.dev, Prefix: host(f.subnet)})
 		if f.v6 {
 			s.Add(netstate.Sysctl{Name: "net/ipv6/conf/" + f.dev + "/accept_ra", Value: "0"})
+			continue
 		}
+		// Loose: while a peer changes between tunnel and direct route, its packets come the other way than ours go.
+		s.Add(netstate.Sysctl{Name: "net/ipv4/conf/" + f.dev + "/rp_filter", Value: "2"})
 	}
 	return s
 }
