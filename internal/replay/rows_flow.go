@@ -47,7 +47,7 @@ func (c client) close(r *run) {
 // sockets returns the connection table as the client sees it.
 func (c client) sockets(r *run) string {
 	if c.pod == "" {
-		out, err := r.quiet(c.node, "busybox netstat -tnp 2>/dev/null | grep telnet")
+		out, err := r.quiet(c.node, "busybox netstat -tnp 2>/dev/null")
 		if err != nil {
 			return ""
 		}
@@ -136,7 +136,7 @@ func userspaceTry(r *run, c client, want pod, wantSource, why string) (bool, err
 		r.say("this one went to %s; once more", upstream.dst)
 		return false, nil
 	}
-	r.print(lineWith(table, r.facts.vip+":8080"))
+	r.print(lineWith(table, cl.src.String(), cl.dst.String()))
 	fmt.Fprintf(r.out, "[root@%s ~]# ss -Htnp state established | grep weft\n", c.node)
 	for line := range strings.Lines(sockets) {
 		if strings.Contains(line, ":"+r.facts.ports[c.node]) || strings.Contains(line, ":80 ") {
@@ -294,7 +294,7 @@ func conntrackTry(r *run, c client, want pod) (bool, error) {
 	if err != nil || reply.src.Addr().String() != want.ip {
 		return false, err
 	}
-	r.print(lineWith(table, r.facts.vip+":8080"))
+	r.print(lineWith(table, cl.src.String(), cl.dst.String()))
 	fmt.Fprintf(r.out, "[root@%s ~]# grep dst=%s /proc/net/nf_conntrack\n", c.node, r.facts.vip)
 	r.print(entry)
 	sent := flow{reply.dst, reply.src}
