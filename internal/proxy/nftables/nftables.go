@@ -1,0 +1,180 @@
+// Package nftables plans services as nftables values: the default proxy mode.
+//
+// A service costs elements of maps, not chains: a verdict map leads from address, protocol and port to one chain per number of
+// endpoints, which draws a random number below it and takes the endpoint from a second map. A changed endpoint changes an element.
+//
+//	prerouting, output   ip daddr . meta l4proto . th dport vmap @vips4         10.254.0.1 . tcp . 443 : goto n2-4
+//	chain n2-4           dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @eps4
+//
+// NodePorts have maps of their own without the address. What has no endpoints is in the verdict maps dead4 and dead-ports4, which the
+// filter hooks look up. Names that end in 4 and 6 are those of the two families.
+//
+// Floor 2, planners: pure.
+package nftables
+
+import (
+	"net/netip"
+
+	"weft/internal/nft"
+	"weft/internal/proxy"
+)
+
+// Planner plans services for a node, with the proxy's settings.
+type Planner struct {
+	// MasqueradeAll gives all connections to services the node's address as their source, not only those that need it.
+	MasqueradeAll bool
+	// Mark is the bit of the packet mark that asks for masquerading; 0 is DefaultMark.
+	Mark uint32
+	// KeepPorts lets masqueraded connections keep their source ports where possible.
+	KeepPorts bool
+	// Liberal lets packets pass that connection tracking calls invalid (kube-proxy's --conntrack-tcp-be-liberal).
+	Liberal bool
+}
+
+// DefaultMark is the bit kube-proxy uses for the same.
+const DefaultMark = 0x4000
+
+func (p Planner) mark() uint32 {
+	if p.Mark == 0 {
+		return DefaultMark
+	}
+	return p.Mark
+}
+
+// The chains every node has.
+const (
+	chainPrerouting  = "services-prerouting"
+	chainOutput      = "services-output"
+	chainPostrouting = "services-postrouting"
+	chainFirewall    = "services-firewall"
+	chainFirewallOut = "services-firewall-output"
+	chainInput       = "services-input"
+	chainForward     = "services-forward"
+	chainFilterOut   = "services-filter-output"
+	chainDead        = "dead"
+	chainReject      = "rejected"
+)
+
+// Before destination NAT, and before other source NAT: the first to act wins.
+const (
+	priorityFirewall   = nft.PriorityDstNAT - 10
+	priorityMasquerade = nft.PrioritySrcNAT - 1
+)
+
+// Base plans what a node has besides its services: the hooks and the maps they look up.
+func (p Planner) Base(n proxy.Node) nft.Table {
+	t := nft.New()
+	for _, f := range families {
+		t.Sets = append(t.Sets, f.vips(), f.ports(), f.dead(), f.deadPorts(), f.hairpin(), f.clusterIPs(), f.firewall(), f.allowed())
+	}
+	dnat := p.services(n)
+	newOnly := nft.Match{Field: nft.CtState, Num: nft.CtNew}
+	toDead := rule(newOnly, nft.Verdict{Kind: nft.Jump, Chain: chainDead})
+	forward := []nft.Rule{toDead}
+	if !p.Liberal {
+		// After a lost RST or FIN, late packets of a connection would pass without translation back.
+		invalid := nft.Match{Field: nft.CtState, Num: nft.CtInvalid}
+		forward = append([]nft.Rule{rule(invalid, nft.Verdict{Kind: nft.Drop})}, forward...)
+	}
+	t.Chains = []nft.Chain{
+		base(chainPrerouting, nft.NAT, nft.Prerouting, nft.PriorityDstNAT, dnat...),
+		base(chainOutput, nft.NAT, nft.Output, nft.PriorityDstNAT, dnat...),
+		base(chainPostrouting, nft.NAT, nft.Postrouting, priorityMasquerade, p.masquerade()...),
+		base(chainFirewall, nft.Filter, nft.Prerouting, priorityFirewall, firewall()...),
+		base(chainFirewallOut, nft.Filter, nft.Output, priorityFirewall, firewall()...),
+		base(chainInput, nft.Filter, nft.Input, nft.PriorityFilter, toDead),
+		base(chainForward, nft.Filter, nft.Forward, nft.PriorityFilter, forward...),
+		base(chainFilterOut, nft.Filter, nft.Output, nft.PriorityFilter, toDead),
+		{Name: chainDead, Rules: p.deadRules(n)},
+		rejectChain(),
+	}
+	return t
+}
+
+func base(name string, typ nft.ChainType, hook nft.Hook, priority int, rules ...nft.Rule) nft.Chain {
+	return nft.Chain{Name: name, Base: nft.Base{Type: typ, Hook: hook, Priority: priority}, Rules: rules}
+}
+
+func rule(s ...nft.Statement) nft.Rule { return nft.Rule{Statements: s} }
+
+// rejectChain answers so that a client gives up at once: with RST where the protocol has it.
+func rejectChain() nft.Chain {
+	return nft.Chain{Name: chainReject, Rules: []nft.Rule{
+		rule(nft.Match{Field: nft.L4Proto, Num: nft.TCP}, nft.Reject{With: nft.TCPReset}),
+		rule(nft.Reject{With: nft.PortUnreachable}),
+	}}
+}
+
+// services looks services up by address, then NodePorts.
+func (p Planner) services(n proxy.Node) []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		rules = append(rules, rule(nft.VMap{Key: f.vipKey(), Map: f.name("vips")}))
+	}
+	for _, f := range families {
+		rules = append(rules, f.nodePorts(n, nft.VMap{Key: portKey(), Map: f.name("ports")})...)
+	}
+	return rules
+}
+
+// nodePorts are the rules that do something for packets to a NodePort's addresses.
+func (f family) nodePorts(n proxy.Node, s nft.Statement) []nft.Rule {
+	local := nft.Match{Field: nft.FibDaddrType, Num: nft.TypeLocal}
+	if len(n.NodePortAddresses) == 0 {
+		return []nft.Rule{rule(nft.Match{Field: f.daddr, Not: true, Prefix: f.loopback}, local, s)}
+	}
+	var rules []nft.Rule
+	for _, a := range n.NodePortAddresses {
+		if a.Addr().Is6() == f.v6 {
+			rules = append(rules, rule(nft.Match{Field: f.daddr, Prefix: a.Masked()}, local, s))
+		}
+	}
+	return rules
+}
+
+// deadRules answer packets to services without endpoints, and to ports that a service's cluster address does not have.
+func (p Planner) deadRules(n proxy.Node) []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		rules = append(rules, rule(nft.VMap{Key: f.vipKey(), Map: f.name("dead")}))
+		rules = append(rules, f.nodePorts(n, nft.VMap{Key: portKey(), Map: f.name("dead-ports")})...)
+		rules = append(rules, rule(nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}))
+	}
+	return rules
+}
+
+// masquerade gives the node's address to connections whose answers would not come back this way otherwise: those that were
+// marked for it, and those of a pod to itself.
+func (p Planner) masquerade() []nft.Rule {
+	masquerade := nft.Masquerade{FullyRandom: !p.KeepPorts}
+	rules := []nft.Rule{rule(
+		nft.Match{Field: nft.MetaMark, Mask: p.mark(), Num: p.mark()}, nft.SetMark{Value: p.mark()}, masquerade)}
+	for _, f := range families {
+		rules = append(rules, rule(
+			nft.Match{Field: nft.CtStatus, Num: nft.CtDNAT}, nft.Lookup{Key: exprs(f.saddr, f.daddr), Set: f.name("hairpin")}, masquerade))
+	}
+	return rules
+}
+
+// firewall drops packets to load balancer addresses from outside their source ranges.
+func firewall() []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		rules = append(rules, rule(
+			nft.Lookup{Key: f.vipKey(), Set: f.name("firewall")},
+			nft.Lookup{Key: append(f.vipKey(), exprs(f.saddr)...), Not: true, Set: f.name("allowed")},
+			nft.Verdict{Kind: nft.Drop}))
+	}
+	return rules
+}
+
+// clusterCIDRs are the pod networks of the family.
+func (f family) clusterCIDRs(n proxy.Node) []netip.Prefix {
+	var out []netip.Prefix
+	for _, c := range n.ClusterCIDRs {
+		if c.Addr().Is6() == f.v6 {
+			out = append(out, c.Masked())
+		}
+	}
+	return out
+}

@@ -1,0 +1,257 @@
+package nftables_test
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"weft/internal/api"
+	"weft/internal/kernel/netns"
+	"weft/internal/nft"
+	"weft/internal/proxy"
+	"weft/internal/proxy/nftables"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
+
+var _ proxy.Backend[nft.Table] = nftables.Planner{}
+
+func addrs(list ...string) (out []netip.Addr) {
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+// endpoints reads "address" with "@node" where it runs, "!" behind when not ready, "~" when terminating and serving.
+func endpoints(list ...string) (out []api.Endpoint) {
+	for _, s := range list {
+		var e api.Endpoint
+		e.Ready = !strings.ContainsAny(s, "!~")
+		e.Serving, e.Terminating = strings.Contains(s, "~"), strings.Contains(s, "~")
+		addr, node, _ := strings.Cut(strings.TrimRight(s, "!~"), "@")
+		e.Addr, e.Node = netip.MustParseAddrPort(addr), node
+		out = append(out, e)
+	}
+	return out
+}
+
+var (
+	node1 = proxy.Node{
+		Name: "kube-node1", Addresses: addrs("172.17.42.31"), ClusterCIDRs: prefixes("172.16.0.0/12", "fd00:16::/48"),
+	}
+	nginx = api.ServicePort{
+		Name: api.ServicePortName{Namespace: "default", Name: "my-nginx-service"}, Protocol: api.TCP,
+		ClusterIPs: addrs("10.254.247.121"), Port: 8080, Endpoints: endpoints("172.16.28.5:80@kube-node1", "172.16.78.9:80@kube-node2"),
+	}
+)
+
+func with(s api.ServicePort, f func(*api.ServicePort)) api.ServicePort { f(&s); return s }
+
+type story struct {
+	name, comment string
+	planner       nftables.Planner
+	node          proxy.Node
+	services      []api.ServicePort
+}
+
+func named(name string) api.ServicePortName {
+	return api.ServicePortName{Namespace: "default", Name: name}
+}
+
+func stories() []story {
+	narrow := node1
+	narrow.NodePortAddresses = prefixes("172.17.0.0/16")
+	plain := node1
+	plain.ClusterCIDRs = nil
+	return []story{
+		{"empty", "No service at all: the hooks and the maps they look up.", nftables.Planner{}, node1, nil},
+		{"walkthrough", "The walkthrough's service on kube-node1, one endpoint of it here.", nftables.Planner{}, node1, []api.ServicePort{nginx}},
+		{"noendpoints", "Services without a ready endpoint are rejected; one that is terminating still serves.", nftables.Planner{}, node1, []api.ServicePort{
+			with(nginx, func(s *api.ServicePort) { s.Endpoints = nil; s.NodePort = 30080; s.External = addrs("192.0.2.1") }),
+			with(nginx, func(s *api.ServicePort) {
+				s.Name, s.ClusterIPs, s.Endpoints = named("b"), addrs("10.254.0.9"), endpoints("172.16.78.9:80!", "172.16.78.10:80~")
+			}),
+		}},
+		{"dualstack", "Both families; TCP and UDP on one port.", nftables.Planner{}, node1, []api.ServicePort{
+			{
+				Name: api.ServicePortName{Namespace: "default", Name: "dns", Port: "dns-tcp"}, Protocol: api.TCP,
+				ClusterIPs: addrs("10.254.0.10", "fd00:10::10"), Port: 53, Endpoints: endpoints("172.16.28.5:53", "[fd00:16::5]:53"),
+			},
+			{
+				Name: api.ServicePortName{Namespace: "default", Name: "dns", Port: "dns"}, Protocol: api.UDP,
+				ClusterIPs: addrs("10.254.0.10", "fd00:10::10"), Port: 53, Endpoints: endpoints("172.16.28.5:53"),
+			},
+		}},
+		{"nodeport", "NodePort, external and load balancer address; NodePorts on some addresses only.", nftables.Planner{}, narrow, []api.ServicePort{
+			with(nginx, func(s *api.ServicePort) {
+				s.NodePort, s.External, s.LoadBalancer = 30080, addrs("192.0.2.1"), prefixes("192.0.2.2/32")
+				s.SourceRanges = prefixes("203.0.113.0/24", "203.0.113.128/25", "198.51.100.7/32")
+			}),
+			with(nginx, func(s *api.ServicePort) {
+				s.Name, s.ClusterIPs, s.Protocol, s.NodePort = named("u"), addrs("10.254.0.9"), api.SCTP, 30081
+			}),
+		}},
+		{"policylocal", "Traffic policies Local: with an endpoint on the node, with none on it, with none at all.", nftables.Planner{}, node1, []api.ServicePort{
+			with(nginx, func(s *api.ServicePort) { s.NodePort, s.ExternalLocal, s.InternalLocal = 30080, true, true }),
+			with(nginx, func(s *api.ServicePort) {
+				s.Name, s.ClusterIPs, s.NodePort = named("away"), addrs("10.254.0.9"), 30081
+				s.ExternalLocal, s.InternalLocal = true, true
+				s.Endpoints = endpoints("172.16.78.9:80@kube-node2")
+			}),
+			with(nginx, func(s *api.ServicePort) {
+				s.Name, s.ClusterIPs, s.NodePort = named("none"), addrs("10.254.0.10"), 30082
+				s.ExternalLocal, s.InternalLocal, s.Endpoints = true, true, nil
+			}),
+		}},
+		{"affinity", "Session affinity by client address.", nftables.Planner{}, node1, []api.ServicePort{
+			with(nginx, func(s *api.ServicePort) { s.AffinitySeconds, s.NodePort = 10800, 30080 }),
+		}},
+		{"masqueradeall", "All connections masqueraded, with another mark; source ports kept.",
+			nftables.Planner{MasqueradeAll: true, Mark: 0x8000, KeepPorts: true, Liberal: true}, plain, []api.ServicePort{nginx}},
+		{"nocidr", "Pod networks not known: clients keep their source.", nftables.Planner{}, plain, []api.ServicePort{nginx}},
+	}
+}
+
+func plan(p nftables.Planner, n proxy.Node, services []api.ServicePort) nft.Table {
+	f := map[string]nft.Table{"": p.Base(n)}
+	for _, s := range services {
+		f[s.Name.String()+"/"+string(s.Protocol)] = p.Plan(n, s)
+	}
+	return nft.Union(f)
+}
+
+func TestGolden(t *testing.T) {
+	for _, s := range stories() {
+		t.Run(s.name, func(t *testing.T) {
+			got := plan(s.planner, s.node, s.services)
+			file := filepath.Join("testdata", s.name+".txtar")
+			if *update {
+				a := &txtar.Archive{Comment: []byte(s.comment + "\n"), Files: []txtar.File{{Name: "ruleset.nft", Data: []byte(got.String())}}}
+				if err := os.WriteFile(file, txtar.Format(a), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(a.Files[0].Data), got.String()); d != "" {
+				t.Errorf("plan differs from %s (-golden +plan), write it with -update:\n%s", file, d)
+			}
+		})
+	}
+}
+
+// TestGoldenIsAccepted feeds the goldens to nft(8), and to our own parser.
+func TestGoldenIsAccepted(t *testing.T) {
+	netns.Need(t)
+	files, err := filepath.Glob(filepath.Join("testdata", "*.txtar"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no goldens", err)
+	}
+	for _, file := range files {
+		a, err := txtar.ParseFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(a.Files[0].Data)
+		cmd := exec.Command("nft", "-c", "-f", "-")
+		cmd.Stdin = strings.NewReader(text)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: nft -c: %v\n%s", file, err, out)
+		}
+		table, err := nft.ParseTable(text)
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		if d := cmp.Diff(text, table.String()); d != "" {
+			t.Errorf("%s: parsed and printed again:\n%s", file, d)
+		}
+	}
+}
+
+// TestPlanIsUnion checks that the plan of all services is the union of the plans of each, in whatever order they come and go.
+func TestPlanIsUnion(t *testing.T) {
+	for _, s := range stories() {
+		want := plan(s.planner, s.node, s.services)
+		m := nft.NewMerge(nft.INet, nft.TableName)
+		have := nft.Apply(nil, m.Set("junk", s.planner.Plan(s.node, nginx))...)
+		for i := len(s.services) - 1; i >= 0; i-- {
+			x := s.services[i]
+			have = nft.Apply(have, m.Set(x.Name.String()+"/"+string(x.Protocol), s.planner.Plan(s.node, x))...)
+		}
+		have = nft.Apply(have, m.Set("", s.planner.Base(s.node))...)
+		have = nft.Apply(have, m.Set("junk", nft.Table{})...)
+		if d := cmp.Diff(want.String(), have.String()); d != "" {
+			t.Errorf("%s: %s", s.name, d)
+		}
+	}
+}
+
+// TestOneEndpoint checks that a changed endpoint costs the elements of its service.
+func TestOneEndpoint(t *testing.T) {
+	m := nft.NewMerge(nft.INet, nft.TableName)
+	m.Set("", nftables.Planner{}.Base(node1))
+	for i := range 100 {
+		s := nginx
+		s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 254, 1, byte(i)})}
+		m.Set(strconv.Itoa(i), nftables.Planner{}.Plan(node1, s))
+	}
+	s := nginx
+	s.ClusterIPs = addrs("10.254.1.7")
+	s.Endpoints = endpoints("172.16.28.5:80@kube-node1", "172.16.78.10:80@kube-node2")
+	ops := m.Set("7", nftables.Planner{}.Plan(node1, s))
+	want := "delete element inet weft eps4 { 10.254.1.7 . tcp . 8080 . 1 }; add element inet weft eps4 { 10.254.1.7 . tcp . 8080 . 1 : 172.16.78.10 . 80 }"
+	if len(ops) != 1 || ops[0].String() != want {
+		t.Errorf("have %v\nwant [%s]", ops, want)
+	}
+	s.Endpoints = s.Endpoints[:1]
+	ops = m.Set("7", nftables.Planner{}.Plan(node1, s))
+	n := 0
+	for _, op := range ops {
+		n += op.Count()
+		if !strings.Contains(op.String(), "10.254.1.7") && !strings.Contains(op.String(), " c1-4") {
+			t.Errorf("op of another service: %s", op)
+		}
+	}
+	if n != 4 { // chain, its rules, the verdict, the endpoint
+		t.Errorf("%d objects changed by one endpoint: %v", n, ops)
+	}
+}
+
+// TestHostile plans services that no API server would let in.
+func TestHostile(t *testing.T) {
+	s := nginx
+	s.ClusterIPs = append(addrs("::ffff:1.2.3.4", "fe80::1%eth0", "0.0.0.0", "10.254.0.1", "10.254.0.1"), netip.Addr{})
+	s.External = []netip.Addr{{}}
+	s.LoadBalancer = []netip.Prefix{{}}
+	s.SourceRanges = append(prefixes("10.0.0.1/8", "::ffff:0.0.0.0/96"), netip.Prefix{})
+	s.Endpoints = append(s.Endpoints, api.Endpoint{Ready: true}, s.Endpoints[0], api.Endpoint{Ready: true, Addr: netip.MustParseAddrPort("1.2.3.4:0")})
+	got := plan(nftables.Planner{}, node1, []api.ServicePort{s})
+	if vips := got.Set("vips4"); len(vips.Elements) != 1 {
+		t.Errorf("have %s", vips)
+	}
+	for _, s := range []api.ServicePort{{}, {Protocol: "QUIC", Port: 1, ClusterIPs: addrs("1.2.3.4")}, {Protocol: api.TCP, ClusterIPs: addrs("1.2.3.4")}} {
+		if f := (nftables.Planner{}).Plan(node1, s); len(f.Chains)+len(f.Sets) > 0 {
+			t.Errorf("a plan for %+v: %s", s, f)
+		}
+	}
+}

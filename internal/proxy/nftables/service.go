@@ -1,0 +1,280 @@
+package nftables
+
+import (
+	"net/netip"
+	"slices"
+
+	"weft/internal/api"
+	"weft/internal/nft"
+	"weft/internal/proxy"
+)
+
+// Plan plans one service port for the node: what it adds to Base. The whole plan is the union of Base and of Plan of every
+// service port (nft.Union, nft.Merge).
+func (p Planner) Plan(n proxy.Node, s api.ServicePort) nft.Table {
+	proto, ok := protocols[s.Protocol]
+	if !ok || s.Port == 0 {
+		return nft.New()
+	}
+	b := &builder{Planner: p, n: n, s: clean(s), proto: proto, sets: map[string]int{}, t: nft.New()}
+	for _, f := range families {
+		b.family(f)
+	}
+	return b.t
+}
+
+// builder puts the fragment of one service port together.
+type builder struct {
+	Planner
+	n     proxy.Node
+	s     api.ServicePort
+	proto uint8
+	t     nft.Table
+	sets  map[string]int // index in t.Sets
+}
+
+// add adds an element to a set.
+func (b *builder) add(s nft.Set, e nft.Element) {
+	i := b.set(s)
+	b.t.Sets[i].Elements = append(b.t.Sets[i].Elements, e)
+}
+
+func (b *builder) set(s nft.Set) int {
+	i, ok := b.sets[s.Name]
+	if !ok {
+		i = len(b.t.Sets)
+		b.sets[s.Name] = i
+		b.t.Sets = append(b.t.Sets, s)
+	}
+	return i
+}
+
+func (b *builder) chain(c nft.Chain) {
+	if b.t.Chain(c.Name) == nil {
+		b.t.Chains = append(b.t.Chains, c)
+	}
+}
+
+func (b *builder) vip(a netip.Addr) nft.TupleBuilder {
+	return make(nft.TupleBuilder, 0, 28).Addr(a).Proto(b.proto).Port(b.s.Port)
+}
+
+func (b *builder) nodePort() nft.TupleBuilder {
+	return make(nft.TupleBuilder, 0, 12).Proto(b.proto).Port(b.s.NodePort)
+}
+
+// external are the addresses for clients outside the cluster.
+func (b *builder) external(f family) []netip.Addr {
+	out := slices.Clone(b.s.External)
+	for _, l := range b.s.LoadBalancer {
+		out = append(out, l.Addr())
+	}
+	return slices.DeleteFunc(out, func(a netip.Addr) bool { return a.Is6() != f.v6 })
+}
+
+func (b *builder) family(f family) {
+	internal := proxy.Endpoints(b.n, b.s, f.v6, proxy.Internal(b.s))
+	every := proxy.Endpoints(b.n, b.s, f.v6, proxy.Cluster)
+	for _, a := range b.s.ClusterIPs {
+		if a.Is6() == f.v6 {
+			b.add(f.clusterIPs(), nft.Element{Key: nft.TupleBuilder(nil).Addr(a).Tuple()})
+			b.cluster(f, a, internal, len(every) == 0)
+		}
+	}
+	for _, a := range b.external(f) {
+		if !slices.Contains(b.s.ClusterIPs, a) {
+			b.exposed(b.address(f, a), every)
+		}
+	}
+	// A NodePort has no address: the family is that of the service.
+	if b.s.NodePort != 0 && slices.ContainsFunc(b.s.ClusterIPs, func(a netip.Addr) bool { return a.Is6() == f.v6 }) {
+		b.exposed(b.port(f), every)
+	}
+	b.hairpin(f)
+	b.firewall(f)
+}
+
+// target is where packets are sent to: an address and a port, or a NodePort.
+type target struct {
+	list
+	verdicts, dead nft.Set
+	key            func() nft.TupleBuilder
+}
+
+func (b *builder) address(f family, a netip.Addr) target {
+	return target{list{family: f}, f.vips(), f.dead(), func() nft.TupleBuilder { return b.vip(a) }}
+}
+
+func (b *builder) port(f family) target {
+	return target{list{family: f, port: true}, f.ports(), f.deadPorts(), b.nodePort}
+}
+
+// cluster plans a cluster address. Packets to one whose endpoints are all on other nodes (internalTrafficPolicy Local) are dropped: they
+// may come back. Where there are none at all they are rejected.
+func (b *builder) cluster(f family, a netip.Addr, endpoints []netip.AddrPort, none bool) {
+	t := b.address(f, a)
+	if len(endpoints) == 0 {
+		b.noEndpoints(t, none)
+		return
+	}
+	c := choice{list: t.list, k: len(endpoints), masq: keep, affinity: b.s.AffinitySeconds}
+	switch {
+	case b.MasqueradeAll:
+		c.masq = all
+	case len(f.clusterCIDRs(b.n)) > 0:
+		c.masq = outside
+	}
+	b.lead(t, c.chainName())
+	b.choose(t, c, endpoints)
+}
+
+// noEndpoints says what becomes of packets to a target.
+func (b *builder) noEndpoints(t target, reject bool) {
+	v := nft.Verdict{Kind: nft.Drop}
+	if reject {
+		v = nft.Verdict{Kind: nft.Goto, Chain: chainReject}
+		b.chain(rejectChain())
+	}
+	b.add(t.dead, nft.Element{Key: t.key().Tuple(), Verdict: v})
+}
+
+// lead makes the target lead to the chain.
+func (b *builder) lead(t target, chain string) {
+	b.add(t.verdicts, nft.Element{Key: t.key().Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: chain}})
+}
+
+// choose adds the chain of a choice and the list of endpoints it draws from.
+func (b *builder) choose(t target, c choice, endpoints []netip.AddrPort) {
+	b.chain(b.Planner.chain(b.n, c))
+	if c.affinity == 0 {
+		i := b.set(c.endpoints())
+		for k, to := range endpoints {
+			data := make(nft.TupleBuilder, 0, 20).Addr(to.Addr()).Port(to.Port())
+			b.t.Sets[i].Elements = append(b.t.Sets[i].Elements, nft.Element{Key: t.key().Num(uint32(k)).Tuple(), Data: data.Tuple()})
+		}
+		return
+	}
+	b.set(c.recent())
+	for k, to := range endpoints {
+		e := c.endpointChain(b.proto, to)
+		b.chain(e)
+		v := nft.Verdict{Kind: nft.Goto, Chain: e.Name}
+		b.add(c.picks(), nft.Element{Key: t.key().Num(uint32(k)).Tuple(), Verdict: v})
+	}
+}
+
+// exposed plans an address or port for clients outside the cluster. Their source is masqueraded, as the answers must come back
+// through this node, unless only the node's own endpoints serve them.
+func (b *builder) exposed(t target, every []netip.AddrPort) {
+	if len(every) == 0 {
+		b.noEndpoints(t, true)
+		return
+	}
+	affinity := b.s.AffinitySeconds
+	if proxy.External(b.s) == proxy.Cluster {
+		c := choice{list: t.list, k: len(every), masq: all, affinity: affinity}
+		if b.s.MasqueradeDisabled {
+			c.masq = keep
+		}
+		b.lead(t, c.chainName())
+		b.choose(t, c, every)
+		return
+	}
+	inside := choice{list: t.list, k: len(every), masq: keep, affinity: affinity}
+	b.choose(t, inside, every)
+	local := proxy.Endpoints(b.n, b.s, t.v6, proxy.Local)
+	if len(local) == 0 {
+		split := b.split(b.n, inside, nil)
+		b.chain(split)
+		b.lead(t, split.Name)
+		b.noEndpoints(t, false)
+		return
+	}
+	t.local = true
+	own := choice{list: t.list, k: len(local), masq: keep, affinity: affinity}
+	b.choose(t, own, local)
+	split := b.split(b.n, inside, &own)
+	b.chain(split)
+	b.lead(t, split.Name)
+}
+
+// hairpin notes the node's own endpoints: a pod may draw itself.
+func (b *builder) hairpin(f family) {
+	for _, e := range b.s.Endpoints {
+		if a := e.Addr.Addr(); e.Node == b.n.Name && a.Is6() == f.v6 {
+			b.addOnce(f.hairpin(), nft.Element{Key: nft.TupleBuilder(nil).Addr(a).Addr(a).Tuple()})
+		}
+	}
+}
+
+// addOnce adds an element that may be there already.
+func (b *builder) addOnce(s nft.Set, e nft.Element) {
+	if i := b.set(s); !slices.Contains(b.t.Sets[i].Elements, e) {
+		b.t.Sets[i].Elements = append(b.t.Sets[i].Elements, e)
+	}
+}
+
+// firewall notes the source ranges of load balancer addresses. The address itself may come too: a node that sends to it takes it
+// as its source.
+func (b *builder) firewall(f family) {
+	if len(b.s.SourceRanges) == 0 {
+		return
+	}
+	for _, l := range b.s.LoadBalancer {
+		a := l.Addr()
+		if a.Is6() != f.v6 {
+			continue
+		}
+		b.add(f.firewall(), nft.Element{Key: b.vip(a).Tuple()})
+		for _, r := range disjoint(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...), f.v6) {
+			e := nft.Element{Key: b.vip(a).Addr(r.Addr()).Tuple()}
+			if end := b.vip(a).Addr(last(r)).Tuple(); end != e.Key {
+				e.KeyEnd = end
+			}
+			b.add(f.allowed(), e)
+		}
+	}
+}
+
+// disjoint returns the prefixes of the family that none of the others contains: ranges in a set may not overlap.
+func disjoint(all []netip.Prefix, v6 bool) []netip.Prefix {
+	var out []netip.Prefix
+	sorted := slices.Clone(all)
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
+	for _, p := range sorted {
+		if p.Addr().Is6() == v6 && !slices.ContainsFunc(out, p.Overlaps) {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// last is the last address of a prefix.
+func last(p netip.Prefix) netip.Addr {
+	v := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(v)*8; i++ {
+		v[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(v)
+	return a
+}
+
+// clean returns the service without addresses that no packet can have or go to.
+func clean(s api.ServicePort) api.ServicePort {
+	bad := func(a netip.Addr) bool { return !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() }
+	badEndpoint := func(e api.Endpoint) bool { return bad(e.Addr.Addr()) || e.Addr.Port() == 0 }
+	badPrefix := func(p netip.Prefix) bool { return !p.IsValid() || p.Addr().Is4In6() }
+	badBalancer := func(p netip.Prefix) bool { return badPrefix(p) || bad(p.Addr()) }
+	s.ClusterIPs, s.External = without(s.ClusterIPs, bad), without(s.External, bad)
+	s.LoadBalancer, s.SourceRanges = without(s.LoadBalancer, badBalancer), without(s.SourceRanges, badPrefix)
+	s.Endpoints = without(s.Endpoints, badEndpoint)
+	return s
+}
+
+// without returns the list without the bad ones. It does not change the list it gets.
+func without[T any](list []T, bad func(T) bool) []T {
+	if !slices.ContainsFunc(list, bad) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), bad)
+}

@@ -1,0 +1,154 @@
+package nftables
+
+import (
+	"net/netip"
+
+	"weft/internal/nft"
+)
+
+// family is what differs between IPv4 and IPv6.
+type family struct {
+	v6           bool
+	suffix       string
+	saddr, daddr nft.Field
+	addr         nft.Type
+	loopback     netip.Prefix
+}
+
+var families = [...]family{
+	{suffix: "4", saddr: nft.IPSaddr, daddr: nft.IPDaddr, addr: nft.IPv4Addr, loopback: netip.MustParsePrefix("127.0.0.0/8")},
+	{v6: true, suffix: "6", saddr: nft.IP6Saddr, daddr: nft.IP6Daddr, addr: nft.IPv6Addr, loopback: netip.MustParsePrefix("::1/128")},
+}
+
+func familyOf(a netip.Addr) family {
+	if a.Is6() {
+		return families[1]
+	}
+	return families[0]
+}
+
+// name is the family's set of that name.
+func (f family) name(set string) string { return set + f.suffix }
+
+func exprs(fields ...nft.Field) []nft.Expr {
+	out := make([]nft.Expr, len(fields))
+	for i, f := range fields {
+		out[i].Field = f
+	}
+	return out
+}
+
+// vipKey is the key of the maps by address.
+func (f family) vipKey() []nft.Expr { return exprs(f.daddr, nft.L4Proto, nft.ThDport) }
+
+// portKey is the key of the maps by port.
+func portKey() []nft.Expr { return exprs(nft.L4Proto, nft.ThDport) }
+
+// recentKey is the key of what the session affinity remembers.
+func (f family) recentKey() []nft.Expr { return exprs(f.saddr, f.daddr, nft.L4Proto, nft.ThDport) }
+
+func (f family) vipTypes(more ...nft.Type) []nft.Type {
+	return append([]nft.Type{f.addr, nft.InetProto, nft.InetService}, more...)
+}
+
+func portTypes(more ...nft.Type) []nft.Type {
+	return append([]nft.Type{nft.InetProto, nft.InetService}, more...)
+}
+
+func (f family) endpointTypes() []nft.Type { return []nft.Type{f.addr, nft.InetService} }
+
+// vips leads from the addresses of services to their chains.
+func (f family) vips() nft.Set {
+	return nft.Set{Name: f.name("vips"), Key: f.vipTypes(), Verdicts: true}
+}
+
+// ports leads from NodePorts to their chains.
+func (f family) ports() nft.Set {
+	return nft.Set{Name: f.name("ports"), Key: portTypes(), Verdicts: true}
+}
+
+// dead says what becomes of packets to addresses of services without endpoints.
+func (f family) dead() nft.Set {
+	return nft.Set{Name: f.name("dead"), Key: f.vipTypes(), Verdicts: true}
+}
+
+// deadPorts is the same for NodePorts.
+func (f family) deadPorts() nft.Set {
+	return nft.Set{Name: f.name("dead-ports"), Key: portTypes(), Verdicts: true}
+}
+
+// hairpin holds the node's own endpoints, twice: source and destination of a connection of a pod to itself.
+func (f family) hairpin() nft.Set {
+	return nft.Set{Name: f.name("hairpin"), Key: []nft.Type{f.addr, f.addr}}
+}
+
+// clusterIPs holds the cluster addresses of all services.
+func (f family) clusterIPs() nft.Set {
+	return nft.Set{Name: f.name("cluster-ips"), Key: []nft.Type{f.addr}}
+}
+
+// firewall holds the addresses that only their source ranges may reach.
+func (f family) firewall() nft.Set { return nft.Set{Name: f.name("firewall"), Key: f.vipTypes()} }
+
+// allowed holds their source ranges.
+func (f family) allowed() nft.Set {
+	return nft.Set{Name: f.name("allowed"), Key: f.vipTypes(f.addr), Interval: true}
+}
+
+// recentSize bounds the clients that session affinity remembers; a client that no longer fits is served without affinity.
+const recentSize = 262144
+
+// recent is what session affinity remembers: the endpoint of a client. The kernel fills it.
+func (f family) recent() nft.Set {
+	return nft.Set{
+		Name: f.name("recent"), Key: []nft.Type{f.addr, f.addr, nft.InetProto, nft.InetService}, Data: f.endpointTypes(),
+		Dynamic: true, Timeout: defaultAffinity, Size: recentSize,
+	}
+}
+
+// defaultAffinity is Kubernetes' default session affinity timeout in seconds.
+const defaultAffinity = 10800
+
+// list is one of the lists of endpoints a service can have.
+type list struct {
+	family
+	port  bool // by NodePort, else by address
+	local bool // the node's own endpoints, for packets from outside
+}
+
+// which is the list's name: "eps4", "eps-local4", "port-eps4", "port-eps-local4".
+func (l list) which(kind string) string {
+	if l.port {
+		kind = "port-" + kind
+	}
+	if l.local {
+		kind += "-local"
+	}
+	return l.name(kind)
+}
+
+// key is the key of the list's maps; k is the number of endpoints.
+func (l list) key(k int) []nft.Expr {
+	random := nft.Expr{Field: nft.Random, Mod: uint32(k)}
+	if l.port {
+		return append(portKey(), random)
+	}
+	return append(l.vipKey(), random)
+}
+
+func (l list) types() []nft.Type {
+	if l.port {
+		return portTypes(nft.NumGen)
+	}
+	return l.vipTypes(nft.NumGen)
+}
+
+// endpoints is the map that holds the list.
+func (l list) endpoints() nft.Set {
+	return nft.Set{Name: l.which("eps"), Key: l.types(), Data: l.endpointTypes()}
+}
+
+// picks is the map that leads to the chains of endpoints, for session affinity.
+func (l list) picks() nft.Set {
+	return nft.Set{Name: l.which("picks"), Key: l.types(), Verdicts: true}
+}
