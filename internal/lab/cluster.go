@@ -191,7 +191,10 @@ func (l *Lab) waitNodes(ctx context.Context, master topology.Host, p *progress) 
 				return
 			}
 			subnet, err := l.Subnet(ctx, n.Name)
-			errs[i] = err
+			if err != nil {
+				errs[i] = err
+				return
+			}
 			p.done("%s Ready with subnet %s", n.Name, subnet)
 		})
 	}

@@ -72,7 +72,7 @@ func end(dir string) error {
 	if err != nil {
 		return fmt.Errorf("open supervisor %d: %w", pid, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	// The process of that number is the supervisor only if the lock was held after we had hold of the process.
 	if f, err := lock(dir); err == nil {
 		return f.Close()

@@ -42,7 +42,7 @@ type Options struct {
 
 // Lab is a lab that is up.
 type Lab struct {
-	info
+	info  info
 	dir   string
 	lease *os.File // of an attached lab: closing it ends the lab
 }

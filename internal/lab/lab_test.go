@@ -21,6 +21,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, attachedMain())
 		os.Exit(1)
 	}
+	if kind := os.Getenv("LAB_TEST_FAKE"); kind != "" {
+		fmt.Fprintln(os.Stderr, fakeMain(kind))
+		os.Exit(1)
+	}
 	os.Exit(testMain(m))
 }
 

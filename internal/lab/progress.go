@@ -5,23 +5,28 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
 // progress prints a line with the elapsed time for everything Up waited for.
 type progress struct {
-	out   io.Writer
 	start time.Time
+
+	mu  sync.Mutex // nodes become ready side by side
+	out io.Writer
 }
 
 func newProgress(out io.Writer) *progress {
 	if out == nil {
 		out = io.Discard
 	}
-	return &progress{out, time.Now()}
+	return &progress{start: time.Now(), out: out}
 }
 
 func (p *progress) done(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	fmt.Fprintf(p.out, "%5.1fs  %s\n", time.Since(p.start).Seconds(), fmt.Sprintf(format, args...))
 }
 

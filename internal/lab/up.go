@@ -48,7 +48,7 @@ func Up(ctx context.Context, t topology.Topology, o Options) (*Lab, error) {
 		err = l.startCluster(ctx, p)
 	}
 	if err != nil && !o.Keep {
-		return nil, errors.Join(fmt.Errorf("lab %s: %w", o.Name, err), l.Down())
+		return nil, errors.Join(fmt.Errorf("lab %s: %w\n(it was taken down; --keep leaves it up to look at)", o.Name, err), l.Down())
 	}
 	if !o.Attached {
 		err = errors.Join(err, l.detach())

@@ -97,7 +97,7 @@ func (p *programs) Start(name string, s control.Spec) error {
 	g := p.find(name)
 	switch {
 	case g == nil && len(s.Argv) == 0:
-		return fmt.Errorf("start %s on %s: %w", name, p.host, control.ErrNoProgram)
+		return fmt.Errorf("start %s on %s: %w", name, p.host, p.unknown())
 	case g != nil && g.status.Running:
 		return fmt.Errorf("start %s on %s: %w (pid %d)", name, p.host, control.ErrRunning, g.status.PID)
 	case len(s.Argv) == 0:
@@ -165,6 +165,18 @@ func (p *programs) find(name string) *program {
 	return p.list[i]
 }
 
+// unknown is the error for a name that no program has.
+func (p *programs) unknown() error {
+	if len(p.list) == 0 {
+		return fmt.Errorf("%w: none was ever started", control.ErrNoProgram)
+	}
+	names := make([]string, len(p.list))
+	for i, g := range p.list {
+		names[i] = g.status.Name
+	}
+	return fmt.Errorf("%w: there is %s", control.ErrNoProgram, strings.Join(names, ", "))
+}
+
 // Signal implements control.Runner.
 func (p *programs) Signal(name string, sig syscall.Signal) error {
 	ended, err := p.kill(name, sig)
@@ -183,7 +195,7 @@ func (p *programs) kill(name string, sig syscall.Signal) (<-chan struct{}, error
 	g := p.find(name)
 	switch {
 	case g == nil:
-		return nil, control.ErrNoProgram
+		return nil, p.unknown()
 	case !g.status.Running:
 		return nil, control.ErrStopped
 	}

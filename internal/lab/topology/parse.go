@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"bytes"
 	"encoding"
 	"errors"
 	"fmt"
@@ -8,8 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-
-	"bytes"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -56,7 +55,7 @@ func decode(n *yaml.Node, path string, v reflect.Value) error {
 	if n.Tag == "!!null" {
 		return nil
 	}
-	_, text := v.Addr().Interface().(encoding.TextUnmarshaler)
+	_, text := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 	switch {
 	case v.Kind() == reflect.Struct && !text:
 		return decodeStruct(n, path, v)

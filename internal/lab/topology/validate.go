@@ -54,35 +54,41 @@ func (t Topology) checkHosts() error {
 	masters := 0
 	for i, h := range t.Hosts {
 		at := fmt.Sprintf("hosts[%d].", i)
-		if !label.MatchString(h.Name) {
-			return fmt.Errorf("%sname: %q: want lower-case letters, digits and dashes, at most 63", at, h.Name)
+		if err := h.check(at, t.Underlay.Subnet); err != nil {
+			return err
 		}
 		if names[h.Name] {
 			return fmt.Errorf("%sname: %q: taken by another host: names differ", at, h.Name)
 		}
 		names[h.Name] = true
-		if err := checkHostAddr(at+"address", h.Address, t.Underlay.Subnet); err != nil {
-			return err
-		}
 		if other := addrs[h.Address]; other != "" {
 			return fmt.Errorf("%saddress: %s: taken by %s: addresses differ", at, h.Address, other)
 		}
 		addrs[h.Address] = h.Name
-		switch h.Role {
-		case Master:
+		if h.Role == Master {
 			masters++
-		case Node, Plain:
-		default:
-			return fmt.Errorf("%srole: %q: want master, node or plain", at, h.Role)
-		}
-		if h.Subnet.IsValid() && h.Role != Node {
-			return fmt.Errorf("%ssubnet: %s: only a host with role node has a pod subnet", at, h.Subnet)
 		}
 	}
 	if nodes := len(t.With(Node)); masters > 1 || nodes > 0 && masters == 0 {
 		return fmt.Errorf("hosts: %d with role master and %d with role node: want one master", masters, nodes)
 	}
 	return nil
+}
+
+// check looks at one host alone.
+func (h Host) check(at string, underlay netip.Prefix) error {
+	if !label.MatchString(h.Name) {
+		return fmt.Errorf("%sname: %q: want lower-case letters, digits and dashes, at most 63", at, h.Name)
+	}
+	switch h.Role {
+	case Master, Node, Plain:
+	default:
+		return fmt.Errorf("%srole: %q: want master, node or plain", at, h.Role)
+	}
+	if h.Subnet.IsValid() && h.Role != Node {
+		return fmt.Errorf("%ssubnet: %s: only a host with role node has a pod subnet", at, h.Subnet)
+	}
+	return checkHostAddr(at+"address", h.Address, underlay)
 }
 
 func (t Topology) checkCluster() error {
@@ -96,10 +102,11 @@ func (t Topology) checkCluster() error {
 	if err := checkNetwork("cluster.serviceRange", c.ServiceRange, 12, 28); err != nil {
 		return err
 	}
-	for field, other := range map[string]netip.Prefix{"cluster.network": c.Network, "underlay.subnet": t.Underlay.Subnet} {
-		if other.Overlaps(c.ServiceRange) {
-			return fmt.Errorf("cluster.serviceRange: %s: overlaps %s %s: choose another range", c.ServiceRange, field, other)
-		}
+	if c.Network.Overlaps(c.ServiceRange) {
+		return fmt.Errorf("cluster.serviceRange: %s: overlaps cluster.network %s: choose another range", c.ServiceRange, c.Network)
+	}
+	if u := t.Underlay.Subnet; u.Overlaps(c.ServiceRange) {
+		return fmt.Errorf("cluster.serviceRange: %s: overlaps underlay.subnet %s: choose another range", c.ServiceRange, u)
 	}
 	if c.SecurePort < 1 || c.SecurePort > 65535 {
 		return fmt.Errorf("cluster.securePort: %d: want 1 to 65535", c.SecurePort)
@@ -107,22 +114,29 @@ func (t Topology) checkCluster() error {
 	if !ifname.MatchString(c.Bridge) || c.Bridge == "eth0" || c.Bridge == "lo" {
 		return fmt.Errorf("cluster.bridge: %q: want an interface name of at most 15 letters and digits", c.Bridge)
 	}
-	b := c.Backend
-	if b.VNI < 0 || b.VNI > 1<<24-1 {
+	return c.checkPrograms()
+}
+
+// checkPrograms checks what the programs are told beside addresses.
+func (c Cluster) checkPrograms() error {
+	if b := c.Backend; b.VNI < 0 || b.VNI > 1<<24-1 {
 		return fmt.Errorf("cluster.backend.vni: %d: want 1 to %d", b.VNI, 1<<24-1)
 	}
-	if b.Port < 0 || b.Port > 65535 {
+	if b := c.Backend; b.Port < 0 || b.Port > 65535 {
 		return fmt.Errorf("cluster.backend.port: %d: want 1 to 65535", b.Port)
 	}
-	for field, flags := range map[string][]string{"cluster.serverFlags": c.ServerFlags, "cluster.agentFlags": c.AgentFlags} {
-		for i, f := range flags {
+	for _, l := range []struct {
+		field string
+		flags []string
+	}{{"cluster.serverFlags", c.ServerFlags}, {"cluster.agentFlags", c.AgentFlags}} {
+		for i, f := range l.flags {
 			if !strings.HasPrefix(f, "-") {
-				return fmt.Errorf("%s[%d]: %q: want --flag=value", field, i, f)
+				return fmt.Errorf("%s[%d]: %q: want --flag=value", l.field, i, f)
 			}
 		}
 	}
 	return oneOf(
-		choice{"cluster.backend.type", b.Type, backends},
+		choice{"cluster.backend.type", c.Backend.Type, backends},
 		choice{"cluster.proxyMode", c.ProxyMode, proxies},
 		choice{"cluster.attach", c.Attach, []string{"routed", "bridge"}},
 		choice{"cluster.leaseStore", c.LeaseStore, []string{"etcd", "kube"}})
