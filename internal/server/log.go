@@ -65,12 +65,20 @@ func benign(r slog.Record) bool {
 	return false
 }
 
+// ordinary are parts of the errors that mend themselves or are somebody else's to report.
 var ordinary = []string{
 	"context canceled",                   // a watch or a request cut short by the stop
 	"http: Server closed",                // the stop itself
-	"the object has been modified",       // two writers; the loser reads again
-	"TLS handshake error",                // a port probe, or a client that does not trust us yet: its problem to report
-	"Unable to authenticate the request", // a client's bad token: it gets its 401
+	"the object has been modified",       // two writers: the loser reads again
+	"not as new as written version",      // a cache behind a write: the controller tries again
+	"not found",                          // an object deleted while a controller looked at it
+	"already exists",                     // two makers of one object
+	"is being terminated",                // a namespace on its way out refuses new objects
+	"will retry",                         // what says so itself
+	"TLS handshake error",                // a port probe, or a client that does not trust us: it has the error
+	"Unable to authenticate the request", // a bad token: its bearer has the 401
+	"Timeout or abort while handling",    // a client that left
+	"Post-timeout activity",              // the same
 }
 
 // newLogger is weft-server's own log: text lines on w.

@@ -19,6 +19,7 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"golang.org/x/sync/errgroup"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/kubernetes/pkg/controlplane/apiserver/options"
 )
 
@@ -86,6 +87,9 @@ func (o *Options) plan() (plan, error) {
 	if p.ranges, err = o.ranges(); err != nil {
 		return p, err
 	}
+	if err := o.gates(); err != nil {
+		return p, err
+	}
 	if err := o.checkFiles(); err != nil {
 		return p, err
 	}
@@ -110,6 +114,18 @@ func (o *Options) plan() (plan, error) {
 	}
 	p.warnings = slices.Concat(o.retirements(), retired)
 	return p, nil
+}
+
+// gates sets upstream's feature gates: ours first, then what --feature-gates says.
+func (o *Options) gates() error {
+	// A Lease that names the server, written every ten seconds, and what finds its peers by it are for many servers.
+	if err := utilfeature.DefaultMutableFeatureGate.Set("UnknownVersionInteroperabilityProxy=false,APIServerIdentity=false"); err != nil {
+		return fmt.Errorf("set feature gates: %w", err)
+	}
+	if err := o.kube.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
+		return fmt.Errorf("--feature-gates: %w", err)
+	}
+	return nil
 }
 
 // checkAddresses settles the advertised address; upstream would take a loopback one and fail later.
