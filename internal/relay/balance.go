@@ -54,7 +54,7 @@ func (b *balancer) pick(client netip.Addr, tried []netip.AddrPort) (netip.AddrPo
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	if s, ok := b.clients[client]; ok && len(tried) == 0 && b.affinity > 0 && now.Sub(s.last) < b.affinity && slices.Contains(b.list, s.endpoint) {
+	if s, ok := b.clients[client]; ok && len(tried) == 0 && now.Sub(s.last) < b.affinity && slices.Contains(b.list, s.endpoint) {
 		return s.endpoint, true
 	}
 	family := slices.ContainsFunc(b.list, func(e netip.AddrPort) bool { return e.Addr().Is6() == client.Is6() })

@@ -12,7 +12,7 @@ import (
 )
 
 // benchBackend answers a byte with a byte, and swallows or sends as asked.
-func benchBackend(b *testing.B) netip.AddrPort {
+func benchBackend(b *testing.B, buffer int) netip.AddrPort {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -27,7 +27,7 @@ func benchBackend(b *testing.B) netip.AddrPort {
 			}
 			go func() {
 				defer c.Close()
-				buf := make([]byte, 256<<10)
+				buf := make([]byte, buffer)
 				for {
 					n, err := c.Read(buf)
 					if err != nil {
@@ -45,7 +45,7 @@ func benchBackend(b *testing.B) netip.AddrPort {
 
 // through runs a benchmark to the backend directly and through a relay, so that one run has the ratio.
 func through(b *testing.B, run func(b *testing.B, to netip.AddrPort)) {
-	to := benchBackend(b)
+	to := benchBackend(b, 256<<10)
 	r := New(Options{})
 	b.Cleanup(func() { _ = r.Close() })
 	ports, err := r.Apply([]netstate.Listener{tcpService(to)})
@@ -115,7 +115,7 @@ func BenchmarkPingPong(b *testing.B) {
 // BenchmarkIdle reports the memory of idle connections through the relay, client and server ends included.
 func BenchmarkIdle(b *testing.B) {
 	const n = 2000
-	to := benchBackend(b)
+	to := benchBackend(b, 1)
 	r := New(Options{})
 	defer r.Close()
 	ports, err := r.Apply([]netstate.Listener{tcpService(to)})

@@ -12,8 +12,8 @@ import (
 type Connection struct {
 	Service  string `json:"service"`  // "namespace/name:port"
 	Protocol string `json:"protocol"` // "TCP" or "UDP"
-	// Client is who connected, Original where to: the service's address, where the connection was redirected and the kernel still
-	// knows. Local is the relay's end.
+	// Client is who connected, Original where to: the service's address, if the connection was redirected. It's known for TCP only.
+	// Local is the relay's end.
 	Client   netip.AddrPort `json:"client"`
 	Original netip.AddrPort `json:"original"`
 	Local    netip.AddrPort `json:"local"`

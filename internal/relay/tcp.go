@@ -85,7 +85,9 @@ type tcpSession struct {
 
 func (s *tcpSession) describe() Connection {
 	c := s.Connection
-	c.Original = originalDst(s.client, c.Client.Addr().Is6())
+	if o := originalDst(s.client, c.Client.Addr().Is6()); o != c.Local {
+		c.Original = o
+	}
 	return c
 }
 

@@ -124,7 +124,7 @@ func stories() []story {
 				s.Endpoints = append(s.Endpoints, endpoints("[fd00:16::5]:53")...)
 			}),
 		}},
-		{"policylocal", "Traffic policies Local: pods and the node itself reach all endpoints by the external addresses.", node1, []api.ServicePort{
+		{"policylocal", "Traffic policies Local: pods and the node reach all endpoints by the external addresses.", node1, []api.ServicePort{
 			with(nginx, func(s *api.ServicePort) {
 				s.NodePort, s.ExternalLocal, s.LoadBalancer = 30080, true, prefixes("198.51.100.7/32")
 				s.Endpoints = append(s.Endpoints, endpoints("172.16.28.6:80@kube-node1")...)
