@@ -68,6 +68,7 @@ func (p Planner) Base(n proxy.Node) nft.Table {
 		t.Sets = append(t.Sets, f.vips(), f.ports(), f.dead(), f.deadPorts(), f.hairpin(), f.clusterIPs(), f.firewall(), f.allowed())
 	}
 	dnat := p.services(n)
+	out := append(p.fromNode(), dnat...)
 	newOnly := nft.Match{Field: nft.CtState, Num: nft.CtNew}
 	toDead := rule(newOnly, nft.Verdict{Kind: nft.Jump, Chain: chainDead})
 	forward := []nft.Rule{toDead}
@@ -78,7 +79,7 @@ func (p Planner) Base(n proxy.Node) nft.Table {
 	}
 	t.Chains = []nft.Chain{
 		base(chainPrerouting, nft.NAT, nft.Prerouting, nft.PriorityDstNAT, dnat...),
-		base(chainOutput, nft.NAT, nft.Output, nft.PriorityDstNAT, dnat...),
+		base(chainOutput, nft.NAT, nft.Output, nft.PriorityDstNAT, out...),
 		base(chainPostrouting, nft.NAT, nft.Postrouting, priorityMasquerade, p.masquerade()...),
 		base(chainFirewall, nft.Filter, nft.Prerouting, priorityFirewall, firewall()...),
 		base(chainFirewallOut, nft.Filter, nft.Output, priorityFirewall, firewall()...),
@@ -113,6 +114,17 @@ func (p Planner) services(n proxy.Node) []nft.Rule {
 	}
 	for _, f := range families {
 		rules = append(rules, f.nodePorts(n, nft.VMap{Key: portKey(), Map: f.name("ports")})...)
+	}
+	return rules
+}
+
+// fromNode marks connections of the node itself to cluster addresses: the node's address was chosen for the way to the service, not
+// to the endpoint, and is none that the overlay carries.
+func (p Planner) fromNode() []nft.Rule {
+	var rules []nft.Rule
+	for _, f := range families {
+		rules = append(rules, rule(
+			nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, nft.SetMark{Mask: p.mark(), Value: p.mark()}))
 	}
 	return rules
 }
