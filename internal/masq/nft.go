@@ -8,7 +8,7 @@ import (
 
 // The base chains in table inet weft.
 const (
-	nftPostrouting = "masquerade"
+	nftPostrouting = "pods-postrouting"
 	nftForward     = "pods-forward"
 	nftNotrackIn   = "overlay-prerouting"
 	nftNotrackOut  = "overlay-output"
@@ -34,6 +34,10 @@ func NFT(c Config, ports ...uint16) nft.Table {
 		}
 	}
 	if len(post) > 0 {
+		if c.Mode == Outside {
+			marked := nftRule(nft.Match{Field: nft.MetaMark, Mask: Mask, Num: Mark}, ret)
+			post = append([]nft.Rule{marked}, post...)
+		}
 		t.Chains = append(t.Chains, nftBase(nftPostrouting, nft.NAT, nft.Postrouting, nft.PrioritySrcNAT, post))
 	}
 	if len(forward) > 0 {
@@ -95,7 +99,7 @@ func (f family) nftPostrouting() []nft.Rule {
 
 func (f family) nftOutside() []nft.Rule {
 	masquerade := nft.Masquerade{FullyRandom: !f.KeepPorts}
-	rules := []nft.Rule{nftRule(nft.Match{Field: nft.MetaMark, Mask: Mask, Num: Mark}, ret)}
+	var rules []nft.Rule
 	for _, u := range f.underlay {
 		rules = append(rules,
 			nftRule(f.src(u, false), ret),
