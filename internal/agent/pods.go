@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"slices"
+	"time"
 
 	"weft/internal/api"
 	"weft/internal/node"
@@ -16,6 +18,7 @@ func (a *agent) runNode(ctx context.Context) error {
 		return err
 	}
 	defer rt.Close()
+	a.awaitNetwork(ctx)
 	var listen netip.AddrPort
 	if a.cfg.KubeletPort != 0 {
 		listen = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(a.cfg.KubeletPort))
@@ -39,6 +42,34 @@ func (a *agent) runNode(ctx context.Context) error {
 		Version:      a.cfg.Version,
 		Log:          a.log,
 	})
+}
+
+// awaitNetwork gives the data path a moment before the node speaks of itself: an agent that restarts would else tell the scheduler
+// that its network is gone. A new node whose podCIDR comes only after it has registered does not wait.
+func (a *agent) awaitNetwork(ctx context.Context) {
+	const moment = 5 * time.Second
+	timer := time.NewTimer(moment)
+	defer timer.Stop()
+	synced := a.watch.Synced()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.data.ready:
+			return
+		case <-timer.C:
+			return
+		case <-synced:
+			synced = nil
+			if _, ok := a.leases.Own(); !ok && a.cfg.KubeSubnetManager && !a.hasPodCIDR() {
+				return
+			}
+		}
+	}
+}
+
+func (a *agent) hasPodCIDR() bool {
+	return slices.ContainsFunc(a.watch.Snapshot().Nodes, func(n api.Node) bool { return n.Name == a.cfg.NodeName && len(n.PodCIDRs) > 0 })
 }
 
 func (a *agent) networkReady() error {

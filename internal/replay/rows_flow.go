@@ -47,7 +47,7 @@ func (c client) close(r *run) {
 // sockets returns the connection table as the client sees it.
 func (c client) sockets(r *run) string {
 	if c.pod == "" {
-		out, err := r.quiet(c.node, "busybox netstat -tnp 2>/dev/null")
+		out, err := r.quiet(c.node, "busybox netstat -tn 2>/dev/null")
 		if err != nil {
 			return ""
 		}
