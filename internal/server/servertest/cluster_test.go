@@ -1,0 +1,394 @@
+package servertest
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+)
+
+// join makes a node as an agent does, with the node's own identity, and returns its client.
+func join(t *testing.T, s *server, name string, port int) kubernetes.Interface {
+	t.Helper()
+	ctx, client := within(t), s.client("nodes/"+name+".kubeconfig")
+	_, err := client.CoreV1().Nodes().Create(ctx, &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1.LabelHostname: name}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A patch: the server taints a new node at once, and an update would carry the taints of a moment ago.
+	status, err := json.Marshal(map[string]any{"status": v1.NodeStatus{
+		Addresses:       []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: address}},
+		DaemonEndpoints: v1.NodeDaemonEndpoints{KubeletEndpoint: v1.DaemonEndpoint{Port: int32(port)}},
+		Capacity: v1.ResourceList{
+			v1.ResourceCPU: resource.MustParse("2"), v1.ResourceMemory: resource.MustParse("4Gi"), v1.ResourcePods: resource.MustParse("110"),
+		},
+		Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "Test", LastHeartbeatTime: metav1.Now()}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Nodes().PatchStatus(ctx, name, status); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 10*time.Second, "untainted node", func() bool {
+		node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		return err == nil && len(node.Spec.Taints) == 0
+	})
+	return client
+}
+
+// kubelet answers as a node's server and tells who asked.
+func kubelet(t *testing.T) (port int, asked <-chan string) {
+	t.Helper()
+	who := make(chan string, 1)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.PeerCertificates) > 0 {
+			who <- r.TLS.PeerCertificates[0].Subject.CommonName
+		}
+		fmt.Fprint(w, "hello from ", r.URL.Path)
+	}))
+	srv.Listener.Close()
+	l, err := net.Listen("tcp", address+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Listener, srv.TLS = l, &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	_, text, _ := net.SplitHostPort(l.Addr().String())
+	port, _ = strconv.Atoi(text)
+	return port, who
+}
+
+func controller(replicas int32) *v1.ReplicationController {
+	labels := map[string]string{"app": "my-nginx"}
+	return &v1.ReplicationController{
+		ObjectMeta: metav1.ObjectMeta{Name: "nginx"},
+		Spec: v1.ReplicationControllerSpec{
+			Replicas: &replicas, Selector: labels,
+			Template: &v1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: v1.PodSpec{
+				Containers: []v1.Container{{Name: "nginx", Image: "nginx:1.0", Ports: []v1.ContainerPort{{ContainerPort: 80}}}},
+			}},
+		},
+	}
+}
+
+// pods lists the controller's pods once all of n are bound, by node.
+func pods(t *testing.T, admin kubernetes.Interface, n int) map[string][]v1.Pod {
+	t.Helper()
+	byNode := map[string][]v1.Pod{}
+	await(t, 20*time.Second, fmt.Sprintf("%d bound pods", n), func() bool {
+		list, err := admin.CoreV1().Pods("default").List(within(t), metav1.ListOptions{LabelSelector: "app=my-nginx"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(byNode)
+		bound := 0
+		for _, p := range list.Items {
+			if p.Spec.NodeName != "" && p.DeletionTimestamp == nil {
+				byNode[p.Spec.NodeName] = append(byNode[p.Spec.NodeName], p)
+				bound++
+			}
+		}
+		return bound == n && len(list.Items) == n
+	})
+	return byNode
+}
+
+// run reports a pod as running, as its node.
+func run(t *testing.T, node kubernetes.Interface, p v1.Pod, ip string) {
+	t.Helper()
+	p.Status = v1.PodStatus{
+		Phase: v1.PodRunning, PodIP: ip, PodIPs: []v1.PodIP{{IP: ip}},
+		Conditions: []v1.PodCondition{{Type: v1.PodReady, Status: v1.ConditionTrue}, {Type: v1.ContainersReady, Status: v1.ConditionTrue}},
+		ContainerStatuses: []v1.ContainerStatus{{
+			Name: "nginx", Ready: true, Image: "nginx:1.0", State: v1.ContainerState{Running: &v1.ContainerStateRunning{}},
+		}},
+	}
+	if _, err := node.CoreV1().Pods(p.Namespace).UpdateStatus(within(t), &p, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The walkthrough's cluster on one server: nodes, a controller's pods spread over them, a service with both endpoints,
+// all still there after a stop and after a kill.
+func TestCluster(t *testing.T) {
+	s := newServer(t, "--secure-port=17020", "--listen-client-urls=http://127.0.0.1:17021", "--node-names=kube-node1,kube-node2")
+	s.start()
+	if m := readyLine.FindStringSubmatch(s.out.String()); m == nil || m[1] != "17020" || m[2] != filepath.Join(s.dir, "admin.kubeconfig") {
+		t.Errorf("ready line %q", s.out)
+	}
+	admin, ctx := s.client("admin.kubeconfig"), within(t)
+	port, asked := kubelet(t)
+	nodes := map[string]kubernetes.Interface{"kube-node1": join(t, s, "kube-node1", port), "kube-node2": join(t, s, "kube-node2", port)}
+	if _, err := admin.CoreV1().ReplicationControllers("default").Create(ctx, controller(2), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	svc, err := admin.CoreV1().Services("default").Create(ctx, &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "my-nginx-service"},
+		Spec: v1.ServiceSpec{
+			Selector: map[string]string{"app": "my-nginx"}, Ports: []v1.ServicePort{{Port: 8080, TargetPort: intstr.FromInt(80)}},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil || !strings.HasPrefix(svc.Spec.ClusterIP, "10.254.") {
+		t.Fatalf("service %v, %v", svc.Spec.ClusterIP, err)
+	}
+	byNode := pods(t, admin, 2)
+	if len(byNode["kube-node1"]) != 1 || len(byNode["kube-node2"]) != 1 {
+		t.Errorf("two replicas on two nodes: %d and %d", len(byNode["kube-node1"]), len(byNode["kube-node2"]))
+	}
+	for i, name := range []string{"kube-node1", "kube-node2"} {
+		run(t, nodes[name], byNode[name][0], fmt.Sprintf("172.16.%d.9", i+1))
+	}
+	t.Run("service", func(t *testing.T) { checkService(t, nodes["kube-node1"], admin) })
+	t.Run("node rights", func(t *testing.T) { checkNodeRights(t, nodes["kube-node1"], byNode) })
+	t.Run("logs", func(t *testing.T) { checkLogs(t, admin, byNode["kube-node1"][0].Name, asked) })
+	t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, "https://"+address+":17020") })
+	t.Run("modes", func(t *testing.T) { checkModes(t, s.dir) })
+	t.Run("orphan", func(t *testing.T) { checkOrphan(t, admin) })
+
+	before := keysOf(t, s.dir)
+	if took := s.stop(); took > 6*time.Second {
+		t.Errorf("stop took %v", took)
+	}
+	if s.log.String() != "" {
+		t.Errorf("log of a good life:\n%s", s.log)
+	}
+	s.start()
+	checkKept(t, s.client("admin.kubeconfig"), svc.Spec.ClusterIP)
+	s.kill()
+	s.start()
+	checkKept(t, s.client("admin.kubeconfig"), svc.Spec.ClusterIP)
+	for name, data := range keysOf(t, s.dir) {
+		if before[name] != data {
+			t.Errorf("%s changed over the restart", name)
+		}
+	}
+}
+
+func checkService(t *testing.T, node, admin kubernetes.Interface) {
+	var got []string
+	await(t, 10*time.Second, "two endpoints", func() bool {
+		slices, err := node.DiscoveryV1().EndpointSlices("default").List(within(t), metav1.ListOptions{
+			LabelSelector: "kubernetes.io/service-name=my-nginx-service",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = nil
+		for _, s := range slices.Items {
+			for _, e := range s.Endpoints {
+				got = append(got, e.Addresses...)
+			}
+		}
+		return len(got) == 2
+	})
+	ep, err := admin.CoreV1().Endpoints("default").Get(within(t), "my-nginx-service", metav1.GetOptions{}) //nolint:staticcheck // kubectl describe of older clients reads it
+	if err != nil || len(ep.Subsets) != 1 || len(ep.Subsets[0].Addresses) != 2 {
+		t.Errorf("endpoints %v, %v", ep.Subsets, err)
+	}
+	own, err := node.CoreV1().Services("default").Get(within(t), "kubernetes", metav1.GetOptions{})
+	if err != nil || own.Spec.ClusterIP != "10.254.0.1" {
+		t.Errorf("kubernetes service %v, %v", own, err)
+	}
+}
+
+// A node reads what a proxy and an overlay need and writes what is its own, and no more.
+func checkNodeRights(t *testing.T, node kubernetes.Interface, byNode map[string][]v1.Pod) {
+	ctx := within(t)
+	core := node.CoreV1()
+	patch := []byte(`{"metadata":{"annotations":{"flannel.alpha.coreos.com/public-ip":"172.17.42.31"}}}`)
+	own := metav1.ListOptions{FieldSelector: "spec.nodeName=kube-node1"}
+	allowed := map[string]func() error{
+		"list nodes":    func() error { _, err := core.Nodes().List(ctx, metav1.ListOptions{}); return err },
+		"list services": func() error { _, err := core.Services("").List(ctx, metav1.ListOptions{}); return err },
+		"list slices": func() error {
+			_, err := node.DiscoveryV1().EndpointSlices("").List(ctx, metav1.ListOptions{})
+			return err
+		},
+		"list own pods": func() error { _, err := core.Pods("").List(ctx, own); return err },
+		"annotate itself": func() error {
+			_, err := core.Nodes().Patch(ctx, "kube-node1", "application/merge-patch+json", patch, metav1.PatchOptions{})
+			return err
+		},
+		"annotate its status": func() error {
+			_, err := core.Nodes().Patch(ctx, "kube-node1", "application/merge-patch+json", patch, metav1.PatchOptions{}, "status")
+			return err
+		},
+		"write an event": func() error {
+			_, err := core.Events("default").Create(ctx, &v1.Event{
+				ObjectMeta: metav1.ObjectMeta{Name: "e"}, InvolvedObject: v1.ObjectReference{Kind: "Node", Name: "kube-node1", Namespace: "default"},
+			}, metav1.CreateOptions{})
+			return err
+		},
+	}
+	for what, f := range allowed {
+		if err := f(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	refused := map[string]func() error{
+		"annotate another node": func() error {
+			_, err := core.Nodes().Patch(ctx, "kube-node2", "application/merge-patch+json", patch, metav1.PatchOptions{})
+			return err
+		},
+		"delete another node's pod": func() error {
+			return core.Pods("default").Delete(ctx, byNode["kube-node2"][0].Name, metav1.DeleteOptions{})
+		},
+		"list secrets":     func() error { _, err := core.Secrets("").List(ctx, metav1.ListOptions{}); return err },
+		"delete a service": func() error { return core.Services("default").Delete(ctx, "my-nginx-service", metav1.DeleteOptions{}) },
+		"make a namespace": func() error {
+			_, err := core.Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}}, metav1.CreateOptions{})
+			return err
+		},
+	}
+	for what, f := range refused {
+		if err := f(); !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v, want it refused", what, err)
+		}
+	}
+}
+
+// kubectl logs reaches the node's server, which sees the API server's certificate.
+func checkLogs(t *testing.T, admin kubernetes.Interface, pod string, asked <-chan string) {
+	data, err := admin.CoreV1().Pods("default").GetLogs(pod, &v1.PodLogOptions{}).DoRaw(within(t))
+	if want := "hello from /containerLogs/default/" + pod + "/nginx"; err != nil || string(data) != want {
+		t.Fatalf("logs %q, %v", data, err)
+	}
+	if name := <-asked; name != "kube-apiserver-kubelet-client" {
+		t.Errorf("the node was asked by %q", name)
+	}
+}
+
+func checkAnonymous(t *testing.T, url string) {
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}, Timeout: 10 * time.Second}
+	for _, tc := range []struct {
+		path, token string
+		want        int
+	}{
+		{"/healthz", "", 200}, {"/readyz", "", 200}, {"/livez", "", 200}, {"/version", "", 200},
+		{"/api/v1/nodes", "", 403}, {"/api/v1/secrets", "", 403}, {"/metrics", "", 403}, {"/openapi/v2", "", 403},
+		{"/api/v1/nodes", "wrong", 401}, {"/healthz", "wrong", 401},
+	} {
+		req, err := http.NewRequest(http.MethodGet, url+tc.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tc.token != "" {
+			req.Header.Set("Authorization", "Bearer "+tc.token)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != tc.want {
+			t.Errorf("%s with token %q: %d, want %d", tc.path, tc.token, resp.StatusCode, tc.want)
+		}
+	}
+}
+
+// Nothing in the data directory is anybody else's to read.
+func checkModes(t *testing.T, dir string) {
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if info, err := d.Info(); err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v", path, info.Mode())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// Without a garbage collector a deletion that orphans would hang.
+func checkOrphan(t *testing.T, admin kubernetes.Interface) {
+	ctx, orphan := within(t), metav1.DeletePropagationOrphan
+	rcs := admin.CoreV1().ReplicationControllers("default")
+	if err := rcs.Delete(ctx, "nginx", metav1.DeleteOptions{PropagationPolicy: &orphan}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 15*time.Second, "deletion", func() bool { _, err := rcs.Get(ctx, "nginx", metav1.GetOptions{}); return apierrors.IsNotFound(err) })
+	byNode := pods(t, admin, 2)
+	for _, list := range byNode {
+		if len(list[0].OwnerReferences) != 0 {
+			t.Error("an orphan still has its owner")
+		}
+	}
+	// A new controller adopts them.
+	if _, err := rcs.Create(ctx, controller(2), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 10*time.Second, "adoption", func() bool {
+		rc, err := rcs.Get(ctx, "nginx", metav1.GetOptions{})
+		return err == nil && rc.Status.ReadyReplicas == 2
+	})
+}
+
+// checkKept looks for what a restart must not lose, and whether the controllers work again.
+func checkKept(t *testing.T, admin kubernetes.Interface, clusterIP string) {
+	t.Helper()
+	ctx := within(t)
+	svc, err := admin.CoreV1().Services("default").Get(ctx, "my-nginx-service", metav1.GetOptions{})
+	if err != nil || svc.Spec.ClusterIP != clusterIP {
+		t.Errorf("service after restart: %v, %v", svc, err)
+	}
+	byNode := pods(t, admin, 2)
+	victim := byNode["kube-node1"][0]
+	now := int64(0)
+	if err := admin.CoreV1().Pods("default").Delete(ctx, victim.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 15*time.Second, "replacement", func() bool {
+		for _, p := range pods(t, admin, 2)["kube-node1"] {
+			if p.UID != victim.UID {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func keysOf(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	for _, pattern := range []string{"pki/*", "nodes/*", "*.kubeconfig"} {
+		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			data, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[f] = string(data)
+		}
+	}
+	if len(got) < 10 {
+		t.Errorf("only %d files", len(got))
+	}
+	return got
+}
