@@ -1,5 +1,5 @@
 // Package attach plans how the pods of a node are joined to it: routed, each pod on a veth pair of its own with a /32 address, or
-// bridge, as ports of one bridge that holds the subnet's first address.
+// bridge, as ports of one bridge that holds the subnet's first address; or l2, as ports of a bridge that the host is no part of.
 //
 // Floor 2, planners: pure functions, no I/O, no clock.
 package attach
@@ -13,16 +13,20 @@ type Mode string
 const (
 	Routed Mode = "routed"
 	Bridge Mode = "bridge"
+	// L2 is a bridge without any address of the host's, for the overlay of the same name: all pods of the network are on one link.
+	L2 Mode = "l2"
 )
 
 // Config is the node's side of every attachment.
 type Config struct {
 	Mode Mode
-	// Bridge is the bridge's name in mode bridge, "cni0" when empty.
+	// Bridge is the bridge's name in modes bridge and l2, "cni0" when empty.
 	Bridge string
 	// Subnet and SubnetV6 are the node's pod subnets, zero where the network lacks the family. The first address of each is the
 	// pods' gateway.
 	Subnet, SubnetV6 netip.Prefix
+	// Network and NetworkV6 are the whole pod network, for mode l2.
+	Network, NetworkV6 netip.Prefix
 	// MTU is the pods' MTU in bytes.
 	MTU int
 	// BridgeNetfilter says that the kernel has br_netfilter (/proc/sys/net/bridge exists), IPv6 that it has IPv6 (/proc/sys/net/ipv6).

@@ -33,6 +33,15 @@ func MAC(ip netip.Addr) string {
 	return macText([6]byte{0x02, 0x46, sum[0], sum[1], sum[2], sum[3]})
 }
 
+// PodMAC is the Ethernet address of the pod's interface: that of its IPv4 address where it has one.
+func (c Config) PodMAC(p Pod) string {
+	ips := c.ips(p)
+	if len(ips) == 0 {
+		return ""
+	}
+	return MAC(ips[0].ip)
+}
+
 // hostMAC is the Ethernet address of the host's end of a pod's veth pair.
 func hostMAC(uid string) string {
 	sum := sha256.Sum256([]byte(uid))
@@ -64,8 +73,11 @@ func Plan(c Config, pods []Pod) (host netstate.State, inPod map[string]netstate.
 			continue
 		}
 		h, in := c.routed(p, ips)
-		if c.Mode == Bridge {
+		switch c.Mode {
+		case Bridge:
 			h, in = c.bridged(p, ips)
+		case L2:
+			h, in = c.isolated(p, ips)
 		}
 		host.Add(h...)
 		inPod[p.UID] = netstate.New(in...)
@@ -112,6 +124,10 @@ func (c Config) subnets() []netip.Prefix {
 // base is what the host needs without any pod.
 func (c Config) base() netstate.State {
 	s := netstate.New()
+	if c.Mode == L2 {
+		c.addIsolated(&s)
+		return s
+	}
 	if c.Subnet.IsValid() {
 		s.Add(netstate.Sysctl{Name: "net/ipv4/ip_forward", Value: "1"})
 	}
@@ -217,6 +233,40 @@ func (c Config) bridged(p Pod, ips []podIP) (host, inPod []netstate.Object) {
 			netstate.Route{Dst: everywhere(a.ip), Via: Gateway(a.subnet), Dev: PodInterface})
 	}
 	if c.IPv6 { // a port has no use for addresses of its own
+		host = append(host, netstate.Sysctl{Name: "net/ipv6/conf/" + pair.Name + "/disable_ipv6", Value: disabled[true]})
+	}
+	return host, inPod
+}
+
+// addIsolated adds the bridge of mode l2. The host has no address on it, not even a link-local one, so it can't talk to its pods.
+func (c Config) addIsolated(s *netstate.State) {
+	subnets := c.subnets()
+	if len(subnets) == 0 {
+		return
+	}
+	s.Add(netstate.Link{
+		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: MAC(Gateway(subnets[0])), Alias: netstate.AliasPrefix + "bridge", Up: true,
+	})
+	if c.IPv6 {
+		s.Add(netstate.Sysctl{Name: "net/ipv6/conf/" + c.Bridge + "/disable_ipv6", Value: disabled[true]})
+	}
+}
+
+// isolated attaches a pod in mode l2: the whole network is on its link, and there is no gateway.
+func (c Config) isolated(p Pod, ips []podIP) (host, inPod []netstate.Object) {
+	pair := c.pair(p, ips)
+	pair.Master = c.Bridge
+	host, inPod = append(host, pair), c.inside(ips)
+	for _, a := range ips {
+		bits := a.subnet.Bits()
+		for _, network := range []netip.Prefix{c.Network, c.NetworkV6} {
+			if network.IsValid() && network.Contains(a.ip) {
+				bits = network.Bits()
+			}
+		}
+		inPod = append(inPod, netstate.Addr{Dev: PodInterface, Prefix: netip.PrefixFrom(a.ip, bits)})
+	}
+	if c.IPv6 {
 		host = append(host, netstate.Sysctl{Name: "net/ipv6/conf/" + pair.Name + "/disable_ipv6", Value: disabled[true]})
 	}
 	return host, inPod

@@ -15,6 +15,7 @@ import (
 	"weft/internal/netstate"
 	"weft/internal/overlay"
 	"weft/internal/overlay/hostgw"
+	"weft/internal/overlay/l2"
 	"weft/internal/overlay/vxlan"
 )
 
@@ -95,6 +96,20 @@ func TestPlanGoldens(t *testing.T) {
 	golden(t, "hostgw-dual.txt", hostgw.Backend{}.Plan(self, leases))
 	self.Lease.Subnet = netip.Prefix{}
 	golden(t, "vxlan-v6.txt", vxlan.Backend{}.Plan(self, leases))
+}
+
+func TestL2Golden(t *testing.T) {
+	self, leases := walkthrough(false)
+	for i := range leases {
+		leases[i].BackendType = l2.Name
+	}
+	self.Lease.BackendType = l2.Name
+	golden(t, "l2.txt", l2.Backend{Bridge: "docker0", Endpoints: []l2.Endpoint{
+		{IP: netip.MustParseAddr("172.16.78.9"), MAC: "02:42:ac:10:4e:09", Node: "peer0"},
+		{IP: netip.MustParseAddr("172.16.28.5"), MAC: "02:42:ac:10:1c:05", Node: "kube-node1"},
+		{IP: netip.MustParseAddr("172.16.81.9"), MAC: "02:42:ac:10:51:09", Node: "peer3"}, // another VNI
+		{IP: netip.MustParseAddr("172.16.99.9"), MAC: "02:42:ac:10:63:09", Node: "nobody"},
+	}}.Plan(self, leases))
 }
 
 // TestPlanIsUnion checks that a plan is the union of its parts, by which one lease can be planned alone.

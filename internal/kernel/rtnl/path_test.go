@@ -12,6 +12,7 @@ import (
 	"weft/internal/netstate"
 	"weft/internal/overlay"
 	"weft/internal/overlay/hostgw"
+	"weft/internal/overlay/l2"
 	"weft/internal/overlay/vxlan"
 )
 
@@ -189,4 +190,52 @@ func TestPath(t *testing.T) {
 
 func subnet(s overlay.Self, family int) netip.Prefix {
 	return []netip.Prefix{s.Lease.Subnet, s.Lease.SubnetV6}[family]
+}
+
+// TestPathL2 has the pods of both hosts in one Ethernet segment that the hosts are no part of.
+func TestPathL2(t *testing.T) {
+	l := newLAN(t)
+	b := l2.Backend{Bridge: "docker0"}
+	var leases []api.Lease
+	for i := range l.self {
+		l.self[i].Lease.BackendType, l.self[i].Lease.Node = l2.Name, fmt.Sprint("node", i)
+		leases = append(leases, l.self[i].Lease)
+		for p := range l.pods[i] {
+			for _, ip := range l.ips[i][p] {
+				b.Endpoints = append(b.Endpoints, l2.Endpoint{IP: ip, MAC: attach.MAC(l.ips[i][p][0]), Node: fmt.Sprint("node", i)})
+			}
+		}
+	}
+	for i, w := range l.hosts {
+		var pods []attach.Pod
+		for p, pod := range l.pods[i] {
+			pods = append(pods, attach.Pod{UID: fmt.Sprint(i, p), IPs: l.ips[i][p], Netns: pod.ns.Path()})
+		}
+		host, in := attach.Plan(attach.Config{
+			Mode: attach.L2, Bridge: "docker0", Subnet: l.self[i].Lease.Subnet, SubnetV6: l.self[i].Lease.SubnetV6, MTU: overlay.MTU(b, l.self[i]),
+			Network: netip.MustParsePrefix("172.16.0.0/12"), NetworkV6: netip.MustParsePrefix("fd10::/24"), IPv6: true,
+		}, pods)
+		want := netstate.Union(b.Plan(l.self[i], leases), host)
+		w.converge(want)
+		w.settled(want)
+		for p, pod := range l.pods[i] {
+			pod.converge(in[pods[p].UID])
+			pod.settled(in[pods[p].UID])
+		}
+	}
+	for family := range 2 {
+		src, dst, near := l.ips[0][0][family], l.ips[1][0][family], l.ips[0][1][family]
+		size := overlay.MTU(b, l.self[0]) - []int{28, 48}[family]
+		for _, to := range []struct {
+			pod *world
+			ip  netip.Addr
+		}{{l.pods[1][0], dst}, {l.pods[0][1], near}} {
+			if seen, err := ask(t, l.pods[0][0], to.pod, to.ip, size); err != nil || seen != src {
+				t.Errorf("pod to pod %s: seen from %s, want %s: %v", to.ip, seen, src, err)
+			}
+		}
+		if seen, err := ask(t, l.hosts[0], l.pods[0][0], src, 100); err == nil {
+			t.Errorf("the host reached its pod %s, seen from %s", src, seen)
+		}
+	}
 }
