@@ -96,20 +96,22 @@ func awaitEtcd(ctx context.Context, log *slog.Logger, store storagebackend.Confi
 	if err != nil {
 		return fmt.Errorf("--etcd-servers %s: %w", servers, err)
 	}
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for start, told := time.Now(), time.Now(); ; {
-		if err = check(); err == nil {
-			return nil
+	answers := make(chan struct{})
+	go func() { // a check may hang for longer than our patience
+		if poll(ctx, 100*time.Millisecond, func() bool { return check() == nil }) == nil {
+			close(answers)
 		}
+	}()
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for start := time.Now(); ; {
 		select {
+		case <-answers:
+			return nil
 		case <-ctx.Done():
 			return fmt.Errorf("--etcd-servers %s: no etcd answers there (tried for %s): start it, or leave the flag out for the embedded one",
 				servers, time.Since(start).Round(time.Second))
 		case <-tick.C:
-		}
-		if time.Since(told) > 2*time.Second {
-			told = time.Now()
 			log.Info("waiting for etcd", "servers", servers, "for", time.Since(start).Round(time.Second))
 		}
 	}
