@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,19 @@ import (
 	"weft/internal/lease/claim"
 )
 
-const simConfig = `{"Network":"172.16.0.0/12","Backend":{"Type":"vxlan"}}`
+// simConfigs are the networks of the runs, each with what an operator may change it to by force.
+var simConfigs = [][]string{
+	{
+		`{"Network":"172.16.0.0/12","Backend":{"Type":"vxlan"}}`,
+		`{"Network":"172.16.0.0/12","SubnetLen":22,"Backend":{"Type":"vxlan"}}`,
+		`{"Network":"172.16.0.0/12","SubnetLen":25,"Backend":{"Type":"vxlan"}}`,
+	},
+	{
+		`{"EnableIPv6":true,"Network":"172.16.0.0/12","IPv6Network":"fd00:5::/48","Backend":{"Type":"vxlan"}}`,
+		`{"Network":"172.16.0.0/12","Backend":{"Type":"vxlan"}}`,
+		`{"EnableIPv6":true,"Network":"172.16.0.0/12","IPv6Network":"fd00:5::/48","IPv6SubnetLen":63,"Backend":{"Type":"vxlan"}}`,
+	},
+}
 
 // host is one simulated host: the pure parts, and what lies between it and the store.
 type host struct {
@@ -39,14 +52,16 @@ type sim struct {
 	backup  *Backup
 	checked int64 // revision the store was last checked at
 	// harm counts what takes a lease away without its holder having let it run out.
-	harm int
-	log  []string
+	harm    int
+	configs []string
+	log     []string
 }
 
-func newSim(t *testing.T, seed uint64, hosts int, config string) *sim {
+func newSim(t *testing.T, seed uint64, hosts int) *sim {
 	s := &sim{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_700_000_000, 0)}
 	s.store = New(func() time.Time { return s.now })
-	s.store.Put(claim.ConfigKey, config, 0)
+	s.configs = slices.Clone(simConfigs[seed%2])
+	s.store.Put(claim.ConfigKey, s.configs[0], 0)
 	for i := range hosts {
 		ip := netip.AddrFrom4([4]byte{172, 17, 42, byte(30 + i)})
 		h := &host{name: fmt.Sprintf("h%d", i), view: &claim.View{}}
@@ -191,12 +206,13 @@ func (s *sim) peace() {
 	if s.harm > 0 {
 		return
 	}
-	keys := map[string]bool{}
+	values := map[string]string{}
 	for _, e := range s.store.Snapshot().Entries {
-		keys[strings.TrimPrefix(e.Key, claim.Subnets)] = true
+		values[strings.TrimPrefix(e.Key, claim.Subnets)] = string(e.Value)
 	}
 	for _, h := range s.hosts {
-		if h.state.Phase == claim.Held && s.now.Before(h.state.Expiry) && !keys[lease.Key(h.state.Own)] {
+		if h.state.Phase == claim.Held && s.now.Before(h.state.Expiry) &&
+			!strings.Contains(values[lease.Key(h.state.Own)], h.want.Self.VTEPMAC) {
 			s.fatalf("%s believes in %s until %s, the store does not have it", h.name, lease.Key(h.state.Own), h.state.Expiry)
 		}
 	}
@@ -219,7 +235,7 @@ func (s *sim) step(harm bool) {
 	case n < 94:
 		h.cut = !h.cut
 	case n < 95:
-		s.now = s.now.Add(time.Duration(s.rnd.IntN(120)) * time.Minute)
+		s.now = s.now.Add(time.Duration(s.rnd.IntN(12)) * time.Hour)
 	case n < 96:
 		s.store.Compact()
 	case n < 97:
@@ -255,7 +271,11 @@ func (s *sim) restart(h *host) {
 // injure does from outside what a lease cannot know of.
 func (s *sim) injure(h *host) {
 	s.harm++
-	switch s.rnd.IntN(4) {
+	switch s.rnd.IntN(5) {
+	case 4:
+		c := s.configs[s.rnd.IntN(len(s.configs))]
+		s.say("config: %s", c)
+		s.store.Put(claim.ConfigKey, c, 0)
 	case 0:
 		if h.state.Phase == claim.Held {
 			s.say("%s: key deleted", h.name)
@@ -324,7 +344,7 @@ func TestInterleavings(t *testing.T) {
 		t.Run(fmt.Sprintf("harm=%t", harm), func(t *testing.T) {
 			t.Parallel()
 			for seed := range runs {
-				s := newSim(t, uint64(seed), 8, simConfig)
+				s := newSim(t, uint64(seed), 8)
 				for range 600 {
 					s.step(harm)
 				}
@@ -334,11 +354,72 @@ func TestInterleavings(t *testing.T) {
 	}
 }
 
+// TestConfigChanges changes the subnet length and the families all the time: every host moves, and no two keys overlap on
+// the way.
+func TestConfigChanges(t *testing.T) {
+	for seed := range uint64(40) {
+		s := newSim(t, seed, 6)
+		s.harm++
+		for i, c := range s.configs { // few subnets, so that the hosts get into each other's way
+			s.configs[i] = strings.ReplaceAll(c, "172.16.0.0/12", "172.16.0.0/18")
+		}
+		for range 900 {
+			h := s.hosts[s.rnd.IntN(len(s.hosts))]
+			switch n := s.rnd.IntN(40); {
+			case n == 0:
+				s.store.Put(claim.ConfigKey, s.configs[s.rnd.IntN(len(s.configs))], 0)
+			case n < 3:
+				s.restart(h)
+			case n < 10:
+				s.sync(h, true)
+			case n < 20:
+				s.deliver(h)
+			default:
+				s.act(h, true)
+			}
+			s.now = s.now.Add(time.Duration(s.rnd.IntN(500)) * time.Millisecond)
+			s.check()
+		}
+		s.settle()
+		for _, h := range s.hosts {
+			for _, v6 := range []bool{false, true} {
+				r, p := h.view.Config.Range(v6), lease.Subnet(h.state.Own, v6)
+				if r.Network.IsValid() != p.IsValid() || (p.IsValid() && r.Fits(p) != nil) {
+					s.fatalf("%s holds %s: %v", h.name, p, r.Fits(p))
+				}
+			}
+		}
+	}
+}
+
+// TestOneKey: whatever gets lost or comes late, no host has more than one key in the end, as long as it is not restarted.
+func TestOneKey(t *testing.T) {
+	for seed := range uint64(30) {
+		s := newSim(t, seed, 6)
+		for range 300 {
+			h := s.hosts[s.rnd.IntN(len(s.hosts))]
+			switch s.rnd.IntN(4) {
+			case 0:
+				s.sync(h, true)
+			case 1:
+				s.deliver(h)
+			default:
+				s.act(h, true)
+			}
+			s.now = s.now.Add(time.Duration(s.rnd.IntN(500)) * time.Millisecond)
+		}
+		s.settle()
+		if n := len(s.store.Snapshot().Entries); n != 1+len(s.hosts) {
+			s.fatalf("%d hosts have %d keys", len(s.hosts), n-1)
+		}
+	}
+}
+
 // TestFiftyHosts lets fifty hosts start at once: each has a subnet of its own in the end, and all stay where they are when
 // they all restart.
 func TestFiftyHosts(t *testing.T) {
 	for seed := range uint64(10) {
-		s := newSim(t, seed, 50, simConfig)
+		s := newSim(t, seed, 50)
 		for range 4000 {
 			h := s.hosts[s.rnd.IntN(len(s.hosts))]
 			if s.rnd.IntN(2) == 0 {
