@@ -23,20 +23,20 @@ import (
 
 // host is a node in the test's own network namespace with two pods behind a bridge, as in the walkthrough: sshd-2 and nginx-0.
 type host struct {
-	t           *testing.T
+	t           testing.TB
 	sshd, nginx *netns.NS
 	node        proxy.Node
 	relay       *relay.Relay
 }
 
-func run(t *testing.T, script string) {
+func run(t testing.TB, script string) {
 	t.Helper()
 	if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	netns.Need(t)
 	h := &host{t: t, node: proxy.Node{

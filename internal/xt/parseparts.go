@@ -190,43 +190,48 @@ var natFlags = []string{"--random", "--random-fully", "--persistent"}
 
 // parseTarget reads "-j NAME ..."; what it can't read, or would print differently, it keeps as text.
 func parseTarget(words []token, text string) Target {
-	name := words[1].text
 	opts, ok := options(words[2:], natFlags...)
 	v := map[string]option{}
 	for _, o := range opts {
-		if ok = ok && !o.not; ok {
-			v[o.name] = o
-		}
+		ok = ok && !o.not
+		v[o.name] = o
 	}
-	flag := func(s string) bool { _, set := v[s]; return set }
 	var t Target
-	switch {
-	case !ok:
-	case words[0].text == "-g":
-		t = Jump{Chain: name, Goto: true}
-	case name == "ACCEPT", name == "DROP", name == "RETURN":
-		t = Verdict(name)
-	case name == "REJECT":
-		t = Reject{With: v["--reject-with"].value}
-	case name == "DNAT":
-		t = DNAT{To: natAddr(v["--to-destination"].value), Random: flag("--random"), Persistent: flag("--persistent")}
-	case name == "SNAT":
-		t = SNAT{natAddr(v["--to-source"].value), flag("--random"), flag("--random-fully"), flag("--persistent")}
-	case name == "REDIRECT":
-		port, _ := strconv.ParseUint(v["--to-ports"].value, 10, 16)
-		t = Redirect{Port: uint16(port), Random: flag("--random")}
-	case name == "MASQUERADE":
-		t = Masquerade{Random: flag("--random"), RandomFully: flag("--random-fully")}
-	case name == "MARK":
-		value, mask, _ := parseMasked(v["--set-xmark"].value)
-		t = SetMark{Value: value, Mask: mask}
-	case len(words) == 2:
-		t = Jump{Chain: name}
+	if ok {
+		t = targetOf(words, v)
 	}
 	if t == nil || t.String() != text {
 		return RawTarget(text)
 	}
 	return t
+}
+
+// targetOf makes a target of its name and options; nil of one it doesn't know. What it leaves out makes the caller keep the text.
+func targetOf(words []token, v map[string]option) Target {
+	flag := func(s string) bool { _, set := v[s]; return set }
+	switch name := words[1].text; name {
+	case "ACCEPT", "DROP", "RETURN":
+		return Verdict(name)
+	case "REJECT":
+		return Reject{With: v["--reject-with"].value}
+	case "DNAT":
+		return DNAT{To: natAddr(v["--to-destination"].value), Random: flag("--random"), Persistent: flag("--persistent")}
+	case "SNAT":
+		return SNAT{natAddr(v["--to-source"].value), flag("--random"), flag("--random-fully"), flag("--persistent")}
+	case "REDIRECT":
+		port, _ := strconv.ParseUint(v["--to-ports"].value, 10, 16)
+		return Redirect{Port: uint16(port), Random: flag("--random")}
+	case "MASQUERADE":
+		return Masquerade{Random: flag("--random"), RandomFully: flag("--random-fully")}
+	case "MARK":
+		value, mask, _ := parseMasked(v["--set-xmark"].value)
+		return SetMark{Value: value, Mask: mask}
+	default:
+		if len(words) == 2 {
+			return Jump{Chain: name, Goto: words[0].text == "-g"}
+		}
+	}
+	return nil
 }
 
 // natAddr reads "10.0.0.1", "10.0.0.1:80", "fd00::1" or "[fd00::1]:80"; of anything else (ranges) it returns the zero AddrPort.
