@@ -157,7 +157,7 @@ func (n *next) overwritten(r Record) Action {
 		if r.Refused != "" {
 			n.note("lease %s was overwritten with what cannot be read (%s): written again in %s", n.key, r.Refused, wait)
 		} else {
-			n.note("lease %s was overwritten under our public address %s (VTEP %s instead of %s; %d times): another host uses this "+
+			n.note("lease %s was overwritten under our public address %s (VTEP %s instead of %s, time %d): another host uses this "+
 				"address, or flannel still runs here; written again in %s", n.key, holder(r.Lease), mac(r.Lease.VTEPMAC),
 				mac(n.Own.VTEPMAC), n.fights, wait)
 		}
