@@ -76,6 +76,11 @@ func (d *dataplane) plan() (host netstate.State, inPod map[string]netstate.State
 // planNode is the overlay's and the attachments' plan for one node.
 func planNode(f Facts, b overlay.Backend, own api.Lease, all []api.Lease, pods []attach.Pod) (netstate.State, map[string]netstate.State) {
 	host, inPod := attach.Plan(f.attachConfig(own, b), pods)
+	if f.ServiceRange.IsValid() && !f.Gateway.IsValid() {
+		// Without a default route a process of the host could not even send to a service: rules see packets only after the routes.
+		v6 := f.ServiceRange.Addr().Is6()
+		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.addr(v6), Scope: "link"})
+	}
 	return netstate.Union(b.Plan(f.self(own), all), host), inPod
 }
 

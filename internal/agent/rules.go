@@ -1,13 +1,18 @@
 package agent
 
 import (
+	"cmp"
 	"net/netip"
 
 	"weft/internal/api"
 	"weft/internal/explain"
+	"weft/internal/lease"
 	"weft/internal/masq"
 	"weft/internal/netstate"
+	"weft/internal/nft"
+	"weft/internal/overlay/vxlan"
 	"weft/internal/proxy"
+	"weft/internal/proxy/nftables"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
 )
@@ -17,6 +22,15 @@ import (
 type rules struct {
 	Listeners []netstate.Listener
 	XT        xt.Ruleset
+	Table     *nft.Table // nil: there shall be none
+}
+
+// text is the rules as their programs print them.
+func (r rules) text() string {
+	if r.Table != nil {
+		return r.XT.String() + r.Table.String()
+	}
+	return r.XT.String()
 }
 
 // planRules plans for the node with the facts. Ports are the ones the relay holds; nil: those it would choose.
@@ -30,8 +44,31 @@ func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports)
 		}
 		r.Listeners = userspace.AllListeners(n, snap.Services, ports)
 		r.XT = xt.Union(userspace.AllRules(n, snap.Services, ports), masq.XT(m))
+		return r
 	}
+	t := nft.Union(fragments(n, m, f.outerPorts(), snap.Services))
+	r.Table = &t
 	return r
+}
+
+// fragments is the content of table inet weft by owner: each service port, the services' common part, and the pods' masquerading.
+func fragments(n proxy.Node, m masq.Config, outer []uint16, services []api.ServicePort) map[string]nft.Table {
+	var p nftables.Planner
+	parts := make(map[string]nft.Table, len(services)+2)
+	parts["services"] = p.Base(n)
+	parts["pods"] = masq.NFT(m, outer...)
+	for _, s := range services {
+		parts["service "+s.Name.String()+" "+string(s.Protocol)] = p.Plan(n, s)
+	}
+	return parts
+}
+
+// outerPorts are the UDP ports of the overlay's outer packets.
+func (f Facts) outerPorts() []uint16 {
+	if f.Backend != lease.VXLAN {
+		return nil
+	}
+	return []uint16{cmp.Or(f.Options.Port, vxlan.DefaultPort)}
 }
 
 // proxyNode is the node as the proxies' planners see it.
@@ -73,5 +110,8 @@ func (r rules) objects() []netstate.Object {
 
 // explainers are the rulesets as explain asks them; local reports whether an address is the host's own.
 func (r rules) explainers(local func(netip.Addr) bool) []explain.Rules {
+	if r.Table != nil {
+		return []explain.Rules{explain.NFTables{Table: *r.Table, Local: local}}
+	}
 	return []explain.Rules{explain.IPTables{Rules: r.XT, Local: local}}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/api"
+	"weft/internal/kernel/nft"
 	"weft/internal/kernel/probe"
 	"weft/internal/kernel/xt"
 	"weft/internal/lease"
@@ -134,9 +135,15 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 		<-ctx.Done()
 		return engine.Close()
 	})
-	if err := a.proxy.openTable(); err != nil {
-		return err
+	table, err := nft.Open()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
 	}
+	g.Go(func() error {
+		<-ctx.Done()
+		return table.Close()
+	})
+	a.proxy.nft = table
 	leaseChanged := split(ctx, a.leases.Changed(), 3)
 	data := loop{name: "network", step: a.data.step, every: fullCheck, log: a.log, triggers: []<-chan struct{}{leaseChanged[0], changed}}
 	services := loop{name: "services", step: a.proxy.step, every: fullCheck, log: a.log, triggers: []<-chan struct{}{leaseChanged[1]}}
@@ -145,13 +152,6 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	}
 	if a.clusterChanged != nil {
 		services.triggers = append(services.triggers, a.clusterChanged)
-	}
-	tableChanged, err := a.proxy.watchTable(ctx)
-	if err != nil {
-		return err
-	}
-	if tableChanged != nil {
-		services.triggers = append(services.triggers, tableChanged)
 	}
 	g.Go(func() error { return data.run(ctx) })
 	g.Go(func() error { return services.run(ctx) })

@@ -2,16 +2,54 @@ package agent
 
 import (
 	"context"
+	"fmt"
+
+	"weft/internal/nft"
 )
 
 // tableEngine is kernel/nft as the agent uses it.
-type tableEngine interface{}
+type tableEngine interface {
+	Read(family nft.Family, name string) (*nft.Table, error)
+	Apply(ops []nft.Op) error
+}
 
-func (p *proxyLoop) openTable() error { return nil }
+// applyTable brings table inet weft to the plan: in the other modes there is none.
+func (p *proxyLoop) applyTable(_ context.Context, want rules) (int, error) {
+	n, err := p.tableOnce(want)
+	if err != nil || n == 0 {
+		return n, err
+	}
+	ops, err := p.tableDiff(want)
+	if err == nil && len(ops) > 0 {
+		err = fmt.Errorf("read back: %d objects of table inet weft are not as planned, the first: %s", len(ops), ops[0])
+	}
+	return n, err
+}
 
-func (p *proxyLoop) watchTable(context.Context) (<-chan struct{}, error) { return nil, nil }
+func (p *proxyLoop) tableOnce(want rules) (int, error) {
+	ops, err := p.tableDiff(want)
+	if err != nil || len(ops) == 0 {
+		return 0, err
+	}
+	n := 0
+	for _, op := range ops {
+		n += op.Count()
+		p.log.Debug("op", "what", "nftables", "op", op.String())
+	}
+	p.log.Info("applied", "what", "nftables", "ops", n)
+	return n, p.nft.Apply(ops)
+}
 
-func (p *proxyLoop) applyTable(context.Context, rules) (int, error) { return 0, nil }
-
-// text is the rules as their programs print them.
-func (r rules) text() string { return r.XT.String() }
+func (p *proxyLoop) tableDiff(want rules) ([]nft.Op, error) {
+	have, err := p.nft.Read(nft.INet, nft.TableName)
+	if err != nil {
+		return nil, fmt.Errorf("read table inet weft: %w", err)
+	}
+	if want.Table == nil {
+		if have == nil {
+			return nil, nil
+		}
+		return []nft.Op{{Verb: nft.Del, Kind: nft.KindTable, Family: nft.INet, Table: nft.TableName}}, nil
+	}
+	return nft.Diff(*want.Table, have), nil
+}

@@ -33,9 +33,9 @@ func World(snap api.Snapshot, leases []api.Lease) (explain.World, error) {
 
 // plainNode is a node that is not ours: only its addresses are known.
 func plainNode(n api.Node) *explain.Host {
-	h := &explain.Host{Name: n.Name, State: netstate.New()}
+	h := &explain.Host{Name: n.Name, Underlay: netstate.New()}
 	for _, a := range n.Addresses {
-		h.State.Add(netstate.Addr{Dev: "underlay", Prefix: netip.PrefixFrom(a, a.BitLen())})
+		h.Underlay.Add(netstate.Addr{Dev: "underlay", Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	return h
 }
@@ -52,7 +52,7 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 	pods := podsOf(snap, f.Node)
 	state, inPod := planNode(f, b, own, leases, pods)
 	rules := planRules(f, own, snap, nil)
-	h := &explain.Host{Name: f.Node, State: netstate.Union(f.underlayState(), state, netstate.New(rules.objects()...))}
+	h := &explain.Host{Name: f.Node, Underlay: f.underlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
 	h.Rules = rules.explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)
 	for _, p := range pods {

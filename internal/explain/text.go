@@ -93,7 +93,7 @@ type device struct {
 func (h *Host) devices(w World) []device {
 	var out []device
 	seen := map[string]bool{}
-	for _, a := range netstate.Of[netstate.Addr](h.State) {
+	for _, a := range h.addrs() {
 		if _, own := h.link(a.Dev); !own && !seen[a.Dev] && a.Dev != "lo" {
 			seen[a.Dev] = true
 			out = append(out, device{name: a.Dev, detail: a.Prefix.String()})

@@ -241,6 +241,8 @@ func (k *walker) outcome(h *Host, p Packet, o Outcome) (Packet, string) {
 		}
 		p.Dst, p.DNATed = netip.AddrPortFrom(addr, o.To[0].Port()), true
 		return p, "destination " + p.Dst.String()
+	case Jump:
+		return p, "to chain " + o.Chain
 	case Masquerade:
 		p.Src = netip.AddrPortFrom(h.addrOf(p.Out, p.Dst.Addr().Is6()), 0)
 		return p, "source " + p.Src.Addr().String()

@@ -6,8 +6,10 @@
 package explain
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"weft/internal/netstate"
 	"weft/internal/packet"
@@ -45,6 +47,7 @@ const (
 	Redirect   // destination port becomes To's port, address that of the incoming interface
 	Masquerade // source becomes the address of the interface the packet leaves by
 	SetMark
+	Jump // goes on in another chain: nothing is done to the packet, but a map's element decided
 )
 
 // Outcome is one thing a ruleset does to a packet at a hook, with the rule that says so.
@@ -53,6 +56,7 @@ type Outcome struct {
 	To     []netip.AddrPort // DNAT, Redirect: any of these
 	Mark   uint32           // SetMark: XORed into the mark after the bits of Mask are cleared
 	Mask   uint32
+	Chain  string // Jump
 	Rule   string // the rule as its program prints it
 }
 
@@ -68,7 +72,9 @@ type Host struct {
 	Pod   bool
 	Netns string         // pods: the network namespace as the node's veth names it
 	State netstate.State // links, addresses, routes, neighbours, FDB entries, listeners
-	Rules []Rules
+	// Underlay is what the host has without us: its addresses and routes.
+	Underlay netstate.State
+	Rules    []Rules
 }
 
 // World is every host that a packet may cross, and the wires between them: veth pairs by the Peer fields of the links with
@@ -99,6 +105,11 @@ func (w World) owner(ip netip.Addr, nodesOnly bool) (*Host, string) {
 	return nil, ""
 }
 
+// addrs returns all addresses, the underlay's first.
+func (h *Host) addrs() []netstate.Addr {
+	return append(netstate.Of[netstate.Addr](h.Underlay), netstate.Of[netstate.Addr](h.State)...)
+}
+
 // Local reports whether the address is one of the host's own.
 func (h *Host) Local(ip netip.Addr) bool { return h.devOf(ip) != "" }
 
@@ -107,7 +118,7 @@ func (h *Host) devOf(ip netip.Addr) string {
 	if ip.IsLoopback() {
 		return "lo"
 	}
-	for _, a := range netstate.Of[netstate.Addr](h.State) {
+	for _, a := range h.addrs() {
 		if a.Prefix.Addr() == ip {
 			return a.Dev
 		}
@@ -117,7 +128,7 @@ func (h *Host) devOf(ip netip.Addr) string {
 
 // addrOf returns the first address of the device in the family.
 func (h *Host) addrOf(dev string, v6 bool) netip.Addr {
-	for _, a := range netstate.Of[netstate.Addr](h.State) {
+	for _, a := range h.addrs() {
 		if a.Dev == dev && a.Prefix.Addr().Is6() == v6 {
 			return a.Prefix.Addr()
 		}
@@ -147,7 +158,13 @@ func (h *Host) route(dst netip.Addr) (netstate.Route, string, bool) {
 			best, text, found = r, "ip route: "+r.String(), true
 		}
 	}
-	for _, a := range netstate.Of[netstate.Addr](h.State) {
+	for _, r := range netstate.Of[netstate.Route](h.Underlay) {
+		if r.Table == 0 && better(r) {
+			mark := fmt.Sprintf(" proto %d", netstate.RouteProtocol)
+			best, text, found = r, "ip route: "+strings.Replace(r.String(), mark, "", 1), true
+		}
+	}
+	for _, a := range h.addrs() {
 		r := netstate.Route{Dst: a.Prefix.Masked(), Dev: a.Dev, Src: a.Prefix.Addr(), Scope: "link"}
 		if !a.Prefix.IsSingleIP() && better(r) {
 			best, found = r, true

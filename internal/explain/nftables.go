@@ -1,0 +1,335 @@
+package explain
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"weft/internal/nft"
+)
+
+// NFTables answers from table inet weft for the first packet of a connection.
+type NFTables struct {
+	Table nft.Table
+	// Local reports whether an address is the host's own (fib expressions).
+	Local func(netip.Addr) bool
+}
+
+// maxJumps bounds jumps between chains: the kernel allows 16.
+const maxJumps = 16
+
+// Eval implements Rules.
+func (t NFTables) Eval(hook Hook, p Packet) []Outcome {
+	var base []nft.Chain
+	for _, c := range t.Table.Chains {
+		if string(c.Base.Hook) == string(hook) {
+			base = append(base, c)
+		}
+	}
+	slices.SortStableFunc(base, func(a, b nft.Chain) int { return cmp.Compare(a.Base.Priority, b.Base.Priority) })
+	e := nftWalk{t: t, p: p}
+	for _, c := range base {
+		if c.Base.Type == nft.NAT && e.natted {
+			continue // a connection's address is changed once at each hook
+		}
+		verdict := e.chain(c, 0)
+		if verdict == nft.Drop || verdict != nft.Accept && c.Base.Drop {
+			if verdict != nft.Drop {
+				e.out = append(e.out, Outcome{Action: Drop, Rule: "nft inet weft " + c.Name + ": policy drop"})
+			}
+			break
+		}
+	}
+	return e.out
+}
+
+// nftWalk is one packet at one hook.
+type nftWalk struct {
+	t      NFTables
+	p      Packet
+	out    []Outcome
+	natted bool
+}
+
+// chain runs the chain's rules until one ends it.
+func (e *nftWalk) chain(c nft.Chain, depth int) nft.VerdictKind {
+	if depth > maxJumps {
+		return nft.Continue
+	}
+	for _, r := range c.Rules {
+		v := e.rule(c, r, depth)
+		if v != nft.Continue {
+			return v
+		}
+	}
+	return nft.Continue
+}
+
+// rule runs one rule. A return ends the chain and lets the caller go on, which is what Return means to the caller of chain.
+func (e *nftWalk) rule(c nft.Chain, r nft.Rule, depth int) nft.VerdictKind {
+	text := "nft inet weft " + c.Name + ": " + r.String()
+	for _, s := range r.Statements {
+		matched, verdict, why := e.statement(s)
+		if !matched {
+			return nft.Continue
+		}
+		if why.Action != Accept {
+			why.Rule = text + why.Rule
+			e.out = append(e.out, why)
+			e.p = apply(e.p, why)
+		}
+		switch verdict.Kind {
+		case nft.Continue:
+			continue
+		case nft.Jump, nft.Goto:
+			next := e.t.Table.Chain(verdict.Chain)
+			if next == nil {
+				return nft.Continue
+			}
+			end := e.chain(*next, depth+1)
+			if end == nft.Accept || end == nft.Drop {
+				return end
+			}
+			if verdict.Kind == nft.Goto {
+				return nft.Return
+			}
+		case nft.Accept, nft.Drop, nft.Return:
+			if verdict.Kind == nft.Drop && why.Action == Accept {
+				e.out = append(e.out, Outcome{Action: Drop, Rule: text})
+			}
+			return verdict.Kind
+		}
+	}
+	return nft.Continue
+}
+
+// statement says whether the rule goes on, with which verdict, and what is done to the packet. The outcome's Rule is what a
+// map's element adds to the rule's text.
+func (e *nftWalk) statement(s nft.Statement) (matched bool, v nft.Verdict, o Outcome) {
+	switch s := s.(type) {
+	case nft.Match:
+		return e.match(s), v, o
+	case nft.Lookup:
+		_, found := e.lookup(s.Set, s.Key, 0)
+		return found != s.Not, v, o
+	case nft.VMap:
+		return e.vmap(s)
+	case nft.DNAT:
+		return e.dnat(s)
+	case nft.Masquerade:
+		e.natted = true
+		return true, nft.Verdict{Kind: nft.Accept}, Outcome{Action: Masquerade}
+	case nft.Reject:
+		return true, nft.Verdict{Kind: nft.Drop}, Outcome{Action: Reject}
+	case nft.SetMark:
+		return true, v, Outcome{Action: SetMark, Mark: s.Value, Mask: s.Mask}
+	case nft.Verdict:
+		return true, s, o
+	case nft.Foreign:
+		return false, v, o // what it does is not known
+	}
+	return true, v, o // notrack, counter, update: nothing that decides
+}
+
+func (e *nftWalk) vmap(s nft.VMap) (bool, nft.Verdict, Outcome) {
+	el, found := e.lookup(s.Map, s.Key, 0)
+	if !found {
+		return true, nft.Verdict{}, Outcome{}
+	}
+	return true, el.Verdict, Outcome{Action: Jump, Chain: el.Verdict.Chain, Rule: " {" + e.elementText(s.Map, el) + "}"}
+}
+
+func (e *nftWalk) elementText(set string, el nft.Element) string {
+	m := e.t.Table.Set(set)
+	return m.ElementText(el)
+}
+
+// dnat collects every destination the statement may choose: a random number in the key stands for all its values.
+func (e *nftWalk) dnat(s nft.DNAT) (bool, nft.Verdict, Outcome) {
+	accept := nft.Verdict{Kind: nft.Accept}
+	if s.To.IsValid() {
+		e.natted = true
+		return true, accept, Outcome{Action: DNAT, To: []netip.AddrPort{s.To}}
+	}
+	choices := uint32(1)
+	for _, x := range s.Key {
+		choices = max(choices, x.Mod)
+	}
+	var to []netip.AddrPort
+	var texts []string
+	for n := range min(choices, maxChoices) {
+		el, found := e.lookup(s.Map, s.Key, n)
+		if !found {
+			continue
+		}
+		values := el.Data.Values(e.t.Table.Set(s.Map).Data)
+		if len(values) == 2 {
+			to = append(to, netip.AddrPortFrom(values[0].Addr, uint16(values[1].Num)))
+			texts = append(texts, e.elementText(s.Map, el))
+		}
+	}
+	if len(to) == 0 {
+		return false, nft.Verdict{}, Outcome{}
+	}
+	e.natted = true
+	return true, accept, Outcome{Action: DNAT, To: to, Rule: " {" + strings.Join(texts, ", ") + "}"}
+}
+
+// maxChoices bounds how many endpoints of one service are listed.
+const maxChoices = 1000
+
+// lookup finds the element for the key made of the packet's fields; random is the value of a random number in it.
+func (e *nftWalk) lookup(set string, key []nft.Expr, random uint32) (nft.Element, bool) {
+	m := e.t.Table.Set(set)
+	if m == nil {
+		return nft.Element{}, false
+	}
+	var b nft.TupleBuilder
+	for _, x := range key {
+		var ok bool
+		if b, ok = e.appendField(b, x.Field, random); !ok {
+			return nft.Element{}, false
+		}
+	}
+	want := b.Tuple()
+	for _, el := range m.Elements {
+		if el.Key == want || el.KeyEnd != "" && inRange(m.Key, want, el) {
+			return el, true
+		}
+	}
+	return nft.Element{}, false
+}
+
+// inRange compares component by component, as the kernel does for concatenations of ranges.
+func inRange(types []nft.Type, want nft.Tuple, el nft.Element) bool {
+	if !want.Fits(types) || !el.Key.Fits(types) || !el.KeyEnd.Fits(types) {
+		return false
+	}
+	at := 0
+	for _, t := range types {
+		n := (t.Len() + 3) &^ 3
+		x := want[at : at+n]
+		if x < el.Key[at:at+n] || x > el.KeyEnd[at:at+n] {
+			return false
+		}
+		at += n
+	}
+	return true
+}
+
+// appendField appends a field of the packet to a key; ok is false when the packet does not have it.
+func (e *nftWalk) appendField(b nft.TupleBuilder, f nft.Field, random uint32) (nft.TupleBuilder, bool) {
+	switch f {
+	case nft.IIFName:
+		return b.IfName(e.p.In), true
+	case nft.OIFName:
+		return b.IfName(e.p.Out), true
+	case nft.Random:
+		return b.Num(random), true
+	case nft.MetaMark:
+		return b.Num(e.p.Mark), true
+	case nft.L4Proto:
+		return b.Proto(protoNumber(e.p.Proto)), true
+	case nft.ThSport:
+		return b.Port(e.p.Src.Port()), true
+	case nft.ThDport:
+		return b.Port(e.p.Dst.Port()), true
+	case nft.IPSaddr, nft.IPDaddr, nft.IP6Saddr, nft.IP6Daddr:
+		a, ok := e.addr(f)
+		if !ok {
+			return b, false
+		}
+		return b.Addr(a), true
+	}
+	return b, false
+}
+
+// addr is an address field; ok is false for a packet of the other family.
+func (e *nftWalk) addr(f nft.Field) (netip.Addr, bool) {
+	a := e.p.Dst.Addr()
+	if f == nft.IPSaddr || f == nft.IP6Saddr {
+		a = e.p.Src.Addr()
+	}
+	v6 := f == nft.IP6Saddr || f == nft.IP6Daddr
+	return a, a.IsValid() && a.Is6() == v6
+}
+
+func protoNumber(name string) uint8 {
+	switch strings.ToLower(name) {
+	case "tcp":
+		return nft.TCP
+	case "udp":
+		return nft.UDP
+	case "sctp":
+		return nft.SCTP
+	case "icmp":
+		return nft.ICMP
+	}
+	return 0
+}
+
+// match compares a field.
+func (e *nftWalk) match(m nft.Match) bool {
+	switch m.Field {
+	case nft.IPSaddr, nft.IPDaddr, nft.IP6Saddr, nft.IP6Daddr:
+		a, ok := e.addr(m.Field)
+		return ok && m.Prefix.Contains(a) != m.Not
+	case nft.IIFName:
+		return ifName(m.Name, e.p.In) != m.Not
+	case nft.OIFName:
+		return ifName(m.Name, e.p.Out) != m.Not
+	case nft.CtState:
+		return m.Num&nft.CtNew != 0
+	case nft.CtStatus:
+		return e.p.DNATed && m.Num&nft.CtDNAT != 0
+	}
+	n, ok := e.number(m.Field)
+	if m.Mask != 0 {
+		n &= m.Mask
+	}
+	return ok && (n == m.Num) != m.Not
+}
+
+func ifName(pattern, name string) bool {
+	if begin, wild := strings.CutSuffix(pattern, "*"); wild {
+		return strings.HasPrefix(name, begin)
+	}
+	return pattern == name
+}
+
+// number is a field that is a number.
+func (e *nftWalk) number(f nft.Field) (uint32, bool) {
+	switch f {
+	case nft.MetaMark:
+		return e.p.Mark, true
+	case nft.L4Proto:
+		return uint32(protoNumber(e.p.Proto)), true
+	case nft.NFProto:
+		if e.p.Dst.Addr().Is6() {
+			return nft.ProtoIPv6, true
+		}
+		return nft.ProtoIPv4, true
+	case nft.PktType, nft.CtDirection, nft.CtMark:
+		return 0, true
+	case nft.FibDaddrType:
+		return e.addrType(e.p.Dst.Addr()), true
+	case nft.FibSaddrType:
+		return e.addrType(e.p.Src.Addr()), true
+	case nft.ThSport:
+		return uint32(e.p.Src.Port()), true
+	case nft.ThDport:
+		return uint32(e.p.Dst.Port()), true
+	}
+	return 0, false
+}
+
+func (e *nftWalk) addrType(a netip.Addr) uint32 {
+	switch {
+	case a.IsMulticast():
+		return 5
+	case a.IsValid() && e.t.Local != nil && e.t.Local(a):
+		return nft.TypeLocal
+	}
+	return 1
+}
