@@ -85,7 +85,8 @@ type delta struct {
 	rules []Op // rules of regular chains
 	base  []Op // rules of base chains
 	flush []Op // rules of chains that go
-	gone  []Op // chains and sets that go
+	gone  []Op // chains that go
+	unset []Op // sets that go
 	elems []elems
 }
 
@@ -178,7 +179,7 @@ func (d *delta) diffSets(want, have []Set) {
 	each(want, have, setName, func(w, h *Set) {
 		switch {
 		case w == nil:
-			d.gone = append(d.gone, d.setOp(Del, KindSet, *h, nil))
+			d.unset = append(d.unset, d.setOp(Del, KindSet, *h, nil))
 		case h == nil:
 			d.made = append(d.made, d.setOp(Add, KindSet, *w, nil))
 			if !w.Dynamic {
@@ -240,7 +241,7 @@ func eachElement(want, have []Element, f func(w, h *Element)) {
 func (d *delta) ops() []Op {
 	values, verdicts := d.elementOps(false), d.elementOps(true)
 	return slices.Concat(d.early, d.made, values.change, values.add, d.rules, verdicts.change, verdicts.add, d.base,
-		verdicts.del, d.flush, values.del, d.gone)
+		verdicts.del, d.flush, values.del, d.unset, d.gone)
 }
 
 type elementOps struct{ add, change, del []Op }

@@ -268,7 +268,7 @@ func (m *Merge) changes(t *touched) []Op {
 		case now == nil && before == nil:
 			continue
 		case now == nil:
-			d.gone = append(d.gone, d.setOp(Del, KindSet, *before, nil))
+			d.unset = append(d.unset, d.setOp(Del, KindSet, *before, nil))
 			continue
 		case before == nil:
 			d.made = append(d.made, d.setOp(Add, KindSet, *now, nil))
@@ -301,11 +301,11 @@ func (e *elems) sort() {
 func (d *delta) sorted() *delta {
 	byName := func(a, b Op) int {
 		if (a.Kind == KindSet) != (b.Kind == KindSet) {
-			return int(a.Kind) - int(b.Kind) // chains that go hold references to sets that go
+			return int(a.Kind) - int(b.Kind)
 		}
 		return strings.Compare(a.Chain.Name+a.Set.Name, b.Chain.Name+b.Set.Name)
 	}
-	for _, list := range [][]Op{d.made, d.rules, d.base, d.flush, d.gone} {
+	for _, list := range [][]Op{d.made, d.rules, d.base, d.flush, d.unset, d.gone} {
 		slices.SortFunc(list, byName)
 	}
 	return d

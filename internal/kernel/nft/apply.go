@@ -137,6 +137,11 @@ func (c *Conn) transact(all []unit) (bad map[int]error, err error) {
 	if err := c.send(t.b); err != nil {
 		return nil, fmt.Errorf("send: %w", err)
 	}
+	return c.answers(t)
+}
+
+// answers reads the kernel's answers to a transaction.
+func (c *Conn) answers(t *batch) (bad map[int]error, err error) {
 	bad = map[int]error{}
 	for {
 		b, err := c.receive(unix.MSG_DONTWAIT)
@@ -172,6 +177,9 @@ func (t *batch) answer(m message, bad map[int]error) error {
 			return r
 		}
 		return fmt.Errorf("%w: %w", errWhole, r)
+	}
+	if (r.errno == unix.EMLINK || r.errno == unix.ELOOP) && len(bad) > 0 {
+		return nil // one loop makes the kernel refuse all that comes behind it
 	}
 	if bad[t.owner[i]] == nil {
 		bad[t.owner[i]] = r

@@ -117,11 +117,29 @@ func (t *batch) unit(i int, u *unit) error {
 		t.setID++
 		t.message(i, typ, flags, op.Family, func(b *buf) { set(b, op, t.setID) })
 	case nft.KindElements:
+		if err := fits(u); err != nil {
+			return err
+		}
 		if op.Verb != nft.Add {
 			t.elements(i, u, unix.NFT_MSG_DELSETELEM, 0)
 		}
 		if op.Verb != nft.Del {
 			t.elements(i, u, unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE)
+		}
+	}
+	return nil
+}
+
+// fits checks that the elements have the lengths of the set's types.
+func fits(u *unit) error {
+	s := &u.op.Set
+	for i := range u.elements {
+		e := &u.elements[i]
+		switch {
+		case len(s.Key) == 0 || !e.Key.Fits(s.Key) || e.KeyEnd != "" && !e.KeyEnd.Fits(s.Key):
+			return fmt.Errorf("key of %d bytes does not fit set %s", len(e.Key), s.Name)
+		case u.op.Verb != nft.Del && !e.Data.Fits(s.Data):
+			return fmt.Errorf("value of %d bytes does not fit map %s", len(e.Data), s.Name)
 		}
 	}
 	return nil
