@@ -106,7 +106,8 @@ func (n *Netns) Watch(ctx context.Context) (<-chan struct{}, error) {
 	return ch, err
 }
 
-// Link returns the link with the name, whoever made it, for what an existing device decides: its MAC, its MTU. ok is false when there is none.
+// Link returns the link with the name, whoever made it, for what an existing device decides: its MAC, its MTU. ok is false when there
+// is none.
 func (n *Netns) Link(ctx context.Context, name string) (l netstate.Link, ok bool, err error) {
 	return n.rt.Link(ctx, name)
 }

@@ -175,8 +175,10 @@ func TestOpCommands(t *testing.T) {
 			" hairpin on neigh_suppress on learning off isolated on"},
 		{Op{Set, free, veth}, "ip link set dev veth0123456789a nomaster"},
 		{Op{Verb: Del, Object: link}, "ip link del dev flannel.1"},
-		{Op{Object: Link{Name: "flannel0", Type: TypeTUN, MTU: 1472, Up: true}},
-			"ip tuntap add dev flannel0 mode tun; ip link set dev flannel0 mtu 1472; ip link set dev flannel0 up"},
+		{
+			Op{Object: Link{Name: "flannel0", Type: TypeTUN, MTU: 1472, Up: true}},
+			"ip tuntap add dev flannel0 mode tun; ip link set dev flannel0 mtu 1472; ip link set dev flannel0 up",
+		},
 		{Op{Set, route, route}, "ip route replace 172.16.78.0/24 via 172.16.78.0 dev flannel.1 proto 119 onlink"},
 		{Op{Object: Sysctl{Name: "net/ipv4/ip_forward", Value: "1"}}, "sysctl -w net/ipv4/ip_forward=1"},
 		{Op{Verb: Del, Object: Sysctl{Name: "net/ipv4/ip_forward", Value: "1"}}, "del sysctl net/ipv4/ip_forward=1"},

@@ -25,9 +25,9 @@ func (r Refusal) String() string {
 	return fmt.Sprintf("lease %s of %s: %s", subnet, cmp.Or(r.Lease.Node, r.Lease.PublicIP.String()), r.Reason)
 }
 
-// Peers returns the leases of other nodes that a backend plans for, sorted by subnet, and those refused. Two nodes given the same leases
-// in any order refuse the same ones: of two overlapping subnets, or two hosts with one VTEP MAC, the one with the lower public address stays,
-// then the lower node name.
+// Peers returns the leases of other nodes that a backend plans for, sorted by subnet, and those refused. Two nodes given the same
+// leases in any order refuse the same ones: of two overlapping subnets, or two hosts with one VTEP MAC, the one with the lower public
+// address stays, then the lower node name.
 func Peers(self Self, leases []api.Lease) (peers []api.Lease, refused []Refusal) {
 	peers = make([]api.Lease, 0, len(leases))
 	for _, l := range leases {

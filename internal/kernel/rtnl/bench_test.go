@@ -64,7 +64,8 @@ func BenchmarkOneLease(b *testing.B) {
 	}
 }
 
-// BenchmarkColdStartNaive does the additions of a cold start with one acknowledged request each through vishvananda/netlink, as flannel does.
+// BenchmarkColdStartNaive does the additions of a cold start with one acknowledged request each through vishvananda/netlink, as
+// flannel does.
 func BenchmarkColdStartNaive(b *testing.B) {
 	w := benchWorld(b)
 	want := vxlan.Backend{}.Plan(self(false), leases(many))

@@ -50,8 +50,8 @@ func (w *world) batch(ops []netstate.Op) error {
 	return flush()
 }
 
-// TestCommands makes the states by the commands that ops print as and expects to read what was planned, changes it back and forth by commands,
-// and takes it down.
+// TestCommands makes the states by the commands that ops print as and expects to read what was planned, changes it back and forth by
+// commands, and takes it down.
 func TestCommands(t *testing.T) {
 	for i := range 7 {
 		w, pod := node(t)

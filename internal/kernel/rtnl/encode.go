@@ -18,8 +18,8 @@ func familyOf(a netip.Addr) byte {
 
 // encode adds the request for an op on anything but a link. index is that of the object's device.
 //
-// Adding fails where something is that Read did not see, so nothing of others is overwritten unseen, but for neighbour and FDB entries: what
-// the kernel learned by itself in their place gives way.
+// Adding fails where something is that Read did not see, so nothing of others is overwritten unseen, but for neighbour and FDB entries:
+// what the kernel learned by itself in their place gives way.
 func encode(b *wire.Buffer, op netstate.Op, index int) {
 	typ := func(add, del uint16) uint16 {
 		if op.Verb == netstate.Del {

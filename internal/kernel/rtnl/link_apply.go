@@ -46,8 +46,8 @@ func (a *applier) link(op netstate.Op, later []netstate.Op) error {
 	return a.one(b)
 }
 
-// replaced reports whether a link that does not bear our mark may go: only as a VXLAN device or veth that one of ours with the same type and
-// name follows, as what flannel left with other parameters.
+// replaced reports whether a link that does not bear our mark may go: only as a VXLAN device or veth that one of ours with the same
+// type and name follows, as what flannel left with other parameters.
 func replaced(l netstate.Link, later []netstate.Op) bool {
 	if l.Type != netstate.TypeVXLAN && l.Type != netstate.TypeVeth {
 		return false

@@ -32,7 +32,8 @@ func newLAN(t *testing.T) *lan {
 		w.ip(fmt.Sprintf("ip addr add %s/64 dev eth0 nodad", v6))
 		l.self = append(l.self, overlay.Self{
 			Lease: api.Lease{
-				Subnet: netip.MustParsePrefix([]string{"172.16.28.0/24", "172.16.78.0/24"}[i]), SubnetV6: netip.MustParsePrefix(fmt.Sprintf("fd10:%d::/64", i)),
+				Subnet:   netip.MustParsePrefix([]string{"172.16.28.0/24", "172.16.78.0/24"}[i]),
+				SubnetV6: netip.MustParsePrefix(fmt.Sprintf("fd10:%d::/64", i)),
 				PublicIP: netip.MustParseAddr(fmt.Sprintf("172.17.42.3%d", i+1)), PublicIPv6: v6, VNI: 1,
 				VTEPMAC: fmt.Sprintf("02:00:00:00:00:%02x", i), VTEPMACv6: fmt.Sprintf("02:00:00:00:06:%02x", i),
 			},
@@ -148,7 +149,6 @@ func ask(t *testing.T, from, to *world, server netip.Addr, size int) (seen netip
 // while everything is in place.
 func TestPath(t *testing.T) {
 	l := newLAN(t)
-	directed := vxlan.Backend{}
 	for _, c := range []struct {
 		name   string
 		b      overlay.Backend
@@ -159,7 +159,7 @@ func TestPath(t *testing.T) {
 		{"vxlan bridge", vxlan.Backend{}, attach.Bridge, false},
 		{"host-gw bridge", hostgw.Backend{}, attach.Bridge, false},
 		{"host-gw routed", hostgw.Backend{}, attach.Routed, false},
-		{"vxlan direct routed", directed, attach.Routed, true},
+		{"vxlan direct routed", vxlan.Backend{}, attach.Routed, true},
 		{"vxlan routed again", vxlan.Backend{}, attach.Routed, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

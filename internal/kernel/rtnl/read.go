@@ -120,7 +120,7 @@ func (h *Handle) peer(l *link, want netstate.Peer) (netstate.Peer, error) {
 	}
 	f, err := os.Open(want.Netns)
 	if err != nil {
-		return netstate.Peer{}, nil //nolint:nilerr // the namespace is gone, so the peer is not in it
+		return netstate.Peer{}, nil // the namespace is gone, so the peer is not in it
 	}
 	defer f.Close()
 	id, err := h.namespaceID(int(f.Fd()))

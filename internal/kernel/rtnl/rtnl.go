@@ -64,7 +64,7 @@ func (h *Handle) lock(ctx context.Context) (release func(), err error) {
 	}, nil
 }
 
-// Kinds are the kinds of objects that Read, Apply and Watch deal with; Read ignores others in the wanted State, Apply refuses them.
+// kinds are those of the objects that Read, Apply and Watch deal with; Read ignores others in the wanted State, Apply refuses them.
 var kinds = [...]bool{
 	netstate.KindLink: true, netstate.KindAddr: true, netstate.KindNeigh: true, netstate.KindFDB: true, netstate.KindRoute: true,
 }

@@ -301,6 +301,25 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestManyFailures has more ops fail than an error should name, and than the kernel's answers to one batch.
+func TestManyFailures(t *testing.T) {
+	w, _ := node(t)
+	var ops []netstate.Op
+	for i := range 3000 {
+		ops = append(ops, netstate.Op{Object: netstate.Route{
+			Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24), Via: netip.MustParseAddr("192.0.2.1"), Dev: "eth0",
+		}})
+	}
+	err := w.h.Apply(context.Background(), ops)
+	if err == nil || !strings.Contains(err.Error(), "and 2980 more operations failed") || !errors.Is(err, unix.ENETUNREACH) {
+		t.Errorf("error %v", err)
+	}
+	var op *rtnl.OpError
+	if !errors.As(err, &op) || op.Op.Object != ops[0].Object {
+		t.Errorf("first failure %v", op)
+	}
+}
+
 // TestPeerElsewhere gives the pod another namespace: the pair must be made anew.
 func TestPeerElsewhere(t *testing.T) {
 	w, pod := node(t)

@@ -54,6 +54,7 @@ func BenchmarkDiffEmpty(b *testing.B) {
 		netstate.Diff(w, netstate.New())
 	}
 }
+
 func BenchmarkDiffSame(b *testing.B) {
 	l := leases(5000)
 	w := vxlan.Backend{}.Plan(self(), l)

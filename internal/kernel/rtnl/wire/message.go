@@ -102,6 +102,15 @@ func (b *Buffer) Raw(data []byte) {
 	b.pad()
 }
 
+// Messages returns the messages collected, for looking at them.
+func (b *Buffer) Messages() []Message {
+	out, err := split(b.bytes)
+	if err != nil {
+		return nil
+	}
+	return out
+}
+
 // stamp numbers the messages from first and asks for acknowledgement of the last.
 func (b *Buffer) stamp(first, port uint32) {
 	for i, at := range b.starts {
