@@ -204,6 +204,9 @@ func FuzzValue(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if slow, err := readValue(data, l.Subnet, l.SubnetV6); err != nil || slow != l {
+			t.Fatalf("%s %s: %+v, but field by field %+v, %v", key, data, l, slow, err)
+		}
 		if l.BackendType == UDP || l.BackendType == Alloc {
 			l.BackendType = "" // written without
 		}

@@ -152,6 +152,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte(`{"EnableIPv6":true,"Network":"10.5.0.0/16","IPv6Network":"fd00:5::/48","SubnetLen":26,"Backend":{"Type":"wireguard","PSK":""}}`))
 	f.Add([]byte(`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00::/124","Backend":{"Type":"udp","Port":1}}`))
 	f.Add([]byte(`{"Network":"10.0.0.0/28","SubnetMin":"10.0.0.4","SubnetMax":"10.0.0.8"}`))
+	f.Add([]byte("0\n0"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, _, err := ParseConfig(data)
 		if err != nil {

@@ -96,6 +96,9 @@ func Unmarshal(key string, data []byte) (api.Lease, error) {
 	if err != nil {
 		return api.Lease{}, err
 	}
+	if l, ok := canonical(string(data), v4, v6); ok {
+		return l, nil
+	}
 	l, err := readValue(data, v4, v6)
 	if err != nil {
 		return api.Lease{}, fmt.Errorf("lease %s: %w", key, err)

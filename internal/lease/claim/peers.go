@@ -32,7 +32,7 @@ func (v *View) Peers(own api.Lease, avoid []netip.Prefix) ([]api.Lease, []Refusa
 		if r.Key == ownKey {
 			continue
 		}
-		if why := v.refusal(r, own, avoid); why != "" {
+		if why := refusal(r, own, avoid); why != "" {
 			refused = append(refused, Refusal{Key: r.Key, Value: r.value, Reason: why})
 			continue
 		}
@@ -73,12 +73,12 @@ func (v *View) relevant(own api.Lease, avoid []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-func (v *View) refusal(r *Record, own api.Lease, avoid []netip.Prefix) string {
+func refusal(r *Record, own api.Lease, avoid []netip.Prefix) string {
 	if r.Refused != "" {
 		return r.Refused
 	}
-	if err := v.Config.Check(r.Lease); err != nil {
-		return "lease " + r.Key + ": " + err.Error()
+	if r.misfit != "" {
+		return r.misfit
 	}
 	if overlaps(r.Lease, own) {
 		return fmt.Sprintf("lease %s of %s: overlaps this host's own %s: delete one of them", r.Key, holder(r.Lease), lease.Key(own))

@@ -58,6 +58,7 @@ type Record struct {
 	Modified  int64
 	Gone      bool // remembered: the store was put back to an earlier state and does not know it (View.Reset)
 	value     string
+	misfit    string // why the network cannot carry it (lease.Config.Check), "" when it can
 }
 
 // Reserved says whether the lease belongs to its PublicIP for ever: its key has no etcd lease.
@@ -76,6 +77,16 @@ func newRecord(key string, e Entry) *Record {
 	}
 	r.Lease = l
 	return r
+}
+
+// judge holds a record that could be read against the network config.
+func (r *Record) judge(c lease.Config) {
+	r.misfit = ""
+	if r.Refused == "" {
+		if err := c.Check(r.Lease); err != nil {
+			r.misfit = "lease " + r.Key + ": " + err.Error()
+		}
+	}
 }
 
 // overlaps says whether two leases share an address in any family.

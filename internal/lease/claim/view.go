@@ -70,6 +70,7 @@ func (v *View) Reset(s Snapshot, now time.Time) {
 		v.order = append(v.order, &gone)
 	}
 	slices.SortFunc(v.order, byAddress)
+	v.judge()
 }
 
 // Apply takes changes that follow the view's revision. Changes it knows already do nothing.
@@ -82,6 +83,7 @@ func (v *View) Apply(b Batch) {
 		switch {
 		case !ok && c.Key == ConfigKey:
 			v.setConfig(c)
+			v.judge()
 		case !ok:
 		case c.Deleted:
 			if r := v.records[key]; r != nil && r.Modified <= c.Modified {
@@ -110,6 +112,7 @@ func readRecord(key string, e Entry, old *Record) *Record {
 func (v *View) put(r *Record) {
 	v.remove(r.Key)
 	v.records[r.Key] = r
+	r.judge(v.Config)
 	i, _ := slices.BinarySearchFunc(v.order, r, byAddress)
 	v.order = slices.Insert(v.order, i, r)
 }
@@ -124,6 +127,13 @@ func (v *View) remove(key string) {
 	}
 	delete(v.records, key)
 	delete(v.forget, key)
+}
+
+// judge holds every record against the network config.
+func (v *View) judge() {
+	for _, r := range v.order {
+		r.judge(v.Config)
+	}
 }
 
 func byAddress(a, b *Record) int {
