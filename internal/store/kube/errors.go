@@ -2,7 +2,7 @@ package kube
 
 import (
 	"crypto/x509"
-	stdjson "encoding/json"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -61,7 +61,7 @@ func urlCause(err error) error {
 }
 
 func decodeJSON(data []byte, into any) error {
-	if err := stdjson.Unmarshal(data, into); err != nil {
+	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("decode answer: %w", err)
 	}
 	return nil

@@ -2,7 +2,7 @@ package kube
 
 import (
 	"context"
-	stdjson "encoding/json"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -136,7 +136,7 @@ func (r *Recorder) write(ctx context.Context, e corev1.Event) error {
 }
 
 func (r *Recorder) recount(ctx context.Context, k *known, at metav1.Time) error {
-	patch, err := stdjson.Marshal(map[string]any{"count": k.count + 1, "lastTimestamp": at})
+	patch, err := json.Marshal(map[string]any{"count": k.count + 1, "lastTimestamp": at})
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}

@@ -2,7 +2,7 @@ package kube
 
 import (
 	"context"
-	stdjson "encoding/json"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -82,7 +82,7 @@ func (s *Store) GetNode(ctx context.Context, name string) (*corev1.Node, error) 
 }
 
 func (s *Store) patchNode(ctx context.Context, name string, kind types.PatchType, patch map[string]any, sub ...string) error {
-	data, err := stdjson.Marshal(patch)
+	data, err := json.Marshal(patch)
 	if err != nil {
 		return fmt.Errorf("encode patch: %w", err)
 	}
@@ -93,7 +93,7 @@ func (s *Store) patchNode(ctx context.Context, name string, kind types.PatchType
 // has been deleted, its Lease with it.
 func (s *Store) RenewLease(ctx context.Context, node string, now time.Time) error {
 	stamp := metav1.NewMicroTime(now)
-	patch, err := stdjson.Marshal(map[string]any{"spec": map[string]any{
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{
 		"holderIdentity": node, "leaseDurationSeconds": leaseDuration, "renewTime": stamp,
 	}})
 	if err != nil {
@@ -128,12 +128,12 @@ func (s *Store) createLease(ctx context.Context, node string, now metav1.MicroTi
 
 // toMap is v as the JSON object it encodes to.
 func toMap(v any) (map[string]any, error) {
-	data, err := stdjson.Marshal(v)
+	data, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
 	var out map[string]any
-	if err := stdjson.Unmarshal(data, &out); err != nil {
+	if err := json.Unmarshal(data, &out); err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
 	return out, nil

@@ -2,7 +2,7 @@ package kube
 
 import (
 	"context"
-	stdjson "encoding/json"
+	"encoding/json"
 	"fmt"
 	"sync"
 
@@ -85,7 +85,7 @@ func podPatch(uid types.UID, status *corev1.PodStatus) ([]byte, error) {
 		}
 	}
 	delete(body, "qosClass") // immutable, the API server's
-	data, err := stdjson.Marshal(map[string]any{"metadata": map[string]any{"uid": uid}, "status": body})
+	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": uid}, "status": body})
 	if err != nil {
 		return nil, fmt.Errorf("encode patch: %w", err)
 	}

@@ -26,8 +26,8 @@ import (
 
 // Content types of the wire.
 const (
-	protobuf = "application/vnd.kubernetes.protobuf"
-	json     = "application/json"
+	typeProtobuf = "application/vnd.kubernetes.protobuf"
+	typeJSON     = "application/json"
 )
 
 // Requests a second and their burst; a node that starts a hundred pods stays well below.
@@ -79,7 +79,7 @@ func (s *Store) CA() []byte { return s.caData }
 // Check asks the server for its version with the kubeconfig's identity. The error names what to do and wraps ErrUnreachable,
 // ErrUnauthorized or ErrUntrusted where it is one of these.
 func (s *Store) Check(ctx context.Context) error {
-	body, err := s.core.Get().AbsPath("/version").SetHeader("Accept", json).Do(ctx).Raw()
+	body, err := s.core.Get().AbsPath("/version").SetHeader("Accept", typeJSON).Do(ctx).Raw()
 	if err != nil {
 		return s.clear(err)
 	}
@@ -152,8 +152,8 @@ func (s *Store) connect(config *rest.Config) error {
 		return err
 	}
 	config.UserAgent = "weft"
-	config.ContentType = protobuf
-	config.AcceptContentTypes = protobuf + "," + json
+	config.ContentType = typeProtobuf
+	config.AcceptContentTypes = typeProtobuf + "," + typeJSON
 	config.NegotiatedSerializer = serializer.NewCodecFactory(s.scheme).WithoutConversion()
 	config.QPS, config.Burst = requestRate, requestBurst
 	config.WarningHandlerWithContext = rest.NoWarnings{}
