@@ -1,6 +1,7 @@
 package mem
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -13,6 +14,9 @@ import (
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
 )
+
+// deep multiplies the number of random runs: go test ./internal/store/mem -args -deep 100
+var deep = flag.Int("deep", 1, "multiplies the number of random runs")
 
 // simConfigs are the networks of the runs, each with what an operator may change it to by force.
 var simConfigs = [][]string{
@@ -336,10 +340,7 @@ func (s *sim) settle() {
 
 // TestInterleavings runs random interleavings of everything that happens to leases.
 func TestInterleavings(t *testing.T) {
-	runs := 60
-	if testing.Short() {
-		runs = 20
-	}
+	runs := 15 * *deep
 	for _, harm := range []bool{false, true} {
 		t.Run(fmt.Sprintf("harm=%t", harm), func(t *testing.T) {
 			t.Parallel()
@@ -357,7 +358,7 @@ func TestInterleavings(t *testing.T) {
 // TestConfigChanges changes the subnet length and the families all the time: every host moves, and no two keys overlap on
 // the way.
 func TestConfigChanges(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(12 * *deep) {
 		s := newSim(t, seed, 6)
 		s.harm++
 		for i, c := range s.configs { // few subnets, so that the hosts get into each other's way
@@ -394,7 +395,7 @@ func TestConfigChanges(t *testing.T) {
 
 // TestOneKey: whatever gets lost or comes late, no host has more than one key in the end, as long as it is not restarted.
 func TestOneKey(t *testing.T) {
-	for seed := range uint64(30) {
+	for seed := range uint64(10 * *deep) {
 		s := newSim(t, seed, 6)
 		for range 300 {
 			h := s.hosts[s.rnd.IntN(len(s.hosts))]
@@ -418,7 +419,7 @@ func TestOneKey(t *testing.T) {
 // TestFiftyHosts lets fifty hosts start at once: each has a subnet of its own in the end, and all stay where they are when
 // they all restart.
 func TestFiftyHosts(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(2 * *deep) {
 		s := newSim(t, seed, 50)
 		for range 4000 {
 			h := s.hosts[s.rnd.IntN(len(s.hosts))]
