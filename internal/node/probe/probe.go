@@ -4,7 +4,6 @@
 package probe
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -78,7 +77,7 @@ func execute(ctx context.Context, cmd []string, t Target) error {
 	case err != nil:
 		return err
 	case code != 0:
-		return fmt.Errorf("command %q ended with exit code %d: %s", strings.Join(cmd, " "), code, strings.TrimSpace(out.String()))
+		return fmt.Errorf("command %q ended with exit code %d: %s", strings.Join(cmd, " "), code, strings.TrimSpace(string(out.kept)))
 	}
 	return nil
 }
@@ -193,12 +192,10 @@ func seconds(n, unset int32) time.Duration {
 }
 
 // limited keeps the first maxOutput bytes.
-type limited struct{ bytes.Buffer }
+type limited struct{ kept []byte }
 
 // Write takes everything and keeps what fits.
 func (l *limited) Write(p []byte) (int, error) {
-	if room := maxOutput - l.Len(); room > 0 {
-		l.Buffer.Write(p[:min(room, len(p))])
-	}
+	l.kept = append(l.kept, p[:min(maxOutput-len(l.kept), len(p))]...)
 	return len(p), nil
 }
