@@ -26,12 +26,14 @@ var codecs = []struct {
 	value string
 }{
 	{
-		"vxlan", api.Lease{Subnet: v4, PublicIP: p4, BackendType: VXLAN, VNI: 1, VTEPMAC: "b2:69:2c:67:63:b8"},
+		"vxlan",
+		api.Lease{Subnet: v4, PublicIP: p4, BackendType: VXLAN, VNI: 1, VTEPMAC: "b2:69:2c:67:63:b8"},
 		"172.16.28.0-24",
 		`{"PublicIP":"172.17.42.31","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b8"}}`,
 	},
 	{
-		"vxlan dual stack", api.Lease{
+		"vxlan dual stack",
+		api.Lease{
 			Subnet: v4, SubnetV6: v6, PublicIP: p4, PublicIPv6: p6, BackendType: VXLAN, VNI: 1,
 			VTEPMAC: "b2:69:2c:67:63:b8", VTEPMACv6: "b2:69:2c:67:63:b9",
 		},
@@ -40,20 +42,24 @@ var codecs = []struct {
 			`"BackendData":{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b8"},"BackendV6Data":{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b9"}}`,
 	},
 	{
-		"vxlan v6 only", api.Lease{SubnetV6: v6, PublicIPv6: p6, BackendType: VXLAN, VNI: 9, VTEPMACv6: "b2:69:2c:67:63:b9"},
+		"vxlan v6 only",
+		api.Lease{SubnetV6: v6, PublicIPv6: p6, BackendType: VXLAN, VNI: 9, VTEPMACv6: "b2:69:2c:67:63:b9"},
 		"0.0.0.0-0&fd00:5:0:1::-64",
 		`{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::31","BackendType":"vxlan","BackendV6Data":{"VNI":9,"VtepMAC":"b2:69:2c:67:63:b9"}}`,
 	},
 	{
-		"host-gw", api.Lease{Subnet: v4, PublicIP: p4, BackendType: HostGW},
+		"host-gw",
+		api.Lease{Subnet: v4, PublicIP: p4, BackendType: HostGW},
 		"172.16.28.0-24", `{"PublicIP":"172.17.42.31","PublicIPv6":null,"BackendType":"host-gw"}`,
 	},
 	{
-		"udp", api.Lease{Subnet: v4, PublicIP: p4},
+		"udp",
+		api.Lease{Subnet: v4, PublicIP: p4},
 		"172.16.28.0-24", `{"PublicIP":"172.17.42.31","PublicIPv6":null}`,
 	},
 	{
-		"wireguard dual stack", api.Lease{
+		"wireguard dual stack",
+		api.Lease{
 			Subnet: v4, SubnetV6: v6, PublicIP: p4, PublicIPv6: p6, BackendType: WireGuard, WGKey: wgKey, WGPort: 51820, WGPortV6: 51821,
 		},
 		"172.16.28.0-24&fd00:5:0:1::-64",

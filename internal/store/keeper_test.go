@@ -34,7 +34,7 @@ func want(n int) claim.Want {
 
 func run(t *testing.T, kv store.KV, w claim.Want) (*store.Keeper, func()) {
 	t.Helper()
-	var out io.Writer = io.Discard
+	out := io.Discard
 	if testing.Verbose() {
 		out = t.Output()
 	}

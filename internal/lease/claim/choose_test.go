@@ -50,31 +50,46 @@ func TestChoose(t *testing.T) {
 		{"first free", Request{Self: self}, "172.16.1.0-24 claim"},
 		{"asked for", Request{Self: asked}, "172.16.28.0-24 claim"},
 		{"asked for, held by us", Request{Self: asked, Records: []Record{rec("172.16.28.0-24", "172.17.42.31", 1)}}, "172.16.28.0-24 take"},
-		{"asked for, held by another", Request{Self: asked, Records: []Record{rec("172.16.28.0-24", "172.17.42.32", 1)}},
-			"asked-for subnet 172.16.28.0/24: overlaps the lease 172.16.28.0-24 of 172.17.42.32: ask for another"},
-		{"asked for, held by who knows", Request{Self: asked, Records: []Record{unreadable}},
-			"asked-for subnet 172.16.28.0/24: overlaps the lease 172.16.28.0-24 of an unknown host: ask for another"},
+		{
+			"asked for, held by another",
+			Request{Self: asked, Records: []Record{rec("172.16.28.0-24", "172.17.42.32", 1)}},
+			"asked-for subnet 172.16.28.0/24: overlaps the lease 172.16.28.0-24 of 172.17.42.32: ask for another",
+		},
+		{
+			"asked for, held by who knows",
+			Request{Self: asked, Records: []Record{unreadable}},
+			"asked-for subnet 172.16.28.0/24: overlaps the lease 172.16.28.0-24 of an unknown host: ask for another",
+		},
 		{"our address wins over the previous subnet", Request{
 			Self: self, Previous: pfx("172.16.9.0/24"), Records: []Record{rec("172.16.50.0-24", "172.17.42.31", 1)},
 		}, "172.16.50.0-24 take"},
 		{"ours does not fit any more", Request{
 			Self: self, Previous: pfx("172.16.9.0/24"), Records: []Record{rec("10.9.9.0-24", "172.17.42.31", 1)},
 		}, "172.16.9.0-24 claim delete 10.9.9.0-24"},
-		{"ours has another length", Request{Self: self, Records: []Record{rec("172.16.1.0-25", "172.17.42.31", 1)}},
-			"172.16.1.0-24 claim delete 172.16.1.0-25"},
+		{
+			"ours has another length",
+			Request{Self: self, Records: []Record{rec("172.16.1.0-25", "172.17.42.31", 1)}},
+			"172.16.1.0-24 claim delete 172.16.1.0-25",
+		},
 		{"previous", Request{Self: self, Previous: pfx("172.16.68.0/24")}, "172.16.68.0-24 claim"},
 		{"previous is another's", Request{
 			Self: self, Previous: pfx("172.16.68.0/24"), Records: []Record{rec("172.16.68.0-24", "172.17.42.32", 1)},
 		}, "172.16.1.0-24 claim"},
-		{"previous with our VTEP under an old address", Request{Self: self, Previous: pfx("172.16.40.0/24"), Records: []Record{withMAC}},
-			"172.16.40.0-24 take"},
+		{
+			"previous with our VTEP under an old address",
+			Request{Self: self, Previous: pfx("172.16.40.0/24"), Records: []Record{withMAC}},
+			"172.16.40.0-24 take",
+		},
 		{"previous does not fit", Request{Self: self, Previous: pfx("10.0.1.0/24")}, "172.16.1.0-24 claim"},
 		{"reservation first, and it stays one", Request{
 			Self: self, Records: []Record{rec("172.16.5.0-24", "172.17.42.31", 1), rec("172.16.90.0-24", "172.17.42.31", 0)},
 		}, "172.16.90.0-24 take permanent"},
 		{"another's reservation", Request{Self: self, Records: []Record{rec("172.16.1.0-24", "172.17.42.32", 0)}}, "172.16.2.0-24 claim"},
-		{"a reservation that does not fit is not deleted", Request{Self: self, Records: []Record{rec("10.9.9.0-24", "172.17.42.31", 0)}},
-			"172.16.1.0-24 claim"},
+		{
+			"a reservation that does not fit is not deleted",
+			Request{Self: self, Records: []Record{rec("10.9.9.0-24", "172.17.42.31", 0)}},
+			"172.16.1.0-24 claim",
+		},
 		{"a larger lease is in the way", Request{Self: self, Records: []Record{rec("172.16.0.0-20", "172.17.42.32", 1)}}, "172.16.16.0-24 claim"},
 		{"smaller leases are in the way", Request{
 			Self: self, Records: []Record{rec("172.16.1.128-25", "172.17.42.32", 1), rec("172.16.2.4-30", "172.17.42.32", 1)},
@@ -85,12 +100,21 @@ func TestChoose(t *testing.T) {
 		{"the routes of our old subnet are ours", Request{
 			Self: self, Avoid: append(underlay, pfx("172.16.28.0/24"), pfx("172.16.28.1/32"), pfx("172.16.28.5/32")), Previous: pfx("172.16.28.0/24"),
 		}, "172.16.28.0-24 claim"},
-		{"a route wider than the network does not count", Request{Self: self, Avoid: []netip.Prefix{pfx("0.0.0.0/0"), pfx("172.0.0.0/8")}},
-			"172.16.1.0-24 claim"},
-		{"a route as wide as the network does", Request{Self: self, Avoid: []netip.Prefix{pfx("172.16.0.0/12")}},
-			"no free subnet in 172.16.1.0 to 172.31.255.0 /24"},
-		{"moving from what we hold", Request{Self: asked, Own: "172.16.5.0-24", Records: []Record{rec("172.16.5.0-24", "172.17.42.31", 1)}},
-			"172.16.28.0-24 claim delete 172.16.5.0-24"},
+		{
+			"a route wider than the network does not count",
+			Request{Self: self, Avoid: []netip.Prefix{pfx("0.0.0.0/0"), pfx("172.0.0.0/8")}},
+			"172.16.1.0-24 claim",
+		},
+		{
+			"a route as wide as the network does",
+			Request{Self: self, Avoid: []netip.Prefix{pfx("172.16.0.0/12")}},
+			"no free subnet in 172.16.1.0 to 172.31.255.0 /24",
+		},
+		{
+			"moving from what we hold",
+			Request{Self: asked, Own: "172.16.5.0-24", Records: []Record{rec("172.16.5.0-24", "172.17.42.31", 1)}},
+			"172.16.28.0-24 claim delete 172.16.5.0-24",
+		},
 		{"a remembered lease is not there to be taken", Request{
 			Self: self, Records: []Record{{Key: "172.16.5.0-24", Lease: rec("172.16.5.0-24", "172.17.42.31", 1).Lease, EtcdLease: 1, Gone: true}},
 		}, "172.16.5.0-24 claim"},
@@ -137,11 +161,17 @@ func TestChooseDualStack(t *testing.T) {
 		want    string
 	}{
 		{"both free", nil, "10.5.1.0-24&fd00:5:0:1::-64 claim"},
-		{"each family on its own", []Record{rec("10.5.1.0-24", "172.17.42.32", 1), rec("10.5.9.0-24&fd00:5:0:1::-64", "172.17.42.33", 1)},
-			"10.5.2.0-24&fd00:5:0:2::-64 claim"},
+		{
+			"each family on its own",
+			[]Record{rec("10.5.1.0-24", "172.17.42.32", 1), rec("10.5.9.0-24&fd00:5:0:1::-64", "172.17.42.33", 1)},
+			"10.5.2.0-24&fd00:5:0:2::-64 claim",
+		},
 		{"IPv6 is added to what we have", []Record{rec("10.5.7.0-24", "172.17.42.31", 1)}, "10.5.7.0-24&fd00:5:0:1::-64 claim delete 10.5.7.0-24"},
-		{"and a reservation stays one", []Record{rec("10.5.7.0-24", "172.17.42.31", 0)},
-			"10.5.7.0-24&fd00:5:0:1::-64 claim permanent delete 10.5.7.0-24"},
+		{
+			"and a reservation stays one",
+			[]Record{rec("10.5.7.0-24", "172.17.42.31", 0)},
+			"10.5.7.0-24&fd00:5:0:1::-64 claim permanent delete 10.5.7.0-24",
+		},
 		{"ours", []Record{rec("10.5.7.0-24&fd00:5:0:9::-64", "172.17.42.31", 1)}, "10.5.7.0-24&fd00:5:0:9::-64 take"},
 	} {
 		q := Request{Config: c, Self: self, Records: tt.records, Rand: func(int) int { return 0 }}

@@ -10,38 +10,13 @@ import (
 // Done takes the outcome of an action that Next asked for. At most one action is under way at a time.
 func (s State) Done(now time.Time, a Action, o Outcome) State {
 	s.orphans = slices.Clone(s.orphans)
-	first, most := retryFirst, retryMax
-	switch {
-	case o.Result == Done:
-		s.retries = 0
-		if a.Verb == Claim || a.Verb == TakeOver || a.Verb == Update {
-			s.after = o.Revision // the change of that revision is ours, so the view will see it
-		}
-	case o.Result == Conflict:
-		// The view learns in a moment what was in the way; deciding before that only conflicts again.
-		first, most = conflictFirst, conflictMax
-		fallthrough
-	default:
-		s.notBefore = now.Add(min(first<<min(s.retries, 16), most))
-		s.retries++
-	}
+	s = s.pace(now, a, o)
 	switch a.Verb {
 	case Claim:
 		return s.claimed(a, o)
 	case TakeOver:
-		if o.Result == Done {
-			return s.hold(a, o)
-		}
 		if o.Result == Conflict {
 			s.orphan(o.EtcdLease)
-		}
-	case Update:
-		if o.Result == Done {
-			s.Own, s.modified = withExpiry(a.Lease, s.Expiry), o.Revision
-		}
-	case Extend:
-		if o.Result == Done {
-			s = s.extended(o)
 		}
 	case Revoke:
 		if o.Result == Done || o.Result == NoLease {
@@ -49,6 +24,36 @@ func (s State) Done(now time.Time, a Action, o Outcome) State {
 			s.notBefore, s.retries = time.Time{}, 0
 		}
 	}
+	if o.Result != Done {
+		return s
+	}
+	switch a.Verb {
+	case TakeOver:
+		return s.hold(a, o)
+	case Update:
+		s.Own, s.modified = withExpiry(a.Lease, s.Expiry), o.Revision
+	case Extend:
+		return s.extended(o)
+	}
+	return s
+}
+
+// pace decides when to go on: at once after a success, and then with a view that has it; later each time otherwise.
+func (s State) pace(now time.Time, a Action, o Outcome) State {
+	first, most := retryFirst, retryMax
+	switch o.Result {
+	case Done:
+		s.retries = 0
+		if a.Verb == Claim || a.Verb == TakeOver || a.Verb == Update {
+			s.after = o.Revision // the change of that revision is ours, so the view will see it
+		}
+		return s
+	case Conflict:
+		// The view learns in a moment what was in the way; deciding before that only conflicts again.
+		first, most = conflictFirst, conflictMax
+	}
+	s.notBefore = now.Add(min(first<<min(s.retries, 16), most))
+	s.retries++
 	return s
 }
 

@@ -197,8 +197,10 @@ func TestDualStackRace(t *testing.T) {
 	seen := map[netip.Prefix]bool{}
 	var all []*store.Keeper
 	for i := range 10 {
-		w := claim.Want{Self: api.Lease{BackendType: lease.HostGW, PublicIP: want(i).Self.PublicIP,
-			PublicIPv6: netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i+1))}}
+		w := claim.Want{Self: api.Lease{
+			BackendType: lease.HostGW, PublicIP: want(i).Self.PublicIP,
+			PublicIPv6: netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i+1)),
+		}}
 		k, _ := run(t, c, w)
 		all = append(all, k)
 	}

@@ -133,6 +133,6 @@ func (s *Server) Client() *clientv3.Client {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { c.Close() })
+	s.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
