@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/agent"
+	"weft/internal/cli/network"
 	"weft/internal/images"
 	"weft/internal/lab"
 	"weft/internal/runtime/process"
@@ -18,6 +19,8 @@ func commands() []*cobra.Command {
 		agent.StatusCommand(),
 		agent.StateCommand(),
 		explainCommand(),
+		network.Command(),
+		captureCommand(),
 		graphCommand(),
 		labCommand(),
 		images.Command(),

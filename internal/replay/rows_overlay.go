@@ -115,7 +115,7 @@ func rowNodeToPod(r *run) error {
 
 func rowCapture(r *run) error {
 	remote := r.facts.nginx[node2]
-	capture := "timeout 10 tcpdump -l -i eth0 -c 4 -nn -v -T vxlan udp port 8472 2>/dev/null"
+	capture := "weft capture -i eth0 -c 4 --timeout 10s --host " + remote.ip
 	type answer struct {
 		out string
 		err error
@@ -140,8 +140,8 @@ func rowCapture(r *run) error {
 		return err
 	}
 	r.print(got.out)
-	r.has(got.out, "172.17.42.31", "172.17.42.32.8472", "VXLAN", "vni 1")
-	r.check(strings.Contains(got.out, r.facts.sshd.ip+".") && strings.Contains(got.out, remote.ip+".80"), "inner packet %s -> %s:80", r.facts.sshd.ip, remote.ip)
+	r.has(got.out, "udp 172.17.42.31:", "-> 172.17.42.32:8472", "VXLAN vni 1")
+	r.check(strings.Contains(got.out, "tcp "+r.facts.sshd.ip+":") && strings.Contains(got.out, "-> "+remote.ip+":80"), "inner packet %s -> %s:80", r.facts.sshd.ip, remote.ip)
 	return got.err
 }
 
