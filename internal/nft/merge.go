@@ -311,6 +311,19 @@ func (d *delta) sorted() *delta {
 	return d
 }
 
+// Element returns an element of a set or map of the union.
+func (m *Merge) Element(set string, key Tuple) (Element, bool) {
+	c := m.sets[set]
+	if c == nil {
+		return Element{}, false
+	}
+	e := c.elements[[2]Tuple{key}].get()
+	if e == nil {
+		return Element{}, false
+	}
+	return *e, true
+}
+
 // Table returns the union in canonical form.
 func (m *Merge) Table() Table {
 	t := Table{Family: m.family, Name: m.name}

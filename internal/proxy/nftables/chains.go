@@ -81,13 +81,17 @@ func (c choice) remembered() []nft.Rule {
 // endpointChain remembers a new client's endpoint and sends it there.
 func (c choice) endpointChain(proto uint8, to netip.AddrPort) nft.Chain {
 	return nft.Chain{
-		Name: "e" + strconv.Itoa(int(proto)) + "-" + hex.EncodeToString(to.Addr().AsSlice()) + "-" + strconv.Itoa(int(to.Port())) +
-			"-a" + strconv.Itoa(c.affinity),
+		Name: endpointName(proto, to.Addr(), to.Port()) + strconv.Itoa(c.affinity),
 		Rules: []nft.Rule{
 			rule(nft.Update{Set: c.recent().Name, Key: c.recentKey(), Timeout: uint32(c.affinity), To: to}),
 			rule(nft.Match{Field: nft.L4Proto, Num: uint32(proto)}, nft.DNAT{V6: c.v6, To: to}),
 		},
 	}
+}
+
+// endpointName begins the names of an endpoint's chains; the affinity timeout follows.
+func endpointName(proto uint8, a netip.Addr, port uint16) string {
+	return "e" + strconv.Itoa(int(proto)) + "-" + hex.EncodeToString(a.AsSlice()) + "-" + strconv.Itoa(int(port)) + "-a"
 }
 
 // split is the chain of an address whose packets from outside stay on the node (externalTrafficPolicy Local): clients in the
