@@ -116,7 +116,10 @@ func TestExecEndsWithContainer(t *testing.T) {
 	up, in := io.Pipe()
 	done := make(chan int, 1)
 	go func() {
-		code, _ := g.Exec(t.Context(), "u1", "main", []string{"sh", "-c", "echo up; sleep 2000; :"}, runtime.Stream{Stdout: in})
+		code, err := g.Exec(t.Context(), "u1", "main", []string{"sh", "-c", "echo up; sleep 2000; :"}, runtime.Stream{Stdout: in})
+		if err != nil {
+			t.Error(err)
+		}
 		done <- code
 	}()
 	if _, err := up.Read(make([]byte, 3)); err != nil {

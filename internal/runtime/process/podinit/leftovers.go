@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,21 +37,26 @@ type leftovers struct {
 	ended map[int]bool // zombies: what they forked before they ended may not have been in that round's list
 }
 
-// round kills those there are and says whether to look again.
+// round kills those there are and says whether to look again. The oldest go first: a shell whose program is killed before it would run
+// the next one.
 func (l *leftovers) round() (again bool) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pod's own /proc; the pattern is good
+	var pids []int
 	for _, d := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(d))
-		if err != nil || pid == 1 {
-			continue
+		if pid, err := strconv.Atoi(filepath.Base(d)); err == nil && pid != 1 {
+			pids = append(pids, pid)
 		}
-		again = l.look(d, pid) || again
+	}
+	slices.Sort(pids)
+	for _, pid := range pids {
+		again = l.look(pid) || again
 	}
 	return again
 }
 
 // look kills the process if it has the line, and says whether there may be more to find.
-func (l *leftovers) look(dir string, pid int) (again bool) {
+func (l *leftovers) look(pid int) (again bool) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	env, err := os.ReadFile(dir + "/environ")
 	switch {
 	case err != nil:
