@@ -29,7 +29,7 @@ func (s *server) exec(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "you must give a command to run", http.StatusBadRequest)
 		return
 	}
-	run := executor{pods: s.Config.Pods, namespace: r.PathValue("namespace")}
+	run := executor{pods: s.Config.Pods, namespace: r.PathValue("namespace"), options: options}
 	remotecommand.ServeExec(w, r, run, r.PathValue("pod"), r.PathValue("uid"), r.PathValue("container"), cmd, options,
 		idleTimeout, createTimeout, remotecommand.SupportedStreamingProtocols)
 }
@@ -49,7 +49,7 @@ func (s *server) attach(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "attach with stdin is not supported by this runtime: use exec, or attach without -i", http.StatusBadRequest)
 		return
 	}
-	run := executor{pods: s.Config.Pods, namespace: r.PathValue("namespace")}
+	run := executor{pods: s.Config.Pods, namespace: r.PathValue("namespace"), options: options}
 	remotecommand.ServeAttach(w, r, run, r.PathValue("pod"), r.PathValue("uid"), r.PathValue("container"), options,
 		idleTimeout, createTimeout, remotecommand.SupportedStreamingProtocols)
 }
@@ -70,6 +70,7 @@ func (s *server) portForward(w http.ResponseWriter, r *http.Request) {
 type executor struct {
 	pods      Pods
 	namespace string
+	options   *remotecommand.Options // a WebSocket has all streams, also those nobody asked for
 }
 
 // ExecInContainer runs a command. A command that ended otherwise than with 0 is an exitError.
@@ -84,13 +85,13 @@ func (e executor) ExecInContainer(ctx context.Context, pod, _, container string,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream := runtime.Stream{TTY: tty, Resize: sizes(ctx, resize)}
-	if in != nil { // a nil reader in the interface is a stream to the runtime
+	if e.options.Stdin && in != nil {
 		stream.Stdin = in
 	}
-	if out != nil {
+	if e.options.Stdout && out != nil {
 		stream.Stdout = out
 	}
-	if errOut != nil {
+	if e.options.Stderr && errOut != nil {
 		stream.Stderr = errOut
 	}
 	code, err := e.pods.Exec(ctx, e.namespace, pod, container, cmd, stream)
@@ -147,10 +148,10 @@ func (e executor) AttachContainer(ctx context.Context, pod, _, container string,
 	}
 	o := logOptions{follow: true, tail: 0}
 	to := sink{out: io.Discard, err: io.Discard}
-	if out != nil {
+	if e.options.Stdout && out != nil {
 		to.out, to.err = out, out
 	}
-	if errOut != nil {
+	if e.options.Stderr && errOut != nil {
 		to.err = errOut
 	}
 	return copyLog(ctx, l, o, to)
