@@ -41,8 +41,8 @@ func (o *Options) listenURLs() (urls []url.URL, endpoint string, err error) {
 	return urls, endpoint, nil
 }
 
-// startEtcd runs the embedded etcd on dir: one member, no peer port (it has no peers), fsync on.
-func startEtcd(ctx context.Context, dir string, urls []url.URL, verbosity int) (*embed.Etcd, error) {
+// startEtcd runs the embedded etcd on dir: one member, no peer port (it has no peers).
+func (o *Options) startEtcd(ctx context.Context, dir string, urls []url.URL) (*embed.Etcd, error) {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = "weft", dir
 	cfg.ListenPeerUrls = nil
@@ -51,8 +51,9 @@ func startEtcd(ctx context.Context, dir string, urls []url.URL, verbosity int) (
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.TickMs, cfg.ElectionMs = 20, 100 // the only candidate wins at once
 	cfg.EnableGRPCGateway = false
+	cfg.UnsafeNoFsync = o.NoFsync
 	cfg.LogLevel = "fatal" // what goes wrong at a start is in the error, later on the API server tells
-	if verbosity > 1 {
+	if o.Verbosity > 1 {
 		cfg.LogLevel = "info"
 	}
 	e, err := embed.StartEtcd(cfg)

@@ -79,6 +79,7 @@ var ordinary = []string{
 	"Unable to authenticate the request", // a bad token: its bearer has the 401
 	"Timeout or abort while handling",    // a client that left
 	"Post-timeout activity",              // the same
+	"not an metav1.Status",               // a node that cannot be reached: who asked for its logs has the error
 }
 
 // newLogger is weft-server's own log: text lines on w.

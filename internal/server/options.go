@@ -22,6 +22,7 @@ type Options struct {
 	NodeNames []string
 
 	ListenClientURLs []string // of the embedded etcd
+	NoFsync          bool
 
 	ServiceRange    string // --service-cluster-ip-range, one CIDR or two of different families
 	ClusterCIDR     string // the pod network, same form
@@ -68,12 +69,30 @@ func NewOptions() *Options {
 
 // shown are the flags --help lists; the others are upstream's and work the same, but would bury these.
 var shown = []string{
-	"data-dir", "node-names", "etcd-servers", "listen-client-urls", "service-cluster-ip-range", "cluster-cidr",
+	"data-dir", "node-names", "etcd-servers", "listen-client-urls", "unsafe-no-fsync", "service-cluster-ip-range", "cluster-cidr",
 	"allocate-node-cidrs", "node-cidr-mask-size", "service-node-port-range", "secure-port", "bind-address", "advertise-address",
 	"enable-admission-plugins", "disable-admission-plugins", "admission-control", "authorization-mode", "anonymous-auth",
 	"tls-cert-file", "tls-private-key-file", "client-ca-file", "token-auth-file", "service-account-key-file",
 	"service-account-signing-key-file", "allow-privileged", "kubelet-certificate-authority", "node-monitor-grace-period", "v",
 	"help-all", "help",
+}
+
+// usage is upstream's help said shorter, or said of this server.
+var usage = map[string]string{
+	"secure-port":               "The HTTPS port.",
+	"bind-address":              "The address to listen at; all of the host when 0.0.0.0 or ::.",
+	"advertise-address":         "The address nodes reach this server at; the default route's when not given.",
+	"etcd-servers":              "An etcd cluster to use (URLs, comma separated) instead of the embedded one, by one weft-server per --etcd-prefix.",
+	"admission-control":         "Exactly these admission plugins, and those node identities rest on. The two flags below are the newer way.",
+	"enable-admission-plugins":  "Admission plugins to have besides the default ones.",
+	"disable-admission-plugins": "Admission plugins not to have.",
+	"authorization-mode":        "Authorizers, in order.",
+	"anonymous-auth":            "Let requests without credentials in as system:anonymous, who may read health and version.",
+	"tls-cert-file":             "The serving certificate, with its chain; made when not given.",
+	"tls-private-key-file":      "The key of --tls-cert-file.",
+	"client-ca-file":            "Authorities whose client certificates are accepted, next to the server's own.",
+	"token-auth-file":           "CSV of bearer tokens: token,user,uid,\"group,group\".",
+	"service-account-key-file":  "Keys or certificates to verify service account tokens with; one with its private half also signs.",
 }
 
 // AddFlags registers every flag on fs.
@@ -83,6 +102,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&o.NodeNames, "node-names", nil, "Nodes to write a kubeconfig for, DATA-DIR/nodes/NAME.kubeconfig.")
 	fs.StringSliceVar(&o.ListenClientURLs, "listen-client-urls", []string{"http://127.0.0.1:2379"},
 		"Where the embedded etcd answers clients. It asks nobody for a password: open it to a network you trust.")
+	fs.BoolVar(&o.NoFsync, "unsafe-no-fsync", false,
+		"The embedded etcd does not wait for its disk: for labs on slow disks. A power cut loses data, a crash does not.")
 	fs.StringVar(&o.ServiceRange, "service-cluster-ip-range", o.ServiceRange, "CIDR of the services' virtual addresses, two for dual stack.")
 	fs.StringVar(&o.ClusterCIDR, "cluster-cidr", "", "CIDR of the pod network, two for dual stack. Must not overlap the service range.")
 	fs.BoolVar(&o.AllocateCIDRs, "allocate-node-cidrs", false, "Give every node a podCIDR out of --cluster-cidr.")
@@ -97,8 +118,9 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 	o.addKubeletFlags(fs)
 	o.addUpstreamFlags(fs)
 	o.addRetiredFlags(fs)
-	fs.Lookup("secure-port").Usage = "The HTTPS port."
-	fs.Lookup("etcd-servers").Usage = "An etcd cluster to use (URLs, comma separated) instead of the embedded one."
+	for name, words := range usage {
+		fs.Lookup(name).Usage = words
+	}
 	list := map[string]bool{}
 	for _, name := range shown {
 		list[name] = true
@@ -108,7 +130,8 @@ func (o *Options) AddFlags(fs *pflag.FlagSet) {
 
 func (o *Options) addKubeletFlags(fs *pflag.FlagSet) {
 	k := &o.kubelet
-	fs.StringSliceVar(&k.PreferredAddressTypes, "kubelet-preferred-address-types", k.PreferredAddressTypes, "Which of a node's addresses to call.")
+	fs.StringSliceVar(&k.PreferredAddressTypes, "kubelet-preferred-address-types", k.PreferredAddressTypes,
+		"Which of a node's addresses to call.")
 	fs.DurationVar(&k.HTTPTimeout, "kubelet-timeout", k.HTTPTimeout, "Timeout of calls to nodes.")
 	fs.StringVar(&k.TLSClientConfig.CertFile, "kubelet-client-certificate", "", "Client certificate for calls to nodes; made when not given.")
 	fs.StringVar(&k.TLSClientConfig.KeyFile, "kubelet-client-key", "", "Key of --kubelet-client-certificate.")
@@ -128,9 +151,7 @@ func (o *Options) addUpstreamFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&o.kube.EventTTL, "event-ttl", o.kube.EventTTL, "How long events are kept.")
 	fs.StringVar(&o.kube.ServiceAccountSigningKeyFile, "service-account-signing-key-file", "",
 		"Key that signs service account tokens; made when not given.")
-	for _, name := range []string{"admission-control"} {
-		fs.Lookup(name).Deprecated = "" // we say it ourselves, with the plugins' names
-	}
+	fs.Lookup("admission-control").Deprecated = "" // we say it ourselves, with the plugins' names
 }
 
 // embedded reports whether the server brings its own etcd.
@@ -184,7 +205,7 @@ func parseCIDRs(flag, value string) ([]netip.Prefix, error) {
 		return nil, nil
 	}
 	var out []netip.Prefix
-	for _, field := range strings.Split(value, ",") {
+	for field := range strings.SplitSeq(value, ",") {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(field))
 		if err != nil {
 			return nil, fmt.Errorf("--%s: %q is not a CIDR like 10.254.0.0/16", flag, field)

@@ -32,7 +32,9 @@ var retiredFlags = map[string]string{
 }
 
 // accepted are flags that no longer do anything and never changed what the server means, so nobody is told.
-var accepted = []string{"logtostderr=", "alsologtostderr=", "log-dir", "stderrthreshold", "vmodule", "log-flush-frequency", "cloud-provider"}
+var accepted = []string{
+	"logtostderr=", "alsologtostderr=", "log-dir", "stderrthreshold", "vmodule", "log-flush-frequency", "cloud-provider",
+}
 
 // retiredPlugins maps an admission plugin that is gone to the plugin that took its place (none: what it did is built in)
 // and to the words for the operator.

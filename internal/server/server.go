@@ -60,6 +60,9 @@ func Run(ctx context.Context, o *Options, out, logs io.Writer) error {
 	up, err := start(ctx, o, plan, dir, log)
 	if err != nil {
 		_ = listener.Close() // the API server may have closed it
+		if ctx.Err() != nil {
+			return dir.abandon() // asked to stop while starting
+		}
 		return errors.Join(err, dir.abandon())
 	}
 	if _, err := fmt.Fprintf(out, "weft-server ready at %s, kubeconfig %s\n", up.keys.cluster.Server, dir.adminKubeconfig()); err != nil {
@@ -139,7 +142,8 @@ func (o *Options) checkAddresses(r ranges) error {
 	}
 	addr, ok := addrOf(generic.AdvertiseAddress)
 	if !ok || addr.IsLoopback() || addr.IsUnspecified() || addr.IsMulticast() || addr.IsLinkLocalUnicast() {
-		return fmt.Errorf("--advertise-address %s: nodes cannot reach it; give an address of this host on their network", generic.AdvertiseAddress)
+		return fmt.Errorf("--advertise-address %s: nodes cannot reach it; give an address of this host on their network",
+			generic.AdvertiseAddress)
 	}
 	if service := r.service[0]; addr.Is4() != service.Addr().Is4() {
 		return fmt.Errorf("--advertise-address %s and --service-cluster-ip-range %s are of different families", addr, service)
@@ -190,7 +194,7 @@ func start(ctx context.Context, o *Options, p plan, dir *dataDir, log *slog.Logg
 		return up, err
 	}
 	if p.etcdURLs != nil {
-		up.etcd, err = startEtcd(ctx, dir.etcd(), p.etcdURLs, o.Verbosity)
+		up.etcd, err = o.startEtcd(ctx, dir.etcd(), p.etcdURLs)
 	} else {
 		err = awaitEtcd(ctx, log, o.kube.Etcd.StorageConfig)
 	}

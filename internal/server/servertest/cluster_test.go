@@ -9,18 +9,21 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	authv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // join makes a node as an agent does, with the node's own identity, and returns its client.
@@ -131,6 +134,7 @@ func run(t *testing.T, node kubernetes.Interface, p v1.Pod, ip string) {
 // The walkthrough's cluster on one server: nodes, a controller's pods spread over them, a service with both endpoints,
 // all still there after a stop and after a kill.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, "--secure-port=17020", "--listen-client-urls=http://127.0.0.1:17021", "--node-names=kube-node1,kube-node2")
 	s.start()
 	if m := readyLine.FindStringSubmatch(s.out.String()); m == nil || m[1] != "17020" || m[2] != filepath.Join(s.dir, "admin.kubeconfig") {
@@ -162,6 +166,8 @@ func TestCluster(t *testing.T) {
 	t.Run("node rights", func(t *testing.T) { checkNodeRights(t, nodes["kube-node1"], byNode) })
 	t.Run("logs", func(t *testing.T) { checkLogs(t, admin, byNode["kube-node1"][0].Name, asked) })
 	t.Run("anonymous", func(t *testing.T) { checkAnonymous(t, "https://"+address+":17020") })
+	t.Run("token", func(t *testing.T) { checkToken(t, admin, "https://"+address+":17020") })
+	t.Run("node-kubeconfig", func(t *testing.T) { checkNodeKubeconfig(t, s.dir) })
 	t.Run("modes", func(t *testing.T) { checkModes(t, s.dir) })
 	t.Run("orphan", func(t *testing.T) { checkOrphan(t, admin) })
 
@@ -201,7 +207,8 @@ func checkService(t *testing.T, node, admin kubernetes.Interface) {
 		}
 		return len(got) == 2
 	})
-	ep, err := admin.CoreV1().Endpoints("default").Get(within(t), "my-nginx-service", metav1.GetOptions{}) //nolint:staticcheck // kubectl describe of older clients reads it
+	//nolint:staticcheck // deprecated, but the walkthrough's kubectl describe and other older clients read it
+	ep, err := admin.CoreV1().Endpoints("default").Get(within(t), "my-nginx-service", metav1.GetOptions{})
 	if err != nil || len(ep.Subsets) != 1 || len(ep.Subsets[0].Addresses) != 2 {
 		t.Errorf("endpoints %v, %v", ep.Subsets, err)
 	}
@@ -304,6 +311,45 @@ func checkAnonymous(t *testing.T, url string) {
 		if resp.StatusCode != tc.want {
 			t.Errorf("%s with token %q: %d, want %d", tc.path, tc.token, resp.StatusCode, tc.want)
 		}
+	}
+}
+
+// A service account's token gets in as that account.
+func checkToken(t *testing.T, admin kubernetes.Interface, url string) {
+	request, err := admin.CoreV1().ServiceAccounts("default").CreateToken(within(t), "default", &authv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(&rest.Config{
+		Host: url, BearerToken: request.Status.Token, TLSClientConfig: rest.TLSClientConfig{Insecure: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := client.AuthenticationV1().SelfSubjectReviews().Create(within(t), &authv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil || self.Status.UserInfo.Username != "system:serviceaccount:default:default" {
+		t.Errorf("the token is %+v, %v", self, err)
+	}
+}
+
+// The subcommand prints what the server wrote, and makes what it did not.
+func checkNodeKubeconfig(t *testing.T, dir string) {
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range []string{"kube-node1", "kube-node9"} {
+		out, err := exec.Command(path, "node-kubeconfig", node, "--data-dir", dir).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept, err := os.ReadFile(filepath.Join(dir, "nodes", node+".kubeconfig"))
+		if err != nil || string(kept) != string(out) || !strings.Contains(string(out), "system:node:"+node) {
+			t.Errorf("%s: printed %d bytes, kept %d, %v", node, len(out), len(kept), err)
+		}
+	}
+	if out, err := exec.Command(path, "node-kubeconfig", "../x", "--data-dir", dir).CombinedOutput(); err == nil {
+		t.Errorf("made a kubeconfig for ../x: %s", out)
 	}
 }
 

@@ -66,10 +66,12 @@ func weftEtcd(t *testing.T) string {
 func TestArticleCommandLine(t *testing.T) {
 	for name, etcd := range map[string]func(*testing.T) string{"debian": debianEtcd, "current": weftEtcd} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			newServer(t) // the namespace
+			port := map[string]string{"debian": "17060", "current": "17061"}[name]
 			endpoint, files := etcd(t), articleFiles(t)
 			s := newServer(t, strings.Fields(`--logtostderr=true --v=0 --etcd-servers=`+endpoint+` --insecure-bind-address=127.0.0.1
-				--secure-port=17060 --allow-privileged=true --service-cluster-ip-range=10.254.0.0/16
+				--secure-port=`+port+` --allow-privileged=true --service-cluster-ip-range=10.254.0.0/16
 				--admission-control=NamespaceLifecycle,NamespaceExists,LimitRanger,SecurityContextDeny,ServiceAccount,ResourceQuota
 				--tls-cert-file=`+files+`/server.crt --tls-private-key-file=`+files+`/server.key --client-ca-file=`+files+`/ca.crt
 				--token-auth-file=`+files+`/known_tokens.csv --service-account-key-file=`+files+`/server.crt`)...)
@@ -83,7 +85,7 @@ func TestArticleCommandLine(t *testing.T) {
 				list, err := admin.CoreV1().Pods("default").List(within(t), metav1.ListOptions{})
 				return err == nil && len(list.Items) == 1
 			})
-			checkIdentities(t, files)
+			checkIdentities(t, "https://"+address+":"+port, files)
 			if took := s.stop(); took > 6*time.Second {
 				t.Errorf("stop took %v", took)
 			}
@@ -108,7 +110,7 @@ func checkWarnings(t *testing.T, s *server) {
 }
 
 // checkIdentities comes with the article's own credentials: its tokens, and a certificate of its authority.
-func checkIdentities(t *testing.T, files string) {
+func checkIdentities(t *testing.T, url, files string) {
 	t.Helper()
 	a, err := pki.Open(files)
 	if err != nil {
@@ -119,7 +121,7 @@ func checkIdentities(t *testing.T, files string) {
 		t.Fatal(err)
 	}
 	tlsConfig := rest.TLSClientConfig{CAFile: filepath.Join(files, "ca.crt"), ServerName: "kube-master"}
-	byToken := &rest.Config{Host: "https://" + address + ":17060", TLSClientConfig: tlsConfig, BearerToken: "open-sesame"}
+	byToken := &rest.Config{Host: url, TLSClientConfig: tlsConfig, BearerToken: "open-sesame"}
 	byCert := &rest.Config{Host: byToken.Host, TLSClientConfig: tlsConfig}
 	byCert.CertFile, byCert.KeyFile = crt, key
 	for name, cfg := range map[string]*rest.Config{"token": byToken, "certificate": byCert} {

@@ -94,6 +94,7 @@ func newServer(t *testing.T, args ...string) *server {
 	dir := filepath.Join(t.TempDir(), "data")
 	args = append([]string{
 		"--data-dir=" + dir, "--advertise-address=" + address, "--service-cluster-ip-range=10.254.0.0/16", "--cluster-cidr=172.16.0.0/16",
+		"--unsafe-no-fsync", // the disk is not under test
 	}, args...)
 	return &server{t: t, dir: dir, args: args}
 }

@@ -43,14 +43,14 @@ func TestFailedStart(t *testing.T) {
 			select {
 			case err := <-s.exit:
 				s.exit <- err
-				if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 					t.Errorf("ended with %v", err)
 				}
 			case <-time.After(25 * time.Second):
 				t.Fatal("still runs")
 			}
 			var complaints []string
-			for _, line := range strings.Split(strings.TrimSpace(s.log.String()), "\n") {
+			for line := range strings.SplitSeq(strings.TrimSpace(s.log.String()), "\n") {
 				if !strings.Contains(line, "waiting for etcd") {
 					complaints = append(complaints, line)
 				}
@@ -70,6 +70,7 @@ func TestFailedStart(t *testing.T) {
 
 // As an ordinary user, a directory of somebody else's is a permission error, not a crash.
 func TestNoPermission(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, "--secure-port=17005", "--listen-client-urls=http://127.0.0.1:17006")
 	parent := filepath.Dir(s.dir)
 	if err := os.Chmod(parent, 0o500); err != nil {
@@ -92,6 +93,7 @@ func TestNoPermission(t *testing.T) {
 
 // Two servers on one directory would corrupt it; the second is told so.
 func TestSecondServer(t *testing.T) {
+	t.Parallel()
 	first := newServer(t, "--secure-port=17010", "--listen-client-urls=http://127.0.0.1:17011")
 	first.start()
 	second := newServer(t, "--secure-port=17012", "--listen-client-urls=http://127.0.0.1:17013")
