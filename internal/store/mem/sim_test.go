@@ -358,7 +358,7 @@ func TestInterleavings(t *testing.T) {
 // TestConfigChanges changes the subnet length and the families all the time: every host moves, and no two keys overlap on
 // the way.
 func TestConfigChanges(t *testing.T) {
-	for seed := range uint64(12 * *deep) {
+	for seed := range uint64(40 * *deep) {
 		s := newSim(t, seed, 6)
 		s.harm++
 		for i, c := range s.configs { // few subnets, so that the hosts get into each other's way
@@ -419,7 +419,7 @@ func TestOneKey(t *testing.T) {
 // TestFiftyHosts lets fifty hosts start at once: each has a subnet of its own in the end, and all stay where they are when
 // they all restart.
 func TestFiftyHosts(t *testing.T) {
-	for seed := range uint64(2 * *deep) {
+	for seed := range uint64(*deep) {
 		s := newSim(t, seed, 50)
 		for range 4000 {
 			h := s.hosts[s.rnd.IntN(len(s.hosts))]
