@@ -32,7 +32,7 @@ func NewMerge(f Family, name string) *Merge {
 // Union returns the union of fragments by owner.
 func Union(fragments map[string]Table) Table {
 	m := NewMerge(INet, TableName)
-	m.put(fragments, nil)
+	m.Update(fragments)
 	return m.Table()
 }
 
@@ -81,14 +81,24 @@ func declarationText(s Set) string { return s.declaration("") }
 // setClaims is a set with who wants what in it.
 type setClaims struct {
 	declaration variants[Set]
-	elements    map[[2]Tuple]claims
+	elements    map[Tuple]*claims // by key and, of ranges, last key
+	touched     []*claims         // by the update under way, in order
+}
+
+func elementKey(e *Element) Tuple {
+	if e.KeyEnd == "" {
+		return e.Key
+	}
+	return e.Key + e.KeyEnd
 }
 
 // claims are the owners that want an element, in order of name; the first one gets it.
 type claims struct {
 	owner   string
-	element *Element
-	rest    []claim // of the others, nearly always none
+	element *Element // nil: nobody, until the update ends
+	rest    []claim  // of the others, nearly always none
+	before  *Element // during an update: what was there before it
+	touched bool
 }
 
 type claim struct {
@@ -96,36 +106,64 @@ type claim struct {
 	element *Element
 }
 
-func (c claims) get() *Element { return c.element }
-
-func (c claims) add(owner string, e *Element) claims {
-	if c.element == nil {
-		return claims{owner: owner, element: e}
+func (c *claims) get() *Element {
+	if c == nil {
+		return nil
 	}
-	all := append([]claim{{c.owner, c.element}, {owner, e}}, c.rest...)
-	slices.SortStableFunc(all, func(a, b claim) int { return strings.Compare(a.owner, b.owner) })
-	return claims{all[0].owner, all[0].element, all[1:]}
+	return c.element
 }
 
-func (c claims) remove(owner string, e *Element) claims {
-	if c.owner == owner && c.element == e {
-		if len(c.rest) == 0 {
-			return claims{}
+func (c *claims) add(owner string, e *Element) {
+	switch {
+	case c.element == nil:
+		c.owner, c.element = owner, e
+		return
+	case owner >= c.owner:
+		c.rest = append(c.rest, claim{owner, e})
+	default:
+		c.rest = append(c.rest, claim{c.owner, c.element})
+		c.owner, c.element = owner, e
+	}
+	slices.SortStableFunc(c.rest, func(a, b claim) int { return strings.Compare(a.owner, b.owner) })
+}
+
+func (c *claims) remove(owner string, e *Element) {
+	if c.owner != owner || c.element != e {
+		if i := slices.Index(c.rest, claim{owner, e}); i >= 0 {
+			c.rest = slices.Delete(c.rest, i, i+1)
 		}
-		return claims{c.rest[0].owner, c.rest[0].element, slices.Clone(c.rest[1:])}
+		return
 	}
-	i := slices.Index(c.rest, claim{owner, e})
-	if i >= 0 {
-		c.rest = slices.Delete(slices.Clone(c.rest), i, i+1)
+	c.owner, c.element = "", nil
+	if len(c.rest) > 0 {
+		c.owner, c.element = c.rest[0].owner, c.rest[0].element
+		c.rest = slices.Delete(c.rest, 0, 1)
 	}
-	return c
 }
 
-// touched remembers what objects were before a change.
+// touch remembers an element as it was before the update.
+func (c *setClaims) touch(e *claims) {
+	if !e.touched {
+		e.touched, e.before = true, e.element
+		c.touched = append(c.touched, e)
+	}
+}
+
+// settle ends an update: elements that nobody wants any more go.
+func (c *setClaims) settle() {
+	for _, e := range c.touched {
+		if e.element == nil && e.before != nil {
+			delete(c.elements, elementKey(e.before))
+		}
+		e.touched, e.before = false, nil
+	}
+	c.touched = nil
+}
+
+// touched remembers what objects were before an update.
 type touched struct {
 	chains map[string]*Chain
 	sets   map[string]*Set
-	elems  map[string]map[[2]Tuple]*Element
 }
 
 // Set replaces the fragment of one owner and returns the ops that bring a kernel that has the union before to the union after.
@@ -133,36 +171,47 @@ func (m *Merge) Set(owner string, fragment Table) []Op {
 	return m.Update(map[string]Table{owner: fragment})
 }
 
-// Update replaces the fragments of several owners in one go. An empty fragment removes the owner.
+// Update replaces the fragments of several owners in one go. An empty fragment removes the owner. The fragments belong to the Merge
+// from then on: they may not be changed.
 func (m *Merge) Update(fragments map[string]Table) []Op {
-	t := &touched{map[string]*Chain{}, map[string]*Set{}, map[string]map[[2]Tuple]*Element{}}
+	t := &touched{map[string]*Chain{}, map[string]*Set{}}
 	m.put(fragments, t)
-	return m.changes(t)
+	ops := m.changes(t)
+	for name := range t.sets {
+		c := m.sets[name]
+		if c.settle(); len(c.declaration.all) == 0 {
+			delete(m.sets, name)
+		}
+	}
+	return ops
 }
-
-// Load replaces fragments as Update does but does not say what changed, which is faster for many: follow it with Diff of Table and
-// what the kernel has.
-func (m *Merge) Load(fragments map[string]Table) { m.put(fragments, nil) }
 
 // Owners returns the names of the owners that want something, sorted.
 func (m *Merge) Owners() []string { return slices.Sorted(maps.Keys(m.fragments)) }
 
 func (m *Merge) put(fragments map[string]Table, t *touched) {
-	for owner, f := range fragments {
+	sizes := map[string]int{}
+	for _, f := range fragments {
+		for i := range f.Sets {
+			sizes[f.Sets[i].Name] += len(f.Sets[i].Elements)
+		}
+	}
+	for _, owner := range slices.Sorted(maps.Keys(fragments)) {
+		f := fragments[owner]
 		if old, ok := m.fragments[owner]; ok {
-			m.count(owner, &old, -1, t)
+			m.count(owner, &old, -1, t, sizes)
 			delete(m.fragments, owner)
 		}
 		if len(f.Chains) == 0 && len(f.Sets) == 0 {
 			continue
 		}
 		m.fragments[owner] = f
-		m.count(owner, &f, 1, t)
+		m.count(owner, &f, 1, t, sizes)
 	}
 }
 
-// count adds (n is 1) or removes (n is -1) the claims of a fragment.
-func (m *Merge) count(owner string, f *Table, n int, t *touched) {
+// count adds (n is 1) or removes (n is -1) the claims of a fragment. sizes are how many elements a new set may get.
+func (m *Merge) count(owner string, f *Table, n int, t *touched, sizes map[string]int) {
 	for _, c := range f.Chains {
 		v := m.chains[c.Name]
 		if v == nil {
@@ -176,67 +225,52 @@ func (m *Merge) count(owner string, f *Table, n int, t *touched) {
 		}
 	}
 	for i := range f.Sets {
-		m.countSet(owner, &f.Sets[i], n, t)
+		s := &f.Sets[i]
+		c := m.sets[s.Name]
+		if c == nil {
+			c = &setClaims{elements: make(map[Tuple]*claims, sizes[s.Name])}
+			c.touched = make([]*claims, 0, sizes[s.Name])
+			m.sets[s.Name] = c
+		}
+		t.set(s.Name, c)
+		c.count(owner, s, n)
 	}
 }
 
-func (m *Merge) countSet(owner string, s *Set, n int, t *touched) {
-	c := m.sets[s.Name]
-	if c == nil {
-		c = &setClaims{elements: map[[2]Tuple]claims{}}
-		m.sets[s.Name] = c
-	}
-	t.set(s.Name, c)
+func (c *setClaims) count(owner string, s *Set, n int) {
 	declaration := *s
 	declaration.Elements = nil
 	c.declaration.add(declaration, n, sameDeclaration, declarationText)
+	var fresh []claims // room for new ones, made once
 	for i := range s.Elements {
 		e := &s.Elements[i]
-		key := [2]Tuple{e.Key, e.KeyEnd}
-		before := c.elements[key]
-		t.element(s.Name, key, before)
-		after := before
+		key := elementKey(e)
+		x := c.elements[key]
+		if x == nil {
+			if len(fresh) == 0 {
+				fresh = make([]claims, len(s.Elements)-i)
+			}
+			x, fresh = &fresh[0], fresh[1:]
+			c.elements[key] = x
+		}
+		c.touch(x)
 		if n > 0 {
-			after = before.add(owner, e)
+			x.add(owner, e)
 		} else {
-			after = before.remove(owner, e)
+			x.remove(owner, e)
 		}
-		if after.element == nil {
-			delete(c.elements, key)
-		} else {
-			c.elements[key] = after
-		}
-	}
-	if len(c.declaration.all) == 0 {
-		delete(m.sets, s.Name)
 	}
 }
 
 func (t *touched) chain(name string, v *variants[Chain]) {
-	if t == nil {
-		return
-	}
 	if _, ok := t.chains[name]; !ok {
 		t.chains[name] = clone(v.get())
 	}
 }
 
 func (t *touched) set(name string, c *setClaims) {
-	if t == nil {
-		return
-	}
 	if _, ok := t.sets[name]; !ok {
 		t.sets[name] = clone(c.declaration.get())
-		t.elems[name] = map[[2]Tuple]*Element{}
-	}
-}
-
-func (t *touched) element(set string, key [2]Tuple, c claims) {
-	if t == nil {
-		return
-	}
-	if _, ok := t.elems[set][key]; !ok {
-		t.elems[set][key] = c.get()
 	}
 }
 
@@ -260,10 +294,7 @@ func (m *Merge) changes(t *touched) []Op {
 	}
 	for name, before := range t.sets {
 		c := m.sets[name]
-		var now *Set
-		if c != nil {
-			now = c.declaration.get()
-		}
+		now := c.declaration.get()
 		switch {
 		case now == nil && before == nil:
 			continue
@@ -277,10 +308,10 @@ func (m *Merge) changes(t *touched) []Op {
 		}
 		d.addElems(*now, nil, nil, nil)
 		e := &d.elems[len(d.elems)-1]
-		for key, old := range t.elems[name] {
-			e.note(c.elements[key].get(), old)
+		e.grow(c.touched)
+		for _, x := range c.touched {
+			e.note(x.element, x.before)
 		}
-		e.sort()
 	}
 	return d.sorted().ops()
 }
@@ -291,10 +322,15 @@ func (m *Merge) remake() []Op {
 	return append([]Op{d.op(Del, KindTable)}, Diff(m.Table(), nil)...)
 }
 
-func (e *elems) sort() {
-	for _, list := range [][]Element{e.add, e.change, e.del} {
-		slices.SortFunc(list, compareElements)
+// grow makes room for what is new.
+func (e *elems) grow(touched []*claims) {
+	n := 0
+	for _, x := range touched {
+		if x.before == nil && x.element != nil {
+			n++
+		}
 	}
+	e.add = make([]Element, 0, n)
 }
 
 // sorted brings what was collected in random order into order of name.
@@ -317,7 +353,7 @@ func (m *Merge) Element(set string, key Tuple) (Element, bool) {
 	if c == nil {
 		return Element{}, false
 	}
-	e := c.elements[[2]Tuple{key}].get()
+	e := c.elements[key].get()
 	if e == nil {
 		return Element{}, false
 	}
@@ -336,7 +372,7 @@ func (m *Merge) Table() Table {
 		s := *c.declaration.get()
 		s.Elements = make([]Element, 0, len(c.elements))
 		for _, e := range c.elements {
-			s.Elements = append(s.Elements, *e.get())
+			s.Elements = append(s.Elements, *e.element)
 		}
 		if len(s.Elements) == 0 {
 			s.Elements = nil
