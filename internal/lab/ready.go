@@ -55,6 +55,9 @@ func (l *Lab) wait(ctx context.Context, hostName, program, what string, ok func(
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return fmt.Errorf("wait for %s: %w", what, context.Cause(ctx))
+			}
 			return fmt.Errorf("wait for %s: %w: %w\nlast lines of %s:\n%s",
 				what, context.Cause(ctx), last, l.LogFile(hostName, program), tail(l.LogFile(hostName, program), 10))
 		}

@@ -90,10 +90,11 @@ func supervise(ctx context.Context, state string, stderr io.Writer) error {
 	}
 	_ = ready.Close()
 	<-ctx.Done()
-	s.stop()
 	if orphan.Load() {
+		s.kill() // nobody waits for programs to end well
 		return removeState(state)
 	}
+	s.stop()
 	return nil
 }
 
@@ -199,6 +200,16 @@ func (r *running) tell(c host.Config) error {
 		return fmt.Errorf("make host %s: %s", r.Name, text)
 	}
 	return nil
+}
+
+// kill ends the hosts at once.
+func (s *supervisor) kill() {
+	for _, h := range s.hosts {
+		_ = h.cmd.Process.Kill() // a host that has ended needs none
+	}
+	for _, h := range s.hosts {
+		<-h.done
+	}
 }
 
 // stop asks the hosts to stop their programs. What is left after stopGrace ends with the supervisor.
