@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -47,7 +46,6 @@ type Config struct {
 	RunDir, StateDir                  string
 	KubeletPort                       int
 	HealthzBind                       string
-	LeaseRenewMargin                  time.Duration
 	Version                           string
 	attachMode                        attach.Mode
 	subnet, clusterCIDR, serviceRange netip.Prefix
@@ -84,7 +82,6 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.StateDir, "state-dir", "/var/lib/weft", "directory for what must survive a reboot")
 	f.IntVar(&c.KubeletPort, "kubelet-port", 10250, "port for kubectl logs and exec; 0: off")
 	f.StringVar(&c.HealthzBind, "healthz-bind", "127.0.0.1:10256", "address for /healthz, /readyz and /metrics; empty: off")
-	f.DurationVar(&c.LeaseRenewMargin, "subnet-lease-renew-margin", time.Hour, "how long before its expiry the lease is renewed, 1m to 23h59m")
 }
 
 // Validate checks every field; the error names the flag, its value and what would be right.
@@ -109,9 +106,6 @@ func (c *Config) Validate() error {
 	}
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ ") || c.Bridge == "" {
 		return fmt.Errorf("--bridge=%s: an interface name has 1 to 15 characters, no slash, no space", c.Bridge)
-	}
-	if c.LeaseRenewMargin < time.Minute || c.LeaseRenewMargin > 24*time.Hour-time.Minute {
-		return fmt.Errorf("--subnet-lease-renew-margin=%s: must be from 1m to 23h59m", c.LeaseRenewMargin)
 	}
 	c.attachMode = attach.Mode(c.Attach)
 	return c.parseAddresses()
