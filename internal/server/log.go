@@ -79,6 +79,8 @@ var ordinary = []string{
 	"Unable to authenticate the request", // a bad token: its bearer has the 401
 	"Timeout or abort while handling",    // a client that left
 	"Post-timeout activity",              // the same
+	"spec.podCIDRs: Invalid value",       // a node looked at again before its podCIDR came back from the store
+	"failed to patch node CIDR",          // the same
 	"not an metav1.Status",               // a node that cannot be reached: who asked for its logs has the error
 }
 

@@ -64,6 +64,7 @@ func weftEtcd(t *testing.T) string {
 
 // The article's command line, word for word but for paths and ports, on an external etcd old and new.
 func TestArticleCommandLine(t *testing.T) {
+	t.Parallel()
 	for name, etcd := range map[string]func(*testing.T) string{"debian": debianEtcd, "current": weftEtcd} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

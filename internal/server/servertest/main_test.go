@@ -23,7 +23,21 @@ import (
 // address is the master's of the walkthrough; the test's network namespace has it on lo.
 const address = "172.17.42.30"
 
-func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(netns.Main(cleaning{m})) }
+
+// cleaning removes the program a run had to build.
+type cleaning struct{ m *testing.M }
+
+func (c cleaning) Run() int {
+	code := c.m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	return code
+}
+
+// built is the directory of a program built for this run.
+var built string
 
 // program returns the weft-server under test.
 var program = sync.OnceValues(func() (string, error) {
@@ -38,6 +52,7 @@ var program = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	path := filepath.Join(dir, "weft-server")
 	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "weft/cmd/weft-server")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -15,6 +15,7 @@ import (
 
 // A start that cannot work ends at once with one line that names the cause, a failing exit code, and nothing left behind.
 func TestFailedStart(t *testing.T) {
+	t.Parallel()
 	newServer(t) // the namespace
 	taken, err := net.Listen("tcp", ":16999")
 	if err != nil {
