@@ -41,19 +41,7 @@ func (e *vars) set(name, value string) {
 	e.values[name] = value
 }
 
-// Env returns a container's environment as KEY=value: the services', then envFrom's, then env's with references resolved.
-func Env(v *Values, c *corev1.Container) ([]string, error) {
-	e, err := environment(v, c)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]string, 0, len(e.names))
-	for _, name := range e.names {
-		out = append(out, name+"="+e.values[name])
-	}
-	return out, nil
-}
-
+// environment returns the variables of a container: the services', then envFrom's, then env's with references resolved.
 func environment(v *Values, c *corev1.Container) (*vars, error) {
 	e := &vars{values: map[string]string{}}
 	links := v.Pod.Spec.EnableServiceLinks == nil || *v.Pod.Spec.EnableServiceLinks

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,10 +100,15 @@ func TestEnv(t *testing.T) {
 	}
 	c.Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1500m")}
 	c.Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}
-	got, err := Env(testValues(), c)
+	c.Args = []string{"$(NAME)", "$$(NAME)", "$(NO)"}
+	spec, err := Container(testValues(), c, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if spec.Attempt != 3 || !slices.Equal(spec.Args, []string{"web", "$(NAME)", "$(NO)"}) {
+		t.Errorf("container %+v", spec)
+	}
+	got := spec.Env
 	want := []string{
 		"KUBERNETES_SERVICE_HOST=10.254.0.1", "KUBERNETES_SERVICE_PORT=443", "KUBERNETES_PORT=tcp://10.254.0.1:443",
 		"KUBERNETES_SERVICE_PORT_HTTPS=443", "KUBERNETES_PORT_443_TCP=tcp://10.254.0.1:443", "KUBERNETES_PORT_443_TCP_PROTO=tcp",
@@ -130,7 +136,7 @@ func TestEnvErrors(t *testing.T) {
 		"resourceFieldRef of another": {ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu", ContainerName: "other"}},
 	} {
 		c := &corev1.Container{Name: "c", Env: []corev1.EnvVar{{Name: "X", ValueFrom: source}}}
-		_, err := Env(testValues(), c)
+		_, err := Container(testValues(), c, 0)
 		if err == nil || !strings.Contains(err.Error(), "env X: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want env X: ...%s...", err, want)
 		}

@@ -38,7 +38,6 @@ type Record struct {
 	Status   *runtime.ContainerStatus         // the latest run as the runtime last told it, nil when there is none in this sandbox
 	Ended    *corev1.ContainerStateTerminated // how the latest run ended, nil while it runs
 	Last     *corev1.ContainerStateTerminated // how the run before ended
-	LastLog  string                           // its log
 	Begun    bool                             // ever started
 	Restarts int                              // attempt of the latest run
 
@@ -138,9 +137,6 @@ func (r *Record) adopt(st *runtime.ContainerStatus, idPrefix string) {
 	if !told {
 		if r.Ended != nil {
 			r.Last = r.Ended
-		}
-		if r.Status != nil {
-			r.LastLog = r.Status.LogPath
 		}
 		r.Ready, r.Started = false, false
 	}

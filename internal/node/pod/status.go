@@ -134,7 +134,8 @@ func conditions(v *View, st *corev1.PodStatus) []corev1.PodCondition {
 	sandbox := condition(corev1.PodReadyToStartContainers, v.Box != nil && v.Attached && !Ended(v.Pod), "", "")
 	init := condition(corev1.PodInitialized, true, "", "")
 	if ok, open := initialized(v); !ok && !done {
-		init = condition(corev1.PodInitialized, false, "ContainersNotInitialized", "containers with incomplete status: ["+strings.Join(open, " ")+"]")
+		init = condition(corev1.PodInitialized, false, "ContainersNotInitialized",
+			"containers with incomplete status: ["+strings.Join(open, " ")+"]")
 	} else if done {
 		init.Reason = "PodCompleted"
 	}

@@ -74,7 +74,8 @@ func convertEndpoint(e *discoveryv1.Endpoint, v6 bool) (endpoint, bool) {
 		return endpoint{}, false
 	}
 	c := e.Conditions
-	out := endpoint{addr: a, node: deref(e.NodeName), zone: deref(e.Zone), ready: c.Ready == nil || *c.Ready, terminating: deref(c.Terminating)}
+	out := endpoint{addr: a, node: deref(e.NodeName), zone: deref(e.Zone), terminating: deref(c.Terminating)}
+	out.ready = c.Ready == nil || *c.Ready
 	out.serving = out.ready
 	if c.Serving != nil {
 		out.serving = *c.Serving
