@@ -57,7 +57,15 @@ func everything(t testing.TB) nft.Table {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return parseTable(t, string(b))
+	table := parseTable(t, string(b))
+	// nft 1.0.6 runs out of registers on this one; the kernel does not.
+	r, err := nft.ParseRule("update @recent6 { ip6 saddr . ip6 daddr . meta l4proto . th dport timeout 1s : fd00::1 . 80 }")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := table.Chain("e-1")
+	c.Rules = append(c.Rules, r)
+	return table
 }
 
 func parseTable(t testing.TB, text string) nft.Table {
@@ -218,7 +226,7 @@ func TestRefused(t *testing.T) {
 	if n := len(have.Set("vips4").Elements); n != len(vips.Elements)-1 {
 		t.Errorf("%d verdicts programmed of %d", n, len(vips.Elements))
 	}
-	if have.Chain("prerouting") == nil || len(have.Chain("prerouting").Rules) != 5 {
+	if have.Chain("prerouting") == nil || len(have.Chain("prerouting").Rules) != len(want.Chain("prerouting").Rules) {
 		t.Error("chains are not programmed")
 	}
 }
@@ -238,7 +246,7 @@ func TestLoop(t *testing.T) {
 	if err == nil {
 		t.Fatal("the kernel took a loop")
 	}
-	if have := read(t, c); have == nil || len(have.Chain("prerouting").Rules) != 5 {
+	if have := read(t, c); have == nil || len(have.Chain("prerouting").Rules) != len(want.Chain("prerouting").Rules) {
 		t.Errorf("the rest is not programmed: %v", err)
 	}
 }

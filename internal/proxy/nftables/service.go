@@ -16,7 +16,7 @@ func (p Planner) Plan(n proxy.Node, s api.ServicePort) nft.Table {
 	if !ok || s.Port == 0 {
 		return nft.New()
 	}
-	b := &builder{Planner: p, n: n, s: clean(s), proto: proto, sets: map[string]int{}, t: nft.New()}
+	b := &builder{Planner: p, n: n, s: clean(s), proto: proto, t: nft.New()}
 	for _, f := range families {
 		b.family(f)
 	}
@@ -30,7 +30,6 @@ type builder struct {
 	s     api.ServicePort
 	proto uint8
 	t     nft.Table
-	sets  map[string]int // index in t.Sets
 }
 
 // add adds an element to a set.
@@ -39,14 +38,15 @@ func (b *builder) add(s nft.Set, e nft.Element) {
 	b.t.Sets[i].Elements = append(b.t.Sets[i].Elements, e)
 }
 
+// set returns the index of a set in the fragment: there are few.
 func (b *builder) set(s nft.Set) int {
-	i, ok := b.sets[s.Name]
-	if !ok {
-		i = len(b.t.Sets)
-		b.sets[s.Name] = i
-		b.t.Sets = append(b.t.Sets, s)
+	for i := range b.t.Sets {
+		if b.t.Sets[i].Name == s.Name {
+			return i
+		}
 	}
-	return i
+	b.t.Sets = append(b.t.Sets, s)
+	return len(b.t.Sets) - 1
 }
 
 func (b *builder) chain(c nft.Chain) {
@@ -147,10 +147,12 @@ func (b *builder) lead(t target, chain string) {
 func (b *builder) choose(t target, c choice, endpoints []netip.AddrPort) {
 	b.chain(b.Planner.chain(b.n, c))
 	if c.affinity == 0 {
-		i := b.set(c.endpoints())
+		list := &b.t.Sets[b.set(c.endpoints())].Elements
+		*list = slices.Grow(*list, len(endpoints))
+		key := t.key()
+		data := make(nft.TupleBuilder, 0, 20)
 		for k, to := range endpoints {
-			data := make(nft.TupleBuilder, 0, 20).Addr(to.Addr()).Port(to.Port())
-			b.t.Sets[i].Elements = append(b.t.Sets[i].Elements, nft.Element{Key: t.key().Num(uint32(k)).Tuple(), Data: data.Tuple()})
+			*list = append(*list, nft.Element{Key: key.Num(uint32(k)).Tuple(), Data: data.Addr(to.Addr()).Port(to.Port()).Tuple()})
 		}
 		return
 	}
