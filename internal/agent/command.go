@@ -93,13 +93,22 @@ func printStatus(w io.Writer, body []byte) error {
 
 // StateCommand is "weft state".
 func StateCommand() *cobra.Command {
+	return askCommand("state", "every kernel object the agent on this host wants, one line each", "/state")
+}
+
+// DiffCommand is "weft diff".
+func DiffCommand() *cobra.Command {
+	return askCommand("diff", "what the agent on this host would do to the kernel now, as commands; nothing when all is as planned", "/diff")
+}
+
+func askCommand(use, short, path string) *cobra.Command {
 	var runDir string
 	c := &cobra.Command{
-		Use:   "state",
-		Short: "every kernel object the agent on this host wants, one line each",
+		Use:   use,
+		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			body, err := Ask(c.Context(), runDir, "/state")
+			body, err := Ask(c.Context(), runDir, path)
 			if err == nil {
 				_, err = c.OutOrStdout().Write(body)
 			}

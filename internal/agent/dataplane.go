@@ -202,6 +202,20 @@ func (d *dataplane) Detach(ctx context.Context, uid string) error {
 	return d.locked(ctx)
 }
 
+// diff is what a step would do to the host now.
+func (d *dataplane) diff(ctx context.Context) ([]string, error) {
+	host, _, err := d.plan()
+	if err != nil {
+		return nil, err
+	}
+	ops, err := difference(ctx, d.handle, host.Select(func(o netstate.Object) bool { return kernel.Applies(o.Kind()) }))
+	lines := make([]string, len(ops))
+	for i, op := range ops {
+		lines[i] = op.String()
+	}
+	return lines, err
+}
+
 // state returns what is wanted and counters, for status.
 func (d *dataplane) state() (netstate.State, stepStats) {
 	d.mu.Lock()

@@ -129,6 +129,31 @@ func (p *proxyLoop) applyIPTables(ctx context.Context, want xt.Ruleset) (int, er
 	return len(ops), err
 }
 
+// diff is what a step would do to the rules now.
+func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own, ok := p.leases.Own()
+	snap, known := p.cluster()
+	if !ok || !known {
+		return nil, errNoLease
+	}
+	plan := planRules(p.facts, own, snap, p.relay.Ports())
+	have, err := p.xt.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for _, op := range xt.Diff(plan.XT, have) {
+		lines = append(lines, op.String())
+	}
+	ops, err := p.tableDiff(plan)
+	for _, op := range ops {
+		lines = append(lines, "nft "+op.String())
+	}
+	return lines, err
+}
+
 func (p *proxyLoop) state() (rules, stepStats) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

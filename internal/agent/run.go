@@ -256,3 +256,10 @@ func (a *agent) State() string {
 	r, _ := a.proxy.state()
 	return netstate.Union(want, netstate.New(r.objects()...)).String() + r.text()
 }
+
+// Diff prints what the loops would do now: commands, nothing when all is as planned.
+func (a *agent) Diff(ctx context.Context) ([]string, error) {
+	network, err1 := a.data.diff(ctx)
+	filter, err2 := a.proxy.diff(ctx)
+	return append(network, filter...), errors.Join(err1, err2)
+}

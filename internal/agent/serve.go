@@ -38,6 +38,7 @@ type Status struct {
 type reporter interface {
 	Status() Status
 	State() string
+	Diff(ctx context.Context) ([]string, error)
 	Ready() error
 }
 
@@ -100,6 +101,16 @@ func routes(r reporter, local bool) http.Handler {
 		}
 	})
 	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, r.State()) })
+	mux.HandleFunc("GET /diff", func(w http.ResponseWriter, req *http.Request) {
+		lines, err := r.Diff(req.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		for _, l := range lines {
+			fmt.Fprintln(w, l)
+		}
+	})
 	return mux
 }
 

@@ -18,6 +18,7 @@ func commands() []*cobra.Command {
 		agent.Command(Version),
 		agent.StatusCommand(),
 		agent.StateCommand(),
+		agent.DiffCommand(),
 		explainCommand(),
 		network.Command(),
 		captureCommand(),

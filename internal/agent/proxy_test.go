@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+
+	"weft/internal/api"
+	kernelxt "weft/internal/kernel/xt"
+	"weft/internal/netstate"
+	"weft/internal/nft"
+)
+
+// fakeLeases is a store that holds what it is given.
+type fakeLeases struct{ own, peer api.Lease }
+
+func (f fakeLeases) Own() (api.Lease, bool)   { return f.own, f.own.Subnet.IsValid() }
+func (f fakeLeases) Leases() []api.Lease      { return []api.Lease{f.own, f.peer} }
+func (f fakeLeases) Changed() <-chan struct{} { return nil }
+
+// fakeRelay opens what it is asked to, on the port it is asked for.
+type fakeRelay struct{ ports map[string]uint16 }
+
+func (f *fakeRelay) Apply(want []netstate.Listener) (map[string]uint16, error) {
+	f.ports = map[string]uint16{}
+	for _, l := range want {
+		f.ports[l.Key()] = l.Addr.Port()
+	}
+	return f.ports, nil
+}
+func (f *fakeRelay) Ports() map[string]uint16 { return f.ports }
+
+// fakeTable is one table in memory.
+type fakeTable struct {
+	table *nft.Table
+	ops   int
+}
+
+func (f *fakeTable) Read(nft.Family, string) (*nft.Table, error) { return f.table, nil }
+
+func (f *fakeTable) Apply(ops []nft.Op) error {
+	f.ops += len(ops)
+	t := nft.Apply(f.table, ops...)
+	f.table = t
+	return nil
+}
+
+func walkthroughFacts(mode ProxyMode) Facts {
+	return Facts{
+		Node: "kube-node1", Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")},
+		Connected: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}, Gateway: netip.MustParseAddr("172.17.42.1"),
+		Attach: "bridge", Bridge: "docker0", ProxyMode: mode, IPMasq: true, Network: netip.MustParsePrefix("172.16.0.0/12"),
+		Backend: "vxlan", ServiceRange: netip.MustParsePrefix("10.254.0.0/16"),
+	}
+}
+
+func nginxService(endpoints ...string) api.ServicePort {
+	s := api.ServicePort{
+		Name: api.ServicePortName{Namespace: "default", Name: "my-nginx-service"}, Protocol: api.TCP,
+		ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.247.121")}, Port: 8080,
+	}
+	for _, e := range endpoints {
+		s.Endpoints = append(s.Endpoints, api.Endpoint{Addr: netip.MustParseAddrPort(e), Ready: true, Serving: true})
+	}
+	return s
+}
+
+// newProxyLoop is a loop over fakes with one service.
+func newProxyLoop(mode ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *proxyLoop {
+	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
+	return &proxyLoop{
+		log: slog.New(slog.DiscardHandler), facts: walkthroughFacts(mode), leases: fakeLeases{own: own},
+		cluster: func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true },
+		xt:      x, relay: &fakeRelay{}, nft: table, ready: make(chan struct{}),
+	}
+}
+
+func step(t *testing.T, p *proxyLoop) {
+	t.Helper()
+	if err := p.step(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUserspaceRulesLeadToTheListener(t *testing.T) {
+	x, table := &kernelxt.Fake{}, &fakeTable{}
+	p := newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80"))
+	step(t, p)
+	have, err := x.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := p.relay.Ports()["default/my-nginx-service: TCP"]
+	if port < firstPort {
+		t.Fatalf("the listener holds port %d", port)
+	}
+	want := "--dport 8080 -j REDIRECT --to-ports " + strconv.Itoa(int(port))
+	if !strings.Contains(have.String(), want) {
+		t.Fatalf("rules\n%s\nhave no %q", have, want)
+	}
+	if table.table != nil {
+		t.Error("mode userspace made table inet weft")
+	}
+	if p.steps.FirstOps == 0 {
+		t.Error("the first step of an empty host counted no ops")
+	}
+}
+
+func TestASecondAgentAppliesNothing(t *testing.T) {
+	for _, mode := range []ProxyMode{Userspace, NFTables} {
+		x, table := &kernelxt.Fake{}, &fakeTable{}
+		step(t, newProxyLoop(mode, x, table, nginxService("172.16.78.9:80")))
+		before := table.ops
+		again := newProxyLoop(mode, x, table, nginxService("172.16.78.9:80"))
+		step(t, again)
+		if again.steps.FirstOps != 0 || table.ops != before {
+			t.Errorf("mode %s: a restarted agent applied %d ops", mode, again.steps.FirstOps)
+		}
+	}
+}
+
+func TestModeSwitchLeavesNothing(t *testing.T) {
+	x, table := &kernelxt.Fake{}, &fakeTable{}
+	step(t, newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(NFTables, x, table, nginxService("172.16.78.9:80")))
+	have, err := x.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := have.Ours().String(); left != "" {
+		t.Errorf("mode userspace left\n%s", left)
+	}
+	if table.table == nil {
+		t.Fatal("mode nftables made no table")
+	}
+	step(t, newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80")))
+	if table.table != nil {
+		t.Errorf("mode nftables left\n%s", table.table)
+	}
+}
+
+// TestNothingIsRemovedBeforeTheClusterIsKnown: an agent whose API is away must not take an empty list for the truth.
+func TestNothingIsRemovedBeforeTheClusterIsKnown(t *testing.T) {
+	x, table := &kernelxt.Fake{}, &fakeTable{}
+	step(t, newProxyLoop(NFTables, x, table, nginxService("172.16.78.9:80")))
+	p := newProxyLoop(NFTables, x, table)
+	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{}, false }
+	before := table.ops
+	step(t, p)
+	if table.ops != before {
+		t.Fatal("rules were changed while the cluster was not known")
+	}
+	select {
+	case <-p.ready:
+		t.Fatal("ready before the cluster is known")
+	default:
+	}
+}
