@@ -11,15 +11,17 @@ K8S_LDFLAGS := -s -w -X $(VP).gitVersion=$(K8S) -X $(VP).gitMajor=1 -X $(VP).git
 LEAN = $(shell go list ./... | grep -v -e internal/server -e cmd/weft-server -e test/)
 FUZZTIME ?= 20s
 export CGO_ENABLED ?= 0
+# One set of build flags for binaries and tests, so that upstream is compiled once.
+export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 
 .PHONY: help build demo test lint bench fuzz golden deps deps-test clean unit
 help: ## this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 build: ## bin/weft, bin/weft-server, bin/kubectl
-	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/weft ./cmd/weft
-	go build -trimpath -ldflags '$(K8S_LDFLAGS) -X weft/internal/server.Version=$(VERSION)' -o $(BIN)/weft-server ./cmd/weft-server
-	go build -trimpath -ldflags '$(K8S_LDFLAGS)' -o $(BIN)/kubectl k8s.io/kubernetes/cmd/kubectl
+	go build -ldflags '$(LDFLAGS)' -o $(BIN)/weft ./cmd/weft
+	go build -ldflags '$(K8S_LDFLAGS) -X weft/internal/server.Version=$(VERSION)' -o $(BIN)/weft-server ./cmd/weft-server
+	go build -ldflags '$(K8S_LDFLAGS)' -o $(BIN)/kubectl k8s.io/kubernetes/cmd/kubectl
 
 deps: ## install (as root) or name the packages the demo needs
 	@scripts/deps demo

@@ -66,6 +66,13 @@ func (r *run) learn() error {
 }
 
 func rowReplicationController(r *run) error {
+	// A new node is tainted until the control plane has seen it ready: pods created before go to the other one.
+	if err := r.wait("nodes without taints", 20*time.Second, func() bool {
+		out, err := r.lab.Kubectl(r.ctx, "get", "nodes", "-o", "jsonpath={.items[*].spec.taints}")
+		return err == nil && strings.TrimSpace(out) == ""
+	}); err != nil {
+		return err
+	}
 	if err := r.create("replication.yml"); err != nil {
 		return err
 	}
