@@ -17,6 +17,8 @@ const (
 	TypeVeth   LinkType = "veth"
 	TypeDummy  LinkType = "dummy"
 	TypeTUN    LinkType = "tun"
+
+	TypeWireGuard LinkType = "wireguard"
 )
 
 // AliasPrefix begins the alias (IFLA_IFALIAS) of every link weft owns.

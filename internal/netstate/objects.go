@@ -113,11 +113,15 @@ func (s Sysctl) On() string {
 // String is what follows "sysctl -w".
 func (s Sysctl) String() string { return s.Name + "=" + s.Value }
 
-// Tunnel is where the relay sends the packets of a pod subnet that come out of a TUN device.
+// Tunnel is where packets to a subnet go that leave by a TUN or WireGuard device, and at the same time the only subnet that packets from
+// there may have their source in.
 type Tunnel struct {
-	Dev    string         // the TUN device
-	Subnet netip.Prefix   // the peer's pod subnet
-	Remote netip.AddrPort // the peer's underlay address and UDP port
+	Dev       string         // the TUN or WireGuard device
+	Subnet    netip.Prefix   // the peer's pod subnet
+	Local     netip.AddrPort // UDP address and port of this host's end; an unspecified address: any
+	Remote    netip.AddrPort // the peer's underlay address and UDP port
+	PeerKey   string         // WireGuard: the peer's public key, base64; "" without encryption
+	Keepalive int            // WireGuard: seconds between keepalives, 0 none
 }
 
 // Kind returns KindTunnel.
@@ -126,12 +130,23 @@ func (t Tunnel) Kind() Kind { return KindTunnel }
 // Key is the device and the subnet.
 func (t Tunnel) Key() string { return t.Dev + " " + t.Subnet.String() }
 
-// On is the TUN device.
+// On is the device.
 func (t Tunnel) On() string { return t.Dev }
 
-// String is one line: subnet, device, remote.
+// String is one line: subnet, device, local and remote end, key.
 func (t Tunnel) String() string {
-	return t.Subnet.String() + " dev " + t.Dev + " remote " + t.Remote.String()
+	s := t.Subnet.String() + " dev " + t.Dev
+	if t.Local.IsValid() {
+		s += " local " + t.Local.String()
+	}
+	s += " remote " + t.Remote.String()
+	if t.PeerKey != "" {
+		s += " peer " + t.PeerKey
+	}
+	if t.Keepalive > 0 {
+		s += " keepalive " + strconv.Itoa(t.Keepalive)
+	}
+	return s
 }
 
 // Listener is a port on which the relay accepts a service's connections and passes them to its endpoints in turn.

@@ -183,8 +183,17 @@ func (p *parser) tunnel() Object {
 	t := Tunnel{Subnet: p.prefix("subnet", true)}
 	p.expect("dev")
 	t.Dev = p.dev()
+	if p.have("local") {
+		t.Local = p.addrPort(p.next("local"), "local")
+	}
 	p.expect("remote")
 	t.Remote = p.addrPort(p.next("remote"), "remote")
+	if p.have("peer") {
+		if t.PeerKey = p.next("peer"); p.err == nil && (t.PeerKey == "" || quote(t.PeerKey) != t.PeerKey) {
+			p.fail("peer %q: want a public key in base64", short(t.PeerKey))
+		}
+	}
+	t.Keepalive = p.positive("keepalive", math.MaxUint16)
 	return t
 }
 

@@ -1,5 +1,5 @@
 // Package overlay plans how a node reaches the pods of the other nodes. A backend turns the leases of the network into kernel
-// objects; the backends are the packages below: vxlan, hostgw, l2.
+// objects; the backends are the packages below: vxlan, hostgw, l2, udp, wireguard.
 //
 // Floor 2, planners: pure functions, no I/O, no clock.
 package overlay
@@ -30,11 +30,17 @@ type Self struct {
 // Options are the backend's settings from the network configuration. Zero values mean the defaults named.
 type Options struct {
 	VNI           uint32 // vxlan: 1
-	Port          uint16 // vxlan: 8472
+	Port          uint16 // vxlan: 8472; udp: 8285
 	MTU           int    // outer MTU in bytes: the underlay interface's
 	GBP           bool
 	Learning      bool
 	DirectRouting bool // peers in a connected network are reached without tunnel
+
+	ListenPort   uint16 `json:",omitzero"` // wireguard: 51820
+	ListenPortV6 uint16 `json:",omitzero"` // wireguard: 51821, of the IPv6 device
+	Keepalive    int    `json:",omitzero"` // wireguard: seconds, 0 none
+	Mode         string `json:",omitzero"` // wireguard: "separate" (default), "auto", "ipv4" or "ipv6"
+	Userspace    bool   `json:",omitzero"` // wireguard: the kernel has no driver, a TUN device stands in for it
 }
 
 // Backend plans one kind of overlay.

@@ -142,7 +142,7 @@ func (a *applier) encodeInfo(b *wire.Buffer, l netstate.Link) (done func(), err 
 			done = func() { _ = fd.Close() }
 		}
 		data = func() { encodePeer(b, l, fd) }
-	case netstate.TypeBridge, netstate.TypeDummy:
+	case netstate.TypeBridge, netstate.TypeDummy, netstate.TypeWireGuard:
 	default:
 		return nil, fmt.Errorf("links of type %q are not made through rtnetlink", l.Type)
 	}
