@@ -38,6 +38,11 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	// The race detector sleeps a second at the end of every process, which here are many.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	code := m.Run()
 	if left, err := os.ReadDir(base); err == nil && len(left) > 0 {
 		fmt.Fprintln(os.Stderr, "labs left behind:", left)

@@ -50,6 +50,7 @@ func TestPrograms(t *testing.T) {
 	if s := one(t, l, "h1"); !s.Running || s.Restarts != 1 || s.PID == 0 {
 		t.Errorf("after start: %+v", s)
 	}
+	eventually(t, "an answer after the start", func() bool { _, err := get(t, l, "h2", "h1:80", "/index.html"); return err == nil })
 	if err := l.Stop(ctx, "h1", "web"); err != nil {
 		t.Fatal(err)
 	}
