@@ -65,7 +65,7 @@ const (
 func (p Planner) Base(n proxy.Node) nft.Table {
 	t := nft.New()
 	for _, f := range families {
-		t.Sets = append(t.Sets, f.vips(), f.ports(), f.dead(), f.deadPorts(), f.hairpin(), f.clusterIPs(), f.firewall(), f.allowed())
+		t.Sets = append(t.Sets, f.vips(), f.ports(), f.dead(), f.deadPorts(), f.hairpin(), f.clusterIPs(), f.firewall())
 	}
 	dnat := p.services(n)
 	out := append(p.fromNode(), dnat...)
@@ -172,10 +172,7 @@ func (p Planner) masquerade() []nft.Rule {
 func firewall() []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
-		rules = append(rules, rule(
-			nft.Lookup{Key: f.vipKey(), Set: f.name("firewall")},
-			nft.Lookup{Key: append(f.vipKey(), exprs(f.saddr)...), Not: true, Set: f.name("allowed")},
-			nft.Verdict{Kind: nft.Drop}))
+		rules = append(rules, rule(nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}))
 	}
 	return rules
 }

@@ -216,51 +216,6 @@ func (b *builder) addOnce(s nft.Set, e nft.Element) {
 	}
 }
 
-// firewall notes the source ranges of load balancer addresses. The address itself may come too: a node that sends to it takes it
-// as its source.
-func (b *builder) firewall(f family) {
-	if len(b.s.SourceRanges) == 0 {
-		return
-	}
-	for _, l := range b.s.LoadBalancer {
-		a := l.Addr()
-		if a.Is6() != f.v6 {
-			continue
-		}
-		b.add(f.firewall(), nft.Element{Key: b.vip(a).Tuple()})
-		for _, r := range disjoint(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...), f.v6) {
-			e := nft.Element{Key: b.vip(a).Addr(r.Addr()).Tuple()}
-			if end := b.vip(a).Addr(last(r)).Tuple(); end != e.Key {
-				e.KeyEnd = end
-			}
-			b.add(f.allowed(), e)
-		}
-	}
-}
-
-// disjoint returns the prefixes of the family that none of the others contains: ranges in a set may not overlap.
-func disjoint(all []netip.Prefix, v6 bool) []netip.Prefix {
-	var out []netip.Prefix
-	sorted := slices.Clone(all)
-	slices.SortFunc(sorted, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
-	for _, p := range sorted {
-		if p.Addr().Is6() == v6 && !slices.ContainsFunc(out, p.Overlaps) {
-			out = append(out, p.Masked())
-		}
-	}
-	return out
-}
-
-// last is the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	v := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(v)*8; i++ {
-		v[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(v)
-	return a
-}
-
 // clean returns the service without addresses that no packet can have or go to.
 func clean(s api.ServicePort) api.ServicePort {
 	bad := func(a netip.Addr) bool { return !a.IsValid() || a.Is4In6() || a.Zone() != "" || a.IsUnspecified() }
@@ -270,6 +225,7 @@ func clean(s api.ServicePort) api.ServicePort {
 	s.ClusterIPs, s.External = without(s.ClusterIPs, bad), without(s.External, bad)
 	s.LoadBalancer, s.SourceRanges = without(s.LoadBalancer, badBalancer), without(s.SourceRanges, badPrefix)
 	s.Endpoints = without(s.Endpoints, badEndpoint)
+	s.AffinitySeconds = max(0, s.AffinitySeconds)
 	return s
 }
 

@@ -87,12 +87,9 @@ func (f family) clusterIPs() nft.Set {
 	return nft.Set{Name: f.name("cluster-ips"), Key: []nft.Type{f.addr}}
 }
 
-// firewall holds the addresses that only their source ranges may reach.
-func (f family) firewall() nft.Set { return nft.Set{Name: f.name("firewall"), Key: f.vipTypes()} }
-
-// allowed holds their source ranges.
-func (f family) allowed() nft.Set {
-	return nft.Set{Name: f.name("allowed"), Key: f.vipTypes(f.addr), Interval: true}
+// firewall leads from the addresses that only their source ranges may reach to the chains of the ranges.
+func (f family) firewall() nft.Set {
+	return nft.Set{Name: f.name("firewall"), Key: f.vipTypes(), Verdicts: true}
 }
 
 // recentSize bounds the clients that session affinity remembers; a client that no longer fits is served without affinity.

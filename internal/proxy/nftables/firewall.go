@@ -1,0 +1,59 @@
+package nftables
+
+import (
+	"hash/fnv"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"weft/internal/nft"
+)
+
+// firewall leads load balancer addresses with source ranges to the chain of these ranges. The address itself may come too: a node that
+// sends to it takes it as its source.
+func (b *builder) firewall(f family) {
+	if len(b.s.SourceRanges) == 0 {
+		return
+	}
+	for _, l := range b.s.LoadBalancer {
+		if a := l.Addr(); a.Is6() == f.v6 {
+			c := f.ranges(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...))
+			b.chain(c)
+			b.addOnce(f.firewall(), nft.Element{Key: b.vip(a).Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: c.Name}})
+		}
+	}
+}
+
+// ranges is the chain that drops what does not come from one of the ranges. Its name tells its rules.
+func (f family) ranges(all []netip.Prefix) nft.Chain {
+	var c nft.Chain
+	var text strings.Builder
+	for _, p := range disjoint(all, f.v6) {
+		c.Rules = append(c.Rules, rule(nft.Match{Field: f.saddr, Prefix: p}, nft.Verdict{Kind: nft.Accept}))
+		text.WriteString(p.String() + " ")
+	}
+	c.Rules = append(c.Rules, rule(nft.Verdict{Kind: nft.Drop}))
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(text.String())) // never fails
+	c.Name = "ranges-" + strconv.FormatUint(h.Sum64(), 16) + "-" + f.suffix
+	return c
+}
+
+// disjoint returns the prefixes of the family that none of the others contains, the shortest first.
+func disjoint(all []netip.Prefix, v6 bool) []netip.Prefix {
+	var out []netip.Prefix
+	sorted := slices.Clone(all)
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+		if a.Bits() != b.Bits() {
+			return a.Bits() - b.Bits()
+		}
+		return a.Addr().Compare(b.Addr())
+	})
+	for _, p := range sorted {
+		if p.Addr().Is6() == v6 && !slices.ContainsFunc(out, p.Overlaps) {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
