@@ -79,7 +79,7 @@ type Chain struct {
 // Rule is a rule: its statements act in order until one does not match.
 type Rule struct {
 	Statements []Statement
-	Comment    string // at most 128 bytes
+	Comment    string // at most 128 printable bytes without double quotes
 }
 
 // Set is a set, a map (Data holds types) or a verdict map (Verdicts).
@@ -125,3 +125,6 @@ func (t *Table) Set(name string) *Set {
 	}
 	return nil
 }
+
+// maxComment is the longest comment nft(8) allows, in bytes.
+const maxComment = 128

@@ -12,6 +12,8 @@ func (p *parser) rule() Rule {
 		if p.have("comment") {
 			if r.Comment = p.quoted(); r.Comment == "" {
 				p.fail("empty comment: leave it out")
+			} else if quote(r.Comment) != `"`+r.Comment+`"` || len(r.Comment) > maxComment {
+				p.fail("comment %q: want at most %d printable bytes", short(r.Comment), maxComment)
 			}
 			if len(p.words) > 0 {
 				p.fail("%q after the comment", short(p.words[0]))

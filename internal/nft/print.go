@@ -34,7 +34,7 @@ func (m Match) String() string {
 func (m Match) value() string {
 	switch m.Field {
 	case IIFName, OIFName:
-		return strconv.Quote(m.Name)
+		return quote(m.Name)
 	case MetaMark, CtMark:
 		return hex(m.Num)
 	case CtState, CtStatus:
@@ -124,6 +124,19 @@ func (f Foreign) String() string { return f.Text }
 
 func seconds(n uint32) string { return strconv.FormatUint(uint64(n), 10) + "s" }
 
+// quote puts text in quotes. nft(8) knows no escapes: what it could not read is replaced.
+func quote(s string) string {
+	return `"` + strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r < ' ' || r == 0x7f:
+			return '?'
+		}
+		return r
+	}, s) + `"`
+}
+
 // String is the rule on one line, its comment last.
 func (r Rule) String() string {
 	words := make([]string, 0, len(r.Statements)+1)
@@ -131,7 +144,7 @@ func (r Rule) String() string {
 		words = append(words, s.String())
 	}
 	if r.Comment != "" {
-		words = append(words, "comment "+strconv.Quote(r.Comment))
+		words = append(words, "comment "+quote(r.Comment))
 	}
 	return strings.Join(words, " ")
 }

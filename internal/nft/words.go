@@ -127,7 +127,7 @@ func appendValue(b []byte, t Type, v Value) []byte {
 	case InetProto:
 		return append(b, wordOf(protoWords, v.Num)...)
 	case IfName:
-		return strconv.AppendQuote(b, v.Name)
+		return append(b, quote(v.Name)...)
 	}
 	return strconv.AppendUint(b, uint64(v.Num), 10)
 }
