@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -152,25 +153,34 @@ func SameRules(a, b []Rule) bool {
 
 // Equal reports whether two statements are the same.
 func Equal(a, b Statement) bool {
-	switch x := a.(type) {
+	restA, keyA, dataA := apart(a)
+	restB, keyB, dataB := apart(b)
+	return restA == restB && slices.Equal(keyA, keyB) && slices.Equal(dataA, dataB)
+}
+
+// rest is a statement without its lists, which can be compared.
+type rest struct {
+	kind     byte // of those with lists, 0 for others
+	other    Statement
+	flag     bool
+	set      string
+	to       netip.AddrPort
+	duration uint32
+}
+
+// apart takes a statement apart into what can be compared and its lists.
+func apart(s Statement) (r rest, key, data []Expr) {
+	switch x := s.(type) {
 	case Lookup:
-		y, ok := b.(Lookup)
-		return ok && x.Set == y.Set && x.Not == y.Not && slices.Equal(x.Key, y.Key)
+		return rest{kind: 'l', flag: x.Not, set: x.Set}, x.Key, nil
 	case VMap:
-		y, ok := b.(VMap)
-		return ok && x.Map == y.Map && slices.Equal(x.Key, y.Key)
+		return rest{kind: 'v', set: x.Map}, x.Key, nil
 	case DNAT:
-		y, ok := b.(DNAT)
-		return ok && x.V6 == y.V6 && x.To == y.To && x.Map == y.Map && slices.Equal(x.Key, y.Key)
+		return rest{kind: 'd', flag: x.V6, set: x.Map, to: x.To}, x.Key, nil
 	case Update:
-		y, ok := b.(Update)
-		return ok && x.Set == y.Set && x.Timeout == y.Timeout && x.To == y.To && slices.Equal(x.Key, y.Key) && slices.Equal(x.Data, y.Data)
+		return rest{kind: 'u', set: x.Set, to: x.To, duration: x.Timeout}, x.Key, x.Data
 	}
-	switch b.(type) {
-	case Lookup, VMap, DNAT, Update:
-		return false
-	}
-	return a == b
+	return rest{other: s}, nil, nil
 }
 
 func (d *delta) diffChains(want, have []Chain) { each(want, have, chainName, d.chain) }

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -197,9 +198,7 @@ func TestMergeLaws(t *testing.T) {
 					changes[owner] = Table{}
 				}
 			}
-			for owner, f := range changes {
-				now[owner] = f
-			}
+			maps.Copy(now, changes)
 			kernel = Apply(kernel, m.Update(changes)...)
 			if d := cmp.Diff(Union(now).String(), kernel.String()); d != "" {
 				t.Fatalf("seed %d step %d (-union +kernel):\n%s", seed, step, d)

@@ -209,8 +209,7 @@ func TestRefused(t *testing.T) {
 	if err == nil {
 		t.Fatal("the kernel took a value of 5 bytes")
 	}
-	var r *kernel.Refused
-	if !errors.As(err, &r) {
+	if _, ok := errors.AsType[*kernel.Refused](err); !ok {
 		t.Fatalf("error %v holds no Refused", err)
 	}
 	if n := strings.Count(err.Error(), "apply \""); n != 3 {
@@ -288,7 +287,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	cancel()
-	for range changed { //nolint:revive // until it is closed
+	for range changed { // until it is closed
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -124,8 +125,13 @@ func stories() []story {
 		{"affinity", "Session affinity by client address.", nftables.Planner{}, node1, []api.ServicePort{
 			with(nginx, func(s *api.ServicePort) { s.AffinitySeconds, s.NodePort = 10800, 30080 }),
 		}},
-		{"masqueradeall", "All connections masqueraded, with another mark; source ports kept.",
-			nftables.Planner{MasqueradeAll: true, Mark: 0x8000, KeepPorts: true, Liberal: true}, plain, []api.ServicePort{nginx}},
+		{
+			"masqueradeall",
+			"All connections masqueraded, with another mark; source ports kept.",
+			nftables.Planner{MasqueradeAll: true, Mark: 0x8000, KeepPorts: true, Liberal: true},
+			plain,
+			[]api.ServicePort{nginx},
+		},
 		{"nocidr", "Pod networks not known: clients keep their source.", nftables.Planner{}, plain, []api.ServicePort{nginx}},
 	}
 }
@@ -194,8 +200,7 @@ func TestPlanIsUnion(t *testing.T) {
 		want := plan(s.planner, s.node, s.services)
 		m := nft.NewMerge(nft.INet, nft.TableName)
 		have := nft.Apply(nil, m.Set("junk", s.planner.Plan(s.node, nginx))...)
-		for i := len(s.services) - 1; i >= 0; i-- {
-			x := s.services[i]
+		for _, x := range slices.Backward(s.services) {
 			have = nft.Apply(have, m.Set(x.Name.String()+"/"+string(x.Protocol), s.planner.Plan(s.node, x))...)
 		}
 		have = nft.Apply(have, m.Set("", s.planner.Base(s.node))...)

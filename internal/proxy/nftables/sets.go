@@ -20,13 +20,6 @@ var families = [...]family{
 	{v6: true, suffix: "6", saddr: nft.IP6Saddr, daddr: nft.IP6Daddr, addr: nft.IPv6Addr, loopback: netip.MustParsePrefix("::1/128")},
 }
 
-func familyOf(a netip.Addr) family {
-	if a.Is6() {
-		return families[1]
-	}
-	return families[0]
-}
-
 // name is the family's set of that name.
 func (f family) name(set string) string { return set + f.suffix }
 
