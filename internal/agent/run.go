@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -47,16 +48,17 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	a := &agent{cfg: cfg, log: log}
-	for _, dir := range []string{cfg.RunDir, cfg.StateDir} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("make directory: %w", err)
-		}
+	if err := makeDirs(cfg); err != nil {
+		return err
 	}
 	unlock, err := lock(filepath.Join(cfg.RunDir, "agent.lock"))
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := checkPorts(ctx, cfg); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	if err := a.open(ctx, g); err != nil {
 		return err
@@ -65,6 +67,19 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	return g.Wait()
+}
+
+func makeDirs(cfg Config) error {
+	for _, d := range []struct{ flag, dir string }{{"--run-dir", cfg.RunDir}, {"--state-dir", cfg.StateDir}} {
+		err := os.MkdirAll(d.dir, 0o755)
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%s=%s: %w: run as root, or give a directory of your own", d.flag, d.dir, err)
+		}
+		if err != nil {
+			return fmt.Errorf("%s=%s: %w", d.flag, d.dir, err)
+		}
+	}
+	return nil
 }
 
 // open finds out about the host, connects to the stores and waits for the node's subnet.

@@ -35,7 +35,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -43,11 +43,11 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return coder.ExitCode()
 	}
 	text := strings.TrimSpace(err.Error())
-	fmt.Fprintf(stderr, "weft: %s\n", text)
 	if isUsage(text) {
-		fmt.Fprintln(stderr, "See 'weft --help'.")
+		fmt.Fprintf(stderr, "weft: %s (see %s --help)\n", text, c.CommandPath())
 		return 2
 	}
+	fmt.Fprintf(stderr, "weft: %s\n", text)
 	return 1
 }
 
