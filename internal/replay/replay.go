@@ -36,6 +36,9 @@ const (
 	node2  = "kube-node2"
 )
 
+// Addresses of the walkthrough's hosts.
+var addressOf = map[string]string{master: "172.17.42.30", node1: "172.17.42.31", node2: "172.17.42.32"}
+
 // Subnets the walkthrough's hosts hold.
 var subnetOf = map[string]string{node1: "172.16.28", node2: "172.16.78"}
 

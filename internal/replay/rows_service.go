@@ -150,7 +150,7 @@ func showService(r *run) error {
 var redirect = regexp.MustCompile(`-A KUBE-PORTALS-CONTAINER -d (\S+)/32 -p tcp -m comment --comment "default/my-nginx-service:" -m tcp --dport 8080 -j REDIRECT --to-ports (\d+)`)
 
 func rowRules(r *run) error {
-	for n, ip := range map[string]string{node1: "172.17.42.31", node2: "172.17.42.32"} {
+	for _, n := range []string{node1, node2} {
 		err := r.wait("the rules on "+n, 10*time.Second, func() bool {
 			out, err := r.quiet(n, "iptables-save -t nat")
 			return err == nil && redirect.MatchString(out)
@@ -164,7 +164,7 @@ func rowRules(r *run) error {
 		m := redirect.FindStringSubmatch(out)
 		r.check(m[1] == r.facts.vip, "REDIRECT of %s:8080 to port %s", m[1], m[2])
 		r.facts.ports[n] = m[2]
-		r.has(out, fmt.Sprintf(`-A KUBE-PORTALS-HOST -d %s/32 -p tcp -m comment --comment "default/my-nginx-service:" -m tcp --dport 8080 -j DNAT --to-destination %s:%s`, m[1], ip, m[2]))
+		r.has(out, fmt.Sprintf(`-A KUBE-PORTALS-HOST -d %s/32 -p tcp -m comment --comment "default/my-nginx-service:" -m tcp --dport 8080 -j DNAT --to-destination %s:%s`, m[1], addressOf[n], m[2]))
 		out = r.sh(n, "ss -ltnp sport = :"+m[2])
 		r.check(lineWith(out, ":"+m[2], `"weft"`) != "", "the agent listens on %s", m[2])
 	}
