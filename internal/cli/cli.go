@@ -6,7 +6,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os/signal"
@@ -15,16 +14,12 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/lab"
 )
 
 // Version is the product's version, set by the linker.
 var Version = "dev"
-
-// exitCoder is implemented by errors that carry an exit code of their own, as "weft lab exec" passes on its command's.
-type exitCoder interface {
-	error
-	ExitCode() int
-}
 
 // Main runs the command line and returns the exit code: 0 done, 1 failed, 2 wrong usage.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -39,8 +34,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if coder, ok := errors.AsType[exitCoder](err); ok {
-		return coder.ExitCode()
+	if code, ok := lab.ExitStatus(err); ok {
+		return code // a command on a lab's host has said what went wrong itself
 	}
 	text := strings.TrimSpace(err.Error())
 	if isUsage(text) {

@@ -23,8 +23,13 @@ type exitStatus int
 // Error implements error.
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// ExitCode is the code to exit with.
-func (e exitStatus) ExitCode() int { return int(e) }
+// ExitStatus is the code to exit with when err is that of a command on a lab's host, which has said itself what was wrong.
+func ExitStatus(err error) (code int, ok bool) {
+	if e, ok := errors.AsType[exitStatus](err); ok {
+		return int(e), true
+	}
+	return 0, false
+}
 
 // Command is "weft lab".
 func Command() *cobra.Command {

@@ -146,11 +146,11 @@ func TestCommandErrors(t *testing.T) {
 func TestExecErrorHasNoExitCode(t *testing.T) {
 	// Only the commands that pass a code on end with it: any other error must be printed.
 	err := fmt.Errorf("lab: %w", &ExecError{Host: "h", Cmd: []string{"x"}, Code: 3, Stderr: "why"})
-	if _, ok := errors.AsType[interface {
-		error
-		ExitCode() int
-	}](err); ok {
+	if _, ok := ExitStatus(err); ok {
 		t.Error("an ExecError carries an exit code")
+	}
+	if code, ok := ExitStatus(fmt.Errorf("lab: %w", exitStatus(3))); !ok || code != 3 {
+		t.Errorf("exit status 3 is %d, %v", code, ok)
 	}
 	if err.Error() != "lab: x on h: exit status 3: why" {
 		t.Error(err)

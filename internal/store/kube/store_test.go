@@ -134,6 +134,7 @@ func TestWatch(t *testing.T) {
 		f.lists[slicesPath] = []string{sliceAB}
 	})
 	eventually(t, "service gone", func() bool { return len(w.Snapshot().Services) == 0 })
+	eventually(t, "watches again", f.watched(all...)) // a list that is under way would not be hung up
 	f.set(func() { f.version++; f.lists[svcPath] = []string{svcWeb} })
 	f.hangUp()
 	eventually(t, "service back", func() bool { s := w.Snapshot().Services; return len(s) == 1 && len(s[0].Endpoints) == 2 })
