@@ -14,8 +14,13 @@ import (
 	"weft/internal/proxy/nftables"
 )
 
-// sizes are numbers of services, of ten endpoints each.
-var sizes = []int{1000, 10000}
+// sizes are numbers of services, of ten endpoints each; with -short without the largest.
+func sizes() []int {
+	if testing.Short() {
+		return []int{1000, 10000}
+	}
+	return []int{1000, 10000, 50000}
+}
 
 func remove(b *testing.B, c *kernel.Conn) {
 	b.Helper()
@@ -36,7 +41,7 @@ func cpuTime(b *testing.B) time.Duration {
 
 // BenchmarkFull programs all services into an empty kernel, from the services to the last element.
 func BenchmarkFull(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			c := open(b)
 			all := services(n, 10)
@@ -66,7 +71,7 @@ func BenchmarkFull(b *testing.B) {
 
 // BenchmarkRestart reads a full table and compares it with the plan: an agent that starts with everything in place.
 func BenchmarkRestart(b *testing.B) {
-	for _, n := range sizes {
+	for _, n := range sizes() {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			c := open(b)
 			all := services(n, 10)
@@ -91,7 +96,7 @@ func BenchmarkRestart(b *testing.B) {
 // BenchmarkEndpoint changes one endpoint of one service, by replacing it and by taking it away and bringing it back.
 func BenchmarkEndpoint(b *testing.B) {
 	for _, kind := range []string{"replace", "remove"} {
-		for _, n := range sizes {
+		for _, n := range sizes() {
 			b.Run(fmt.Sprintf("%s/services=%d", kind, n), func(b *testing.B) { benchEndpoint(b, kind, n) })
 		}
 	}
