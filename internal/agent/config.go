@@ -23,6 +23,7 @@ type ProxyMode string
 const (
 	Userspace ProxyMode = "userspace"
 	NFTables  ProxyMode = "nftables"
+	IPTables  ProxyMode = "iptables"
 )
 
 // Config is what the agent is told by its flags.
@@ -74,7 +75,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.MasqueradePods, "masquerade-pods", false, "masquerade all that leaves the node's bridge, traffic between pods too (docker's --ip-masq=true): peers then see the node's address")
 	f.StringVar(&c.Attach, "attach", "routed", "how pods are joined to the node: routed or bridge")
 	f.StringVar(&c.Bridge, "bridge", "cni0", "name of the bridge with --attach=bridge")
-	f.StringVar(&c.ProxyMode, "proxy-mode", "nftables", "how services are programmed: nftables or userspace")
+	f.StringVar(&c.ProxyMode, "proxy-mode", "nftables", "how services are programmed: nftables, iptables or userspace")
 	f.StringVar(&c.PodRuntime, "pod-runtime", "process", "who runs the node's pods: process (this agent, as processes on the host's files) or none")
 	f.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "pod network, for rules that tell pods from the rest; empty: the network configuration's")
 	f.StringVar(&c.ServiceRange, "service-cluster-ip-range", "10.254.0.0/16", "range of the services' virtual addresses")
@@ -92,7 +93,7 @@ func (c *Config) Validate() error {
 	if err := oneOf("--attach", c.Attach, "routed", "bridge"); err != nil {
 		return err
 	}
-	if err := oneOf("--proxy-mode", c.ProxyMode, "nftables", "userspace"); err != nil {
+	if err := oneOf("--proxy-mode", c.ProxyMode, "nftables", "iptables", "userspace"); err != nil {
 		return err
 	}
 	if err := oneOf("--pod-runtime", c.PodRuntime, "process", "none"); err != nil {

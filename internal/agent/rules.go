@@ -12,13 +12,14 @@ import (
 	"weft/internal/nft"
 	"weft/internal/overlay/vxlan"
 	"weft/internal/proxy"
+	iptproxy "weft/internal/proxy/iptables"
 	"weft/internal/proxy/nftables"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
 )
 
-// rules is the plan of a node's packet filter and service proxy: in mode userspace listeners and iptables rules, in mode nftables
-// the content of table inet weft. The part of the other mode is empty, so what it left behind goes.
+// rules is the plan of a node's packet filter and service proxy: in mode userspace listeners and iptables rules, in mode iptables
+// rules alone, in mode nftables the content of table inet weft. The part of the other mode is empty, so what it left behind goes.
 type rules struct {
 	Listeners []netstate.Listener
 	XT        xt.Ruleset
@@ -44,6 +45,10 @@ func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports)
 		}
 		r.Listeners = userspace.AllListeners(n, snap.Services, ports)
 		r.XT = xt.Union(userspace.AllRules(n, snap.Services, ports), masq.XT(m))
+		return r
+	}
+	if f.ProxyMode == IPTables {
+		r.XT = xt.Union(iptproxy.Planner{}.All(n, snap.Services), masq.XT(m))
 		return r
 	}
 	t := nft.Union(fragments(n, m, f.outerPorts(), snap.Services))

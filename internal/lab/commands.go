@@ -68,7 +68,7 @@ topology.yaml, every field of it optional:
     network: 172.16.0.0/12
     serviceRange: 10.254.0.0/16
     backend: {type: vxlan}     # vxlan, host-gw
-    proxyMode: nftables        # nftables, userspace
+    proxyMode: nftables        # nftables, iptables, userspace
     attach: routed             # routed, bridge
     bridge: cni0
     leaseStore: etcd           # etcd, kube

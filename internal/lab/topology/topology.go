@@ -50,7 +50,7 @@ type Cluster struct {
 	SubnetLen      int          `yaml:"subnetLen" json:"subnetLen"`           // prefix length of a node's share
 	ServiceRange   netip.Prefix `yaml:"serviceRange" json:"serviceRange"`     // service addresses
 	Backend        Backend      `yaml:"backend" json:"backend"`               // how pod packets cross the underlay
-	ProxyMode      string       `yaml:"proxyMode" json:"proxyMode"`           // userspace, nftables
+	ProxyMode      string       `yaml:"proxyMode" json:"proxyMode"`           // userspace, nftables, iptables
 	Attach         string       `yaml:"attach" json:"attach"`                 // routed, bridge
 	Bridge         string       `yaml:"bridge" json:"bridge"`                 // its name with attach: bridge
 	MasqueradePods bool         `yaml:"masqueradePods" json:"masqueradePods"` // the article's docker rule: pods are hidden from pods

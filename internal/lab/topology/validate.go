@@ -12,7 +12,7 @@ var (
 	label    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	ifname   = regexp.MustCompile(`^[a-zA-Z0-9][-_.a-zA-Z0-9]{0,14}$`)
 	backends = []string{"vxlan", "host-gw"}
-	proxies  = []string{"userspace", "nftables"}
+	proxies  = []string{"userspace", "nftables", "iptables"}
 )
 
 // Validate checks a topology in which every field is set.
