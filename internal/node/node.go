@@ -6,6 +6,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,28 +126,24 @@ func (c *Config) check() error {
 	case c.Listen.Port() != 0 && len(c.ClientCA) == 0:
 		return errors.New("node: the kubeconfig holds no certificate-authority-data, so callers of logs and exec cannot be told apart")
 	}
+	c.setDefaults()
+	return nil
+}
+
+func (c *Config) setDefaults() {
 	if c.NetworkReady == nil {
 		c.NetworkReady = func() error { return nil }
 	}
 	if c.Services == nil {
 		c.Services = func() []api.ServicePort { return nil }
 	}
-	if c.MaxPods == 0 {
-		c.MaxPods = DefaultMaxPods
-	}
-	if c.Version == "" {
-		c.Version = "dev"
-	}
-	if c.RuntimeVersion == "" {
-		c.RuntimeVersion = "weft-process://" + c.Version
-	}
-	if c.Domain == "" {
-		c.Domain = "cluster.local"
-	}
+	c.MaxPods = cmp.Or(c.MaxPods, DefaultMaxPods)
+	c.Version = cmp.Or(c.Version, "dev")
+	c.RuntimeVersion = cmp.Or(c.RuntimeVersion, "weft-process://"+c.Version)
+	c.Domain = cmp.Or(c.Domain, "cluster.local")
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return nil
 }
 
 // Run does the node's work until ctx ends. Pods outlive it: the next Run adopts them.

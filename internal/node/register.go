@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"time"
@@ -150,9 +151,7 @@ func (b *beat) register(ctx context.Context, status *corev1.NodeStatus, now time
 
 func nodeLabels(c *Config, h facts.Host) map[string]string {
 	labels := map[string]string{}
-	for k, v := range c.Labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, c.Labels)
 	labels[corev1.LabelHostname], labels[corev1.LabelOSStable], labels[corev1.LabelArchStable] = c.Name, h.OS, h.Arch
 	return labels
 }

@@ -20,26 +20,30 @@ func Apply(t Tables, ops []Op) Tables {
 		if c == nil {
 			continue
 		}
-		switch o.Verb {
-		case Flush:
-			c.Rules = nil
-		case Append:
-			c.Rules = append(c.Rules, o.Rule)
-		case Insert:
-			if o.Pos >= 1 && o.Pos <= len(c.Rules)+1 {
-				c.Rules = slices.Insert(c.Rules, o.Pos-1, o.Rule)
-			}
-		case Delete:
-			if i := slices.IndexFunc(c.Rules, func(r Rule) bool { return r.String() == o.Rule.String() }); i >= 0 {
-				c.Rules = slices.Delete(c.Rules, i, i+1)
-			}
-		case DelChain:
-			for i := range out {
-				if out[i].Name == o.Table {
-					out[i].Chains = slices.DeleteFunc(out[i].Chains, func(c Chain) bool { return c.Name == o.Chain })
-				}
-			}
+		if o.Verb != DelChain {
+			c.apply(o)
+			continue
 		}
+		i := slices.IndexFunc(out, func(t Table) bool { return t.Name == o.Table })
+		out[i].Chains = slices.DeleteFunc(out[i].Chains, func(c Chain) bool { return c.Name == o.Chain })
 	}
 	return out
+}
+
+// apply does an op on the rules of the chain.
+func (c *Chain) apply(o Op) {
+	switch o.Verb {
+	case Flush:
+		c.Rules = nil
+	case Append:
+		c.Rules = append(c.Rules, o.Rule)
+	case Insert:
+		if o.Pos >= 1 && o.Pos <= len(c.Rules)+1 {
+			c.Rules = slices.Insert(c.Rules, o.Pos-1, o.Rule)
+		}
+	case Delete:
+		if i := slices.IndexFunc(c.Rules, func(r Rule) bool { return r.String() == o.Rule.String() }); i >= 0 {
+			c.Rules = slices.Delete(c.Rules, i, i+1)
+		}
+	}
 }

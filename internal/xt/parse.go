@@ -1,6 +1,7 @@
 package xt
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -71,7 +72,7 @@ func (p *parser) chain(line string) error {
 func (p *parser) rule(line string) error {
 	rest, ok := strings.CutPrefix(line, "-A ")
 	if !ok {
-		return fmt.Errorf("want -A CHAIN ...")
+		return errors.New("want -A CHAIN and a rule")
 	}
 	name, spec, _ := strings.Cut(rest, " ")
 	t := &p.tables[len(p.tables)-1]

@@ -177,13 +177,13 @@ func (r Ruleset) Ours() Ruleset { return Ruleset{V4: r.V4.Ours(), V6: r.V6.Ours(
 
 // String is the ruleset as iptables-save and ip6tables-save print it, each after a line that names the program.
 func (r Ruleset) String() string {
-	out := ""
+	var b strings.Builder
 	for _, v6 := range []bool{false, true} {
 		if t := *r.Family(v6); len(t) > 0 {
-			out += "# " + program(v6) + "\n" + t.String()
+			b.WriteString("# " + program(v6) + "\n" + t.String())
 		}
 	}
-	return out
+	return b.String()
 }
 
 func program(v6 bool) string {

@@ -61,16 +61,7 @@ func decodeNeigh(m wire.Message, name names, anyState bool) (o netstate.Object, 
 	if !ok || (!anyState && state&unix.NUD_PERMANENT == 0) {
 		return nil, false
 	}
-	var dst netip.Addr
-	var mac string
-	for typ, v := range wire.Attrs(m.Data[unix.SizeofNdMsg:]) {
-		switch typ {
-		case unix.NDA_DST:
-			dst = wire.Addr(v)
-		case unix.NDA_LLADDR:
-			mac = wire.MAC(v)
-		}
-	}
+	dst, mac := neighAttrs(m.Data[unix.SizeofNdMsg:])
 	switch {
 	case family == unix.AF_BRIDGE:
 		if !dst.IsValid() || mac == "" || flags&unix.NTF_SELF == 0 {
@@ -81,4 +72,16 @@ func decodeNeigh(m wire.Message, name names, anyState bool) (o netstate.Object, 
 		return nil, false // of a device without Ethernet header
 	}
 	return netstate.Neigh{Dev: dev, IP: dst, MAC: mac}, true
+}
+
+func neighAttrs(b []byte) (dst netip.Addr, mac string) {
+	for typ, v := range wire.Attrs(b) {
+		switch typ {
+		case unix.NDA_DST:
+			dst = wire.Addr(v)
+		case unix.NDA_LLADDR:
+			mac = wire.MAC(v)
+		}
+	}
+	return dst, mac
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -79,12 +80,7 @@ func poke(ch chan<- struct{}) {
 func (h *Handle) news(msgs []wire.Message) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, m := range msgs {
-		if h.isNews(m) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(msgs, h.isNews)
 }
 
 func (h *Handle) name(index int) (string, bool) {
@@ -97,22 +93,9 @@ func (h *Handle) isNews(m wire.Message) bool {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return h.linkNews(m)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
-		a, ok := decodeAddr(m, h.name)
-		if _, wanted := h.wanted.Get(netstate.IDOf(a)); ok && ownDoing(a) && !wanted {
-			return false
-		}
-		return ok && h.interest[a.Dev] && h.contradicts(a, m.Type == unix.RTM_DELADDR)
-	case unix.RTM_NEWNEIGH:
-		if o, ok := decodeNeigh(m, h.name, false); ok {
-			_, wanted := h.wanted.Get(netstate.IDOf(o))
-			return (h.ours[o.On()] || wanted) && h.contradicts(o, false)
-		}
-		// No longer permanent: as good as deleted.
-		o, ok := decodeNeigh(m, h.name, true)
-		return ok && h.contradicts(o, true)
-	case unix.RTM_DELNEIGH:
-		o, ok := decodeNeigh(m, h.name, true)
-		return ok && h.contradicts(o, true)
+		return h.addrNews(m)
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return h.neighNews(m)
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		r, ok := decodeRoute(m, h.name)
 		if !ok {
@@ -122,6 +105,26 @@ func (h *Handle) isNews(m wire.Message) bool {
 		return (r.Proto == 0 || wanted) && h.contradicts(r, m.Type == unix.RTM_DELROUTE)
 	}
 	return false
+}
+
+func (h *Handle) addrNews(m wire.Message) bool {
+	a, ok := decodeAddr(m, h.name)
+	if _, wanted := h.wanted.Get(netstate.IDOf(a)); ok && ownDoing(a) && !wanted {
+		return false
+	}
+	return ok && h.interest[a.Dev] && h.contradicts(a, m.Type == unix.RTM_DELADDR)
+}
+
+func (h *Handle) neighNews(m wire.Message) bool {
+	if m.Type == unix.RTM_NEWNEIGH {
+		if o, ok := decodeNeigh(m, h.name, false); ok {
+			_, wanted := h.wanted.Get(netstate.IDOf(o))
+			return (h.ours[o.On()] || wanted) && h.contradicts(o, false)
+		}
+		// No longer permanent: as good as deleted.
+	}
+	o, ok := decodeNeigh(m, h.name, true)
+	return ok && h.contradicts(o, true)
 }
 
 // contradicts reports whether the object, now there or gone, is not as known.
@@ -158,12 +161,18 @@ func (h *Handle) linkNews(m wire.Message) bool {
 	if !ok || !isLink {
 		return true // a link that ours lie on, or a new one of ours
 	}
-	master := h.indexes[l.master]
+	l.Master = h.indexes[l.master]
 	if l.master == 0 {
-		master = ""
+		l.Master = ""
 	}
-	return l.Up != k.Up || l.Alias != k.Alias || (k.MTU != 0 && l.MTU != k.MTU) || (k.MAC != "" && l.MAC != k.MAC) || master != k.Master ||
-		(k.Master != "" && l.Port != k.Port)
+	return differs(l.Link, k)
+}
+
+// differs reports whether a link is not as known, in what an event tells of it; what is not known is left open.
+func differs(l, known netstate.Link) bool {
+	return l.Up != known.Up || l.Alias != known.Alias || l.Master != known.Master ||
+		(known.MTU != 0 && l.MTU != known.MTU) || (known.MAC != "" && l.MAC != known.MAC) ||
+		(known.Master != "" && l.Port != known.Port)
 }
 
 // there reports whether the link is known, or one that ours lie on.

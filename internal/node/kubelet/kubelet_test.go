@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -249,7 +250,7 @@ func TestLogs(t *testing.T) {
 		var out bytes.Buffer
 		w := &limitWriter{to: &out, left: o.limit}
 		err = copyLog(t.Context(), Log{Path: path, Running: func() bool { return false }}, o, sink{out: w, err: w})
-		if err != nil && err != errLimit {
+		if err != nil && !errors.Is(err, errLimit) {
 			t.Error(err)
 		}
 		if out.String() != want {
@@ -390,8 +391,7 @@ func TestExec(t *testing.T) {
 		}
 		out.Reset()
 		err = run("command=fail&output=1", remotecommand.StreamOptions{Stdout: &out})
-		var code exec.CodeExitError
-		if code, _ = err.(exec.CodeExitError); code.Code != 7 {
+		if code, _ := errors.AsType[exec.CodeExitError](err); code.Code != 7 {
 			t.Errorf("%s: %v, want exit code 7", kind, err)
 		}
 		out.Reset()
@@ -433,7 +433,7 @@ func TestCertIsKept(t *testing.T) {
 }
 
 func FuzzParseEntry(f *testing.F) {
-	for _, line := range strings.Split(someLog, "\n") {
+	for line := range strings.SplitSeq(someLog, "\n") {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {

@@ -93,7 +93,7 @@ func Serve(ctx context.Context, l net.Listener, c Config) error {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		h.Close()
+		_ = h.Close() // its listener is gone either way
 	})
 	err := h.ServeTLS(l, "", "")
 	if !stop() {

@@ -48,12 +48,18 @@ func testValues() *Values {
 		Pod: p, IPs: []netip.Addr{netip.MustParseAddr("10.1.0.2"), netip.MustParseAddr("fd00::2")},
 		HostIPs: []netip.Addr{netip.MustParseAddr("172.17.42.31")},
 		Services: []api.ServicePort{
-			{Name: api.ServicePortName{Namespace: "default", Name: "kubernetes", Port: "https"}, Protocol: api.TCP, Port: 443,
-				ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.0.1")}},
-			{Name: api.ServicePortName{Namespace: "ns", Name: "my-nginx"}, Protocol: api.TCP, Port: 8080,
-				ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.0.9")}},
-			{Name: api.ServicePortName{Namespace: "other", Name: "hidden"}, Protocol: api.TCP, Port: 1,
-				ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.0.10")}},
+			{
+				Name: api.ServicePortName{Namespace: "default", Name: "kubernetes", Port: "https"}, Protocol: api.TCP, Port: 443,
+				ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.0.1")},
+			},
+			{
+				Name: api.ServicePortName{Namespace: "ns", Name: "my-nginx"}, Protocol: api.TCP, Port: 8080,
+				ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.0.9")},
+			},
+			{
+				Name: api.ServicePortName{Namespace: "other", Name: "hidden"}, Protocol: api.TCP, Port: 1,
+				ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.0.10")},
+			},
 		},
 		ConfigMap: func(name string) (map[string]string, error) {
 			if name == "conf" {

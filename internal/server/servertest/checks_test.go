@@ -37,7 +37,7 @@ func checkService(t *testing.T, node, admin kubernetes.Interface) {
 		}
 		return len(got) == 2
 	})
-	//nolint:staticcheck // deprecated, but the walkthrough's kubectl describe and other older clients read it
+
 	ep, err := admin.CoreV1().Endpoints("default").Get(within(t), "my-nginx-service", metav1.GetOptions{})
 	if err != nil || len(ep.Subsets) != 1 || len(ep.Subsets[0].Addresses) != 2 {
 		t.Errorf("endpoints %v, %v", ep.Subsets, err)
@@ -121,9 +121,16 @@ func checkAnonymous(t *testing.T, url string) {
 		path, token string
 		want        int
 	}{
-		{"/healthz", "", 200}, {"/readyz", "", 200}, {"/livez", "", 200}, {"/version", "", 200},
-		{"/api/v1/nodes", "", 403}, {"/api/v1/secrets", "", 403}, {"/metrics", "", 403}, {"/openapi/v2", "", 403},
-		{"/api/v1/nodes", "wrong", 401}, {"/healthz", "wrong", 401},
+		{"/healthz", "", 200},
+		{"/readyz", "", 200},
+		{"/livez", "", 200},
+		{"/version", "", 200},
+		{"/api/v1/nodes", "", 403},
+		{"/api/v1/secrets", "", 403},
+		{"/metrics", "", 403},
+		{"/openapi/v2", "", 403},
+		{"/api/v1/nodes", "wrong", 401},
+		{"/healthz", "wrong", 401},
 	} {
 		req, err := http.NewRequest(http.MethodGet, url+tc.path, nil)
 		if err != nil {

@@ -53,8 +53,7 @@ func (s *Store) clear(err error) error {
 
 // urlCause is the error without net/http's "Get URL" in front, whose URL the message has already.
 func urlCause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err
