@@ -81,6 +81,7 @@ var ordinary = []string{
 	"Post-timeout activity",              // the same
 	"spec.podCIDRs: Invalid value",       // a node looked at again before its podCIDR came back from the store
 	"failed to patch node CIDR",          // the same
+	"The manifest file is empty",         // an option nobody set (component-base/metrics)
 	"not an metav1.Status",               // a node that cannot be reached: who asked for its logs has the error
 }
 
