@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
+	"time"
 
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel"
 	"weft/internal/netstate"
-	"weft/internal/overlay"
 	"weft/internal/runtime"
 )
 
@@ -29,20 +30,24 @@ var errNoLease = errors.New("no subnet is leased yet")
 
 // dataplane keeps links, addresses, neighbours, FDB entries, routes and sysctls of the host and of its pods as planned.
 type dataplane struct {
-	log     *slog.Logger
-	facts   Facts
-	backend overlay.Backend
-	leases  leases
-	pods    *attachments
-	handle  *kernel.Netns
+	log      *slog.Logger
+	settings *settings
+	leases   leases
+	pods     *attachments
+	handle   *kernel.Netns
 
 	mu      sync.Mutex // one step at a time
 	want    netstate.State
-	checked map[string]bool // pods whose inside was found or made right, by UID
+	planned bool                      // want was applied without an error
+	checked map[string]netstate.State // the inside of pods as it was found or made, by UID
+	kinds   map[kind]time.Time        // ways in use, and until when those that no longer are stay
 	steps   stepStats
 	first   sync.Once
 	ready   chan struct{} // closed after the first step that worked
 }
+
+// linger is how long a way stays open for what arrives by it after the last peer stopped announcing it.
+const linger = 30 * time.Second
 
 // stepStats counts for status and metrics.
 type stepStats struct {
@@ -52,84 +57,118 @@ type stepStats struct {
 	LastError string `json:"lastError,omitempty"`
 }
 
-func newDataplane(log *slog.Logger, facts Facts, b overlay.Backend, l leases, pods *attachments) (*dataplane, error) {
+func newDataplane(log *slog.Logger, s *settings, l leases, pods *attachments) (*dataplane, error) {
 	h, err := kernel.Open("")
 	if err != nil {
 		return nil, fmt.Errorf("open the host's network: %w", err)
 	}
 	return &dataplane{
-		log: log, facts: facts, backend: b, leases: l, pods: pods, handle: h,
-		checked: map[string]bool{}, ready: make(chan struct{}),
+		log: log, settings: s, leases: l, pods: pods, handle: h,
+		checked: map[string]netstate.State{}, kinds: map[kind]time.Time{}, ready: make(chan struct{}),
 	}, nil
 }
 
 // plan is what the host and each of its pods want now.
-func (d *dataplane) plan() (host netstate.State, inPod map[string]netstate.State, err error) {
-	own, ok := d.leases.Own()
+func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]netstate.State, err error) {
+	stored, ok := d.leases.Own()
 	if !ok {
 		return netstate.State{}, nil, errNoLease
 	}
-	host, inPod = planNode(d.facts, d.backend, own, d.leases.Leases(), d.pods.pods())
+	s := d.settings.get()
+	own, all := s.own(stored), d.leases.Leases()
+	ways, err := s.ways(own, all, s.earlier)
+	if err != nil {
+		return netstate.State{}, nil, err
+	}
+	if keep := d.remember(now, ways); len(keep) > 0 {
+		if ways, err = s.ways(own, all, s.earlier, keep...); err != nil {
+			return netstate.State{}, nil, err
+		}
+	}
+	host, inPod = planNode(s.Facts, ways, own, all, d.pods.pods())
 	return host, inPod, nil
 }
 
-// planNode is the overlay's and the attachments' plan for one node.
-func planNode(f Facts, b overlay.Backend, own api.Lease, all []api.Lease, pods []attach.Pod) (netstate.State, map[string]netstate.State) {
-	host, inPod := attach.Plan(f.attachConfig(own, b), pods)
-	if f.ServiceRange.IsValid() && !f.Gateway.IsValid() {
-		// Without a default route a process of the host could not even send to a service: rules see packets only after the routes.
-		v6 := f.ServiceRange.Addr().Is6()
-		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.addr(v6), Scope: "link"})
+// remember notes the ways in use and returns those that are no longer and stay for a while.
+func (d *dataplane) remember(now time.Time, ways []way) (keep []kind) {
+	for _, w := range ways {
+		d.kinds[w.kind] = now.Add(linger)
 	}
-	return netstate.Union(b.Plan(f.self(own), all), host), inPod
+	for k, until := range d.kinds {
+		switch {
+		case !until.After(now):
+			delete(d.kinds, k)
+		case !slices.ContainsFunc(ways, func(w way) bool { return w.kind == k }):
+			keep = append(keep, k)
+		}
+	}
+	return keep
 }
 
 // step is the dataplane's loop body.
-func (d *dataplane) step(ctx context.Context) error {
+func (d *dataplane) step(ctx context.Context, _ cause) (work, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	err := d.locked(ctx)
+	w, err := d.locked(ctx)
 	d.steps.Steps++
 	d.steps.LastError = ""
 	if err != nil {
 		d.steps.LastError = err.Error()
-		return err
 	}
-	return nil
+	return w, err
 }
 
-func (d *dataplane) locked(ctx context.Context) error {
-	host, inPod, err := d.plan()
+func (d *dataplane) locked(ctx context.Context) (work, error) {
+	host, inPod, err := d.plan(time.Now())
 	if errors.Is(err, errNoLease) {
-		return nil // the lease's arrival is a trigger
+		return work{}, nil // the lease's arrival is a trigger
 	}
 	if err != nil {
-		return err
+		return work{}, err
 	}
+	before := d.want
 	d.want = host
 	ops, err := converge(ctx, d.handle, host)
+	w := work{ops: len(ops)}
+	if d.planned {
+		w.repaired = repaired(ops, host, before)
+	}
 	d.forget(ops)
-	n := len(ops)
 	logOps(d.log, "host", ops)
 	errs := []error{err}
 	for _, p := range d.pods.pods() {
-		if d.checked[p.UID] {
+		if was, ok := d.checked[p.UID]; ok && netstate.Equal(was, inPod[p.UID]) {
 			continue
 		}
 		podOps, err := d.pod(ctx, p, inPod[p.UID])
-		n += podOps
+		w.ops += podOps
 		errs = append(errs, err)
 	}
 	err = errors.Join(errs...)
-	d.steps.Ops += n
+	d.planned = err == nil
+	d.steps.Ops += w.ops
 	if err == nil {
 		d.first.Do(func() {
-			d.steps.FirstOps = n
-			d.log.Info("first check of the node's network done", "ops", n)
+			d.steps.FirstOps = w.ops
+			d.log.Info("first check of the node's network done", "ops", w.ops)
 			close(d.ready)
 		})
 	}
-	return err
+	return w, err
+}
+
+// repaired names the objects of the ops that the plan before wanted, or did not want, in the same way: it was not the plan that changed.
+func repaired(ops []netstate.Op, want, before netstate.State) []string {
+	var out []string
+	for _, op := range ops {
+		id := netstate.IDOf(op.Object)
+		now, wanted := want.Get(id)
+		old, was := before.Get(id)
+		if wanted == was && (!wanted || now.String() == old.String()) {
+			out = append(out, op.Object.String())
+		}
+	}
+	return out
 }
 
 // pod brings the inside of a pod to the plan. A pod whose namespace is gone is the node's to remove, not an error here.
@@ -142,7 +181,7 @@ func (d *dataplane) pod(ctx context.Context, p attach.Pod, want netstate.State) 
 	if err != nil {
 		return len(ops), fmt.Errorf("pod %s/%s: %w", p.Namespace, p.Name, err)
 	}
-	d.checked[p.UID] = true
+	d.checked[p.UID] = want
 	return len(ops), nil
 }
 
@@ -174,7 +213,8 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.checked, s.UID)
-	if err := d.locked(ctx); err != nil && !d.checked[s.UID] { // another object's trouble is the loop's
+	_, err = d.locked(ctx)
+	if _, done := d.checked[s.UID]; err != nil && !done { // another object's trouble is the loop's
 		return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, err)
 	}
 	return p.IPs, nil
@@ -199,12 +239,15 @@ func (d *dataplane) Detach(ctx context.Context, uid string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.checked, uid)
-	return d.locked(ctx)
+	_, err = d.locked(ctx)
+	return err
 }
 
 // diff is what a step would do to the host now.
 func (d *dataplane) diff(ctx context.Context) ([]string, error) {
-	host, _, err := d.plan()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	host, _, err := d.plan(time.Now())
 	if err != nil {
 		return nil, err
 	}

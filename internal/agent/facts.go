@@ -86,9 +86,9 @@ func (f Facts) self(own api.Lease) overlay.Self {
 }
 
 // attachConfig is the pods' side.
-func (f Facts) attachConfig(own api.Lease, b overlay.Backend) attach.Config {
+func (f Facts) attachConfig(own api.Lease, mtu int) attach.Config {
 	return attach.Config{
-		Mode: f.Attach, Bridge: f.Bridge, Subnet: own.Subnet, SubnetV6: own.SubnetV6, MTU: overlay.MTU(b, f.self(own)),
+		Mode: f.Attach, Bridge: f.Bridge, Subnet: own.Subnet, SubnetV6: own.SubnetV6, MTU: mtu,
 		BridgeNetfilter: f.BridgeNetfilter, IPv6: f.IPv6,
 	}
 }

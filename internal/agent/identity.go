@@ -16,9 +16,9 @@ import (
 	"weft/internal/lease"
 )
 
-// self is what the node tells the others of itself in its lease, without the subnets.
-func (a *agent) self(ctx context.Context, c lease.Config) (api.Lease, error) {
-	l := api.Lease{Node: a.cfg.NodeName, PublicIP: a.facts.addr(false), PublicIPv6: a.facts.addr(true), BackendType: c.Backend.Type}
+// self is what the node with the facts tells the others of itself in its lease, without the subnets.
+func (a *agent) self(ctx context.Context, f Facts, c lease.Config) (api.Lease, error) {
+	l := api.Lease{Node: a.cfg.NodeName, PublicIP: f.addr(false), PublicIPv6: f.addr(true), BackendType: c.Backend.Type}
 	if a.cfg.publicIP.Is4() {
 		l.PublicIP = a.cfg.publicIP
 	} else if a.cfg.publicIP.IsValid() {
@@ -44,8 +44,20 @@ func (a *agent) self(ctx context.Context, c lease.Config) (api.Lease, error) {
 }
 
 // vtepMAC is the Ethernet address of a VTEP device: the device's own where there is one (also flannel's), else the one remembered, else
-// a new random one. It is remembered, so that a device that is lost comes back with the address the other nodes know.
+// a new random one. It is remembered, so that a device that is lost, or whose address somebody changes, gets back the address the other
+// nodes know.
 func (a *agent) vtepMAC(ctx context.Context, device string) (string, error) {
+	if mac, ok := a.macs[device]; ok {
+		return mac, nil
+	}
+	mac, err := a.findMAC(ctx, device)
+	if err == nil {
+		a.macs[device] = mac
+	}
+	return mac, err
+}
+
+func (a *agent) findMAC(ctx context.Context, device string) (string, error) {
 	host, err := kernel.Open("")
 	if err != nil {
 		return "", err

@@ -18,10 +18,11 @@ type kubeLeases struct {
 	log     *slog.Logger
 	watch   *kube.Watch
 	config  lease.Config
-	self    api.Lease
 	changed chan struct{}
+	asked   chan struct{} // self changed
 
 	mu      sync.Mutex
+	self    api.Lease
 	own     api.Lease
 	peers   []api.Lease
 	refused map[string]string // by node: what was reported, to say it once
@@ -40,29 +41,38 @@ func openKubeLeases(log *slog.Logger, watch *kube.Watch, path string) (*kubeLeas
 	for _, w := range warnings {
 		log.Warn("network configuration", "file", path, "warning", w)
 	}
-	return &kubeLeases{log: log, watch: watch, config: c, changed: make(chan struct{}, 1), refused: map[string]string{}}, nil
+	return &kubeLeases{log: log, watch: watch, config: c, changed: make(chan struct{}, 1), asked: make(chan struct{}, 1), refused: map[string]string{}}, nil
 }
 
 // run follows the nodes and publishes the own lease through annotate when it is new.
 func (k *kubeLeases) run(ctx context.Context, nodes <-chan struct{}, annotate func(context.Context, api.Lease) error) error {
-	l := loop{name: "leases", every: fullCheck, log: k.log, triggers: []<-chan struct{}{nodes}, step: func(ctx context.Context) error {
+	l := loop{name: "leases", every: fullCheck, log: k.log, triggers: []trigger{{nodes, byPlan}, {k.asked, byPlan}}}
+	l.step = func(ctx context.Context, _ cause) (work, error) {
 		select {
 		case <-k.watch.Synced():
 		default:
-			return nil
+			return work{}, nil
 		}
 		own, fresh, err := k.read(k.watch.Snapshot())
 		if err != nil {
-			return err
+			return work{}, err
 		}
 		if fresh {
 			if err := annotate(ctx, own); err != nil {
-				return fmt.Errorf("publish the lease: %w", err)
+				return work{}, fmt.Errorf("publish the lease: %w", err)
 			}
 		}
-		return nil
-	}}
+		return work{}, nil
+	}
 	return l.run(ctx)
+}
+
+// announce changes what the node tells the others of itself.
+func (k *kubeLeases) announce(self api.Lease) {
+	k.mu.Lock()
+	k.self = self
+	k.mu.Unlock()
+	poke(k.asked)
 }
 
 // read takes the leases from the nodes; fresh says that the own node's annotations do not say what they should.

@@ -46,6 +46,22 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 	k := store.NewKeeper(kv, want, a.log)
 	g.Go(func() error { return errors.Join(k.Run(ctx), kv.Close()) })
 	a.leases = k
+	a.network = func() (lease.Config, bool) {
+		s := k.Status()
+		return s.Config, s.HasConfig
+	}
+	a.networkChanged = k.Subscribe()
+	a.announceSelf = func(self api.Lease) error {
+		avoid, err := a.avoid()
+		k.Change(func(w *claim.Want) {
+			self.Subnet, self.SubnetV6 = w.Self.Subnet, w.Self.SubnetV6
+			w.Self = self
+			if err == nil {
+				w.Avoid = avoid
+			}
+		})
+		return err
+	}
 	return c, nil
 }
 
@@ -79,7 +95,7 @@ func waitConfig(ctx context.Context, kv *etcd.Client) (lease.Config, error) {
 
 // want is what the node asks the store for.
 func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
-	self, err := a.self(ctx, c)
+	self, err := a.self(ctx, a.settings.facts(), c)
 	if err != nil {
 		return claim.Want{}, err
 	}
@@ -117,12 +133,17 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 	if err != nil {
 		return lease.Config{}, err
 	}
-	if k.self, err = a.self(ctx, k.config); err != nil {
+	if k.self, err = a.self(ctx, a.settings.facts(), k.config); err != nil {
 		return lease.Config{}, err
 	}
 	nodes := split(ctx, a.watch.Changed(), 2)
 	a.clusterChanged = nodes[0]
 	a.leases = k
+	a.network = func() (lease.Config, bool) { return k.config, true }
+	a.announceSelf = func(self api.Lease) error {
+		k.announce(self)
+		return nil
+	}
 	g.Go(func() error { return k.run(ctx, nodes[1], a.annotateLease) })
 	return k.config, nil
 }

@@ -3,76 +3,137 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 )
+
+// cause says, as bits, what may have changed since a loop's last step.
+type cause uint32
+
+const (
+	byPlan     cause = 1 << iota // what is wanted: leases, pods, services
+	byHost                       // the host's facts: what failed may work now, so nothing is waited for
+	byKernel                     // somebody changed links, addresses, routes, parameters or table inet weft
+	byIPTables                   // somebody changed rules of iptables
+	byTime                       // nobody said anything: the first step, a failed one's next try, the full check
+)
+
+// byOthers are the causes that another program can bring about as fast as it likes.
+const byOthers = byKernel | byIPTables
+
+// trigger is a channel that receives when something may have changed.
+type trigger struct {
+	ch    <-chan struct{}
+	cause cause
+}
+
+// work is what a step did.
+type work struct {
+	ops int
+	// repaired names objects that were as planned after the step before and no longer were: somebody else changed them.
+	repaired []string
+}
 
 // loop runs one subsystem's step whenever something may have changed: a trigger, a timer, or the step before having failed.
 // Triggers that come while a step runs are one trigger: the step looks at the state, not at the event.
 type loop struct {
 	name     string
-	step     func(context.Context) error
-	triggers []<-chan struct{}
+	step     func(context.Context, cause) (work, error)
+	triggers []trigger
 	every    time.Duration // a full check runs at least this often
 	log      *slog.Logger
 }
 
-// Back-off of a failing step.
-const (
-	retryFirst = 100 * time.Millisecond
-	retryMax   = 30 * time.Second
-)
-
-// run steps until ctx ends. A failing step is logged once for each different error and tried again with back-off.
+// run steps until ctx ends. A failing step is logged once for each different error and tried again with back-off; one that works
+// against another writer is slowed down.
 func (l *loop) run(ctx context.Context) error {
-	wake := merge(ctx, l.triggers)
-	retry := retryFirst
-	lastErr := ""
+	in := listen(ctx, l.triggers)
+	var p pace
+	due, lastErr := byTime, ""
 	for {
-		wait := l.every
-		if err := l.step(ctx); err != nil && ctx.Err() == nil {
-			if err.Error() != lastErr {
-				l.log.Error("step failed, will be tried again", "loop", l.name, "err", err)
-				lastErr = err.Error()
-			}
-			wait = retry
-			retry = min(2*retry, retryMax)
-		} else {
-			if lastErr != "" && err == nil {
-				l.log.Info("step works again", "loop", l.name)
-			}
-			retry, lastErr = retryFirst, ""
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		begun := time.Now()
+		w, err := l.step(ctx, due)
+		if ctx.Err() != nil {
 			return nil
-		case <-wake:
-		case <-timer.C:
 		}
-		timer.Stop()
+		now := time.Now()
+		for _, note := range p.after(now, now.Sub(begun), w, err) {
+			l.log.Warn(note, "loop", l.name)
+		}
+		switch {
+		case err != nil && err.Error() != lastErr:
+			l.log.Error("step failed, will be tried again", "loop", l.name, "err", err)
+			lastErr = err.Error()
+		case err == nil && lastErr != "":
+			l.log.Info("step works again", "loop", l.name)
+			lastErr = ""
+		}
+		full := now.Add(l.every)
+		if err != nil {
+			full = now.Add(p.retry())
+		}
+		var ok bool
+		if due, ok = in.next(ctx, &p, full); !ok {
+			return nil
+		}
 	}
 }
 
-// merge returns a channel that receives when any of the triggers does, coalesced to one pending wake-up.
-func merge(ctx context.Context, triggers []<-chan struct{}) <-chan struct{} {
-	wake := make(chan struct{}, 1)
+// inbox collects causes for one loop.
+type inbox struct {
+	pending atomic.Uint32
+	wake    chan struct{}
+}
+
+// listen collects what the triggers say until ctx ends.
+func listen(ctx context.Context, triggers []trigger) *inbox {
+	in := &inbox{wake: make(chan struct{}, 1)}
 	for _, t := range triggers {
 		go func() {
 			for {
 				select {
 				case <-ctx.Done():
 					return
-				case _, ok := <-t:
+				case _, ok := <-t.ch:
 					if !ok {
 						return
 					}
-					poke(wake)
+					in.pending.Or(uint32(t.cause))
+					poke(in.wake)
 				}
 			}
 		}()
 	}
-	return wake
+	return in
+}
+
+// next waits until a step is due: for a cause, as soon as the pace lets it, or at the time full. ok is false when ctx ended.
+func (in *inbox) next(ctx context.Context, p *pace, full time.Time) (due cause, ok bool) {
+	for {
+		now := time.Now()
+		at := full
+		if pending := cause(in.pending.Load()); pending != 0 {
+			if t := p.earliest(pending); t.Before(at) {
+				at = t
+			}
+		}
+		if !at.After(now) {
+			due = cause(in.pending.Swap(0))
+			if !full.After(now) {
+				due |= byTime
+			}
+			return due, true
+		}
+		timer := time.NewTimer(at.Sub(now))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return 0, false
+		case <-in.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
 }
 
 // poke leaves one wake-up in ch.

@@ -22,7 +22,7 @@ func (a *agent) runNode(ctx context.Context) error {
 	var listen netip.AddrPort
 	if a.cfg.KubeletPort != 0 {
 		listen = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(a.cfg.KubeletPort))
-		if a.facts.IPv6 {
+		if a.settings.facts().IPv6 {
 			listen = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.cfg.KubeletPort))
 		}
 	}
@@ -33,7 +33,7 @@ func (a *agent) runNode(ctx context.Context) error {
 		Events:       a.kube.Events(ctx, "weft", a.cfg.NodeName),
 		Runtime:      rt,
 		Network:      a.data,
-		Addresses:    func() []netip.Addr { return a.facts.Addrs },
+		Addresses:    func() []netip.Addr { return a.settings.facts().Addrs },
 		NetworkReady: a.networkReady,
 		Services:     a.services,
 		Listen:       listen,
@@ -90,10 +90,11 @@ func (a *agent) services() []api.ServicePort {
 func (a *agent) Status() Status {
 	own, _ := a.leases.Own()
 	_, network := a.data.state()
-	_, filter := a.proxy.state()
+	filter := a.proxy.counters()
 	snap, _ := a.cluster()
+	f := a.settings.facts()
 	s := Status{
-		Node: a.cfg.NodeName, Backend: a.facts.Backend, ProxyMode: a.facts.ProxyMode, Attach: string(a.facts.Attach),
+		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
 		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: len(snap.Services), Network: network, Rules: filter,
 	}
 	if own.Subnet.IsValid() {

@@ -72,7 +72,7 @@ func nginxService(endpoints ...string) api.ServicePort {
 func newProxyLoop(mode ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *proxyLoop {
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
 	return &proxyLoop{
-		log: slog.New(slog.DiscardHandler), facts: walkthroughFacts(mode), leases: fakeLeases{own: own},
+		log: slog.New(slog.DiscardHandler), facts: func() Facts { return walkthroughFacts(mode) }, leases: fakeLeases{own: own},
 		cluster: func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true },
 		xt:      x, relay: &fakeRelay{}, nft: table, ready: make(chan struct{}),
 	}
@@ -80,7 +80,7 @@ func newProxyLoop(mode ProxyMode, x *kernelxt.Fake, table *fakeTable, services .
 
 func step(t *testing.T, p *proxyLoop) {
 	t.Helper()
-	if err := p.step(context.Background()); err != nil {
+	if _, err := p.step(context.Background(), byTime); err != nil {
 		t.Fatal(err)
 	}
 }

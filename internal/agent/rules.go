@@ -60,10 +60,10 @@ func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports)
 func fragments(n proxy.Node, m masq.Config, outer []uint16, services []api.ServicePort) map[string]nft.Table {
 	var p nftables.Planner
 	parts := make(map[string]nft.Table, len(services)+2)
-	parts["services"] = p.Base(n)
-	parts["pods"] = masq.NFT(m, outer...)
+	parts[ownerBase] = p.Base(n)
+	parts[ownerPods] = masq.NFT(m, outer...)
 	for _, s := range services {
-		parts["service "+s.Name.String()+" "+string(s.Protocol)] = p.Plan(n, s)
+		parts[ownerOf(s)] = p.Plan(n, s)
 	}
 	return parts
 }

@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
 	"weft/internal/api"
 	"weft/internal/kernel/nft"
-	"weft/internal/kernel/probe"
+	"weft/internal/kernel/sysctl"
 	"weft/internal/kernel/xt"
 	"weft/internal/lease"
 	"weft/internal/netstate"
-	"weft/internal/overlay"
+	values "weft/internal/nft"
 	"weft/internal/relay"
 	"weft/internal/store/kube"
 )
@@ -28,13 +29,17 @@ const fullCheck = time.Minute
 
 // agent is the composed program.
 type agent struct {
-	cfg     Config
-	log     *slog.Logger
-	facts   Facts
-	backend overlay.Backend
-	leases  leases
-	kube    *kube.Store // nil without --kubeconfig
-	watch   *kube.Watch
+	cfg            Config
+	log            *slog.Logger
+	settings       settings
+	macs           map[string]string // of VTEP devices, by name
+	leases         leases
+	network        func() (lease.Config, bool) // the configuration in the store, once there is one
+	networkChanged <-chan struct{}             // nil: it never does
+	announceSelf   func(self api.Lease) error  // tells the others what the node is now
+	underlayLost   string                      // why the underlay was not found the last time
+	kube           *kube.Store                 // nil without --kubeconfig
+	watch          *kube.Watch
 	// clusterChanged is the watch's trigger where another loop needs a copy of it, else nil.
 	clusterChanged <-chan struct{}
 	pods           *attachments
@@ -47,7 +52,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	a := &agent{cfg: cfg, log: log}
+	a := &agent{cfg: cfg, log: log, macs: map[string]string{}}
 	if err := makeDirs(cfg); err != nil {
 		return err
 	}
@@ -84,22 +89,12 @@ func makeDirs(cfg Config) error {
 
 // open finds out about the host, connects to the stores and waits for the node's subnet.
 func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
-	underlay, err := probe.FindUnderlay(a.cfg.Iface)
+	klog.SetSlogLogger(a.log)
+	f, err := a.look()
 	if err != nil {
 		return err
 	}
-	features := probe.Kernel()
-	a.facts = Facts{
-		Node: a.cfg.NodeName, Dev: underlay.Dev, MTU: underlay.MTU, Addrs: underlay.Addrs, Connected: underlay.Connected, Gateway: underlay.Gateway,
-		Attach: a.cfg.attachMode, BridgeNetfilter: features.BridgeNetfilter, IPv6: features.IPv6, ProxyMode: ProxyMode(a.cfg.ProxyMode),
-		IPMasq: a.cfg.IPMasq, MasqueradePods: a.cfg.MasqueradePods, ServiceRange: a.cfg.serviceRange,
-	}
-	if a.cfg.Attach == "bridge" {
-		a.facts.Bridge = a.cfg.Bridge
-	}
-	if !a.cfg.KubeSubnetManager {
-		a.facts.Etcd, a.facts.EtcdPrefix = a.cfg.EtcdEndpoints, a.cfg.EtcdPrefix
-	}
+	a.settings.set(setting{Facts: f})
 	if a.cfg.Kubeconfig != "" {
 		if a.kube, err = kube.Open(a.cfg.Kubeconfig, a.log); err != nil {
 			return err
@@ -110,13 +105,11 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	if err := a.checkRanges(network); err != nil {
+	next, err := a.configure(ctx, f, network)
+	if err != nil {
 		return err
 	}
-	a.facts.takeNetwork(network)
-	if a.backend, err = backendOf(a.facts.Backend); err != nil {
-		return err
-	}
+	a.settings.set(next)
 	a.pods, err = openAttachments(filepath.Join(a.cfg.RunDir, "attachments.json"))
 	return err
 }
@@ -133,49 +126,102 @@ func (a *agent) checkRanges(c lease.Config) error {
 
 // start makes the loops and runs them.
 func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
+	leaseChanged := split(ctx, a.leases.Changed(), 3)
+	if err := a.startNetwork(ctx, g, leaseChanged[0]); err != nil {
+		return err
+	}
+	if err := a.startServices(ctx, g, leaseChanged[1]); err != nil {
+		return err
+	}
+	if err := a.startFollow(ctx, g); err != nil {
+		return err
+	}
+	facts := a.settings.subscribe()
+	g.Go(func() error { return a.announce(ctx, trigger{leaseChanged[2], byPlan}, trigger{facts, byHost}) })
+	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind) })
+	if a.kube != nil && a.cfg.PodRuntime == "process" {
+		g.Go(func() error { return a.runNode(ctx) })
+	}
+	return nil
+}
+
+// startNetwork runs the loop of links, addresses, routes, neighbours and parameters.
+func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
 	var err error
-	if a.data, err = newDataplane(a.log, a.facts, a.backend, a.leases, a.pods); err != nil {
+	if a.data, err = newDataplane(a.log, &a.settings, a.leases, a.pods); err != nil {
 		return err
 	}
 	changed, err := a.data.handle.Watch(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the host's network: %w", err)
 	}
-	engine := relay.New(relay.Options{Log: a.log})
-	a.proxy = &proxyLoop{
-		log: a.log, facts: a.facts, leases: a.leases, cluster: a.cluster,
-		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}),
+	parameters, err := sysctl.Watch(ctx)
+	if err != nil {
+		return err
 	}
-	g.Go(func() error {
-		<-ctx.Done()
-		return engine.Close()
-	})
+	wrong := make(chan struct{}, 1)
+	g.Go(func() error { return a.data.watchParameters(ctx, parameters, wrong) })
+	l := loop{name: "network", step: a.data.step, every: fullCheck, log: a.log, triggers: []trigger{
+		{leases, byPlan}, {changed, byKernel}, {wrong, byKernel}, {a.settings.subscribe(), byHost},
+	}}
+	g.Go(func() error { return l.run(ctx) })
+	return nil
+}
+
+// startServices runs the loop of the packet filter and the services.
+func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
+	engine := relay.New(relay.Options{Log: a.log})
 	table, err := nft.Open()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		return table.Close()
+		return errors.Join(engine.Close(), table.Close())
 	})
-	a.proxy.nft = table
-	leaseChanged := split(ctx, a.leases.Changed(), 3)
-	data := loop{name: "network", step: a.data.step, every: fullCheck, log: a.log, triggers: []<-chan struct{}{leaseChanged[0], changed}}
-	services := loop{name: "services", step: a.proxy.step, every: fullCheck, log: a.log, triggers: []<-chan struct{}{leaseChanged[1]}}
+	a.proxy = &proxyLoop{
+		log: a.log, facts: a.settings.facts, leases: a.leases, cluster: a.cluster,
+		xt: xt.Kernel{}, relay: engine, nft: table, ready: make(chan struct{}),
+	}
+	l := loop{name: "services", step: a.proxy.step, every: fullCheck, log: a.log, triggers: []trigger{
+		{leases, byPlan}, {a.settings.subscribe(), byHost},
+	}}
 	if a.clusterChanged == nil && a.watch != nil {
 		a.clusterChanged = a.watch.Changed()
 	}
 	if a.clusterChanged != nil {
-		services.triggers = append(services.triggers, a.clusterChanged)
+		l.triggers = append(l.triggers, trigger{a.clusterChanged, byPlan})
 	}
-	g.Go(func() error { return data.run(ctx) })
-	g.Go(func() error { return services.run(ctx) })
-	g.Go(func() error { return a.announce(ctx, leaseChanged[2]) })
-	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind) })
-	if a.kube != nil && a.cfg.PodRuntime == "process" {
-		g.Go(func() error { return a.runNode(ctx) })
+	watched, err := watchRules(ctx, table, ProxyMode(a.cfg.ProxyMode))
+	if err != nil {
+		return err
 	}
+	l.triggers = append(l.triggers, watched...)
+	g.Go(func() error { return l.run(ctx) })
 	return nil
+}
+
+// watchRules watches table inet weft and, in the modes that use iptables, its tables: where iptables is the nf_tables variant it tells of
+// changes, else only the full check finds them.
+func watchRules(ctx context.Context, c *nft.Conn, mode ProxyMode) ([]trigger, error) {
+	own, err := c.Watch(ctx, values.INet, values.TableName)
+	if err != nil {
+		return nil, err
+	}
+	out := []trigger{{own, byKernel}}
+	if mode == NFTables {
+		return out, nil
+	}
+	for _, family := range []values.Family{values.IPv4, values.IPv6} {
+		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
+			ch, err := c.Watch(ctx, family, table)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, trigger{ch, byIPTables})
+		}
+	}
+	return out, nil
 }
 
 // split copies a trigger to n channels, coalesced.
@@ -216,53 +262,6 @@ func (a *agent) cluster() (snap api.Snapshot, known bool) {
 	default:
 		return api.Snapshot{}, false
 	}
-}
-
-// announce writes subnet.env once the data path stands, and publishes the node's facts, whenever the lease changed.
-func (a *agent) announce(ctx context.Context, changed <-chan struct{}) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-a.data.ready:
-	}
-	l := loop{name: "announce", every: 5 * time.Minute, log: a.log, triggers: []<-chan struct{}{changed}, step: func(ctx context.Context) error {
-		return errors.Join(a.writeSubnetEnv(), a.publishFacts(ctx))
-	}}
-	return l.run(ctx)
-}
-
-// writeSubnetEnv writes the file other programs read, when it says something else than it should.
-func (a *agent) writeSubnetEnv() error {
-	own, ok := a.leases.Own()
-	if !ok {
-		return nil
-	}
-	e := lease.SubnetEnv{
-		Network: a.facts.Network, IPv6Network: a.facts.NetworkV6, Subnet: own.Subnet, IPv6Subnet: own.SubnetV6,
-		MTU: overlay.MTU(a.backend, a.facts.self(own)), IPMasq: a.cfg.IPMasq,
-	}
-	old, err := os.ReadFile(a.cfg.SubnetFile)
-	if err == nil && string(old) == e.Render() {
-		return nil
-	}
-	if err := writeFile(a.cfg.SubnetFile, []byte(e.Render()), 0o644); err != nil {
-		return fmt.Errorf("--subnet-file: %w", err)
-	}
-	return nil
-}
-
-func (a *agent) publishFacts(ctx context.Context) error {
-	if a.kube == nil {
-		return nil
-	}
-	text, err := a.facts.JSON()
-	if err != nil {
-		return err
-	}
-	if err := a.kube.AnnotateNode(ctx, a.cfg.NodeName, map[string]*string{FactsAnnotation: &text}); err != nil {
-		return fmt.Errorf("publish the node's facts: %w", err)
-	}
-	return nil
 }
 
 // State prints what the agent wants in the kernel.

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"slices"
 
 	"weft/internal/nft"
 )
@@ -13,43 +15,107 @@ type tableEngine interface {
 	Apply(ops []nft.Op) error
 }
 
-// applyTable brings table inet weft to the plan: in the other modes there is none.
-func (p *proxyLoop) applyTable(_ context.Context, want rules) (int, error) {
-	n, err := p.tableOnce(want)
-	if err != nil || n == 0 {
-		return n, err
+// applyTable brings table inet weft to want, or in mode nftables, where want is nil and the plan is in p.table, by the ops of what
+// changed in the plan. The kernel does them in one transaction or says which it refused, so nothing is read back. When the step before
+// failed, or somebody else may have changed the table, it is read and compared instead.
+func (p *proxyLoop) applyTable(due cause, want *nft.Table, ops []nft.Op) (work, error) {
+	incremental := p.table.merge != nil
+	known := p.tableOK && due&(byKernel|byHost|byTime) == 0
+	switch {
+	case known && len(ops) == 0 && (incremental || want == nil && p.want.Table == nil):
+		return work{}, nil
+	case known && incremental:
+		w := work{ops: p.logTable(slog.LevelDebug, ops)}
+		err := p.nft.Apply(ops)
+		p.tableOK = err == nil
+		return w, err
+	case incremental:
+		want = p.table.table()
 	}
-	ops, err := p.tableDiff(want)
-	if err == nil && len(ops) > 0 {
-		err = fmt.Errorf("read back: %d objects of table inet weft are not as planned, the first: %s", len(ops), ops[0])
+	wasOK := p.tableOK && (incremental || want == nil)
+	all, err := p.compareTable(want)
+	p.tableOK = err == nil
+	w := work{}
+	for _, op := range all {
+		w.ops += op.Count()
 	}
-	return n, err
+	if wasOK {
+		w.repaired = foreign(all, ops)
+	}
+	return w, err
 }
 
-func (p *proxyLoop) tableOnce(want rules) (int, error) {
+// compareTable reads the table, applies the ops that are left to do and reads back. It returns the ops.
+func (p *proxyLoop) compareTable(want *nft.Table) ([]nft.Op, error) {
 	ops, err := p.tableDiff(want)
 	if err != nil || len(ops) == 0 {
-		return 0, err
+		return nil, err
 	}
-	n := 0
-	for _, op := range ops {
-		n += op.Count()
-		p.log.Debug("op", "what", "nftables", "op", op.String())
+	p.logTable(slog.LevelInfo, ops)
+	if err := p.nft.Apply(ops); err != nil {
+		return ops, err
 	}
-	p.log.Info("applied", "what", "nftables", "ops", n)
-	return n, p.nft.Apply(ops)
+	left, err := p.tableDiff(want)
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("read back: %d objects of table inet weft are not as planned, the first: %s", len(left), left[0])
+	}
+	return ops, err
 }
 
-func (p *proxyLoop) tableDiff(want rules) ([]nft.Op, error) {
+// foreign names the objects of the ops that no planned op is about.
+func foreign(all, planned []nft.Op) []string {
+	mine := make(map[string]bool, len(planned))
+	for _, op := range planned {
+		mine[objectName(op)] = true
+	}
+	var out []string
+	for _, op := range all {
+		if name := objectName(op); !mine[name] && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// objectName is the table, chain or set an op is about.
+func objectName(op nft.Op) string {
+	at := string(op.Family) + " " + op.Table
+	switch op.Kind {
+	case nft.KindChain, nft.KindRules:
+		return "nftables chain " + at + " " + op.Chain.Name
+	case nft.KindSet, nft.KindElements:
+		return "nftables set " + at + " " + op.Set.Name
+	}
+	return "nftables table " + at
+}
+
+// logTable says what is applied and returns how much it is.
+func (p *proxyLoop) logTable(level slog.Level, ops []nft.Op) int {
+	n := 0
+	each := p.log.Enabled(context.Background(), slog.LevelDebug)
+	for _, op := range ops {
+		n += op.Count()
+		if each {
+			p.log.Debug("op", "what", "nftables", "op", op.String())
+		}
+	}
+	if n > 0 {
+		p.log.Log(context.Background(), level, "applied", "what", "nftables", "ops", n)
+	}
+	return n
+}
+
+// tableDiff is what is left to do for the table; nil: there shall be none.
+func (p *proxyLoop) tableDiff(want *nft.Table) ([]nft.Op, error) {
 	have, err := p.nft.Read(nft.INet, nft.TableName)
 	if err != nil {
 		return nil, fmt.Errorf("read table inet weft: %w", err)
 	}
-	if want.Table == nil {
+	if want == nil {
 		if have == nil {
 			return nil, nil
 		}
 		return []nft.Op{{Verb: nft.Del, Kind: nft.KindTable, Family: nft.INet, Table: nft.TableName}}, nil
 	}
-	return nft.Diff(*want.Table, have), nil
+	return nft.Diff(*want, have), nil
 }

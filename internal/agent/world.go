@@ -41,16 +41,16 @@ func plainNode(n api.Node) *explain.Host {
 }
 
 func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) error {
-	b, err := backendOf(f.Backend)
-	if err != nil {
-		return err
-	}
 	own, ok := leaseOf(f, leases)
 	if !ok {
 		return errNoLease
 	}
+	ways, err := f.ways(own, leases, nil)
+	if err != nil {
+		return err
+	}
 	pods := podsOf(snap, f.Node)
-	state, inPod := planNode(f, b, own, leases, pods)
+	state, inPod := planNode(f, ways, own, leases, pods)
 	rules := planRules(f, own, snap, nil)
 	h := &explain.Host{Name: f.Node, Underlay: f.underlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
 	h.Rules = rules.explainers(h.Local)

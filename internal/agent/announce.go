@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"weft/internal/lease"
+	"weft/internal/overlay"
+)
+
+// announce writes subnet.env once the data path stands, and publishes the node's facts, whenever the lease or the facts changed.
+func (a *agent) announce(ctx context.Context, changed ...trigger) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.data.ready:
+	}
+	published := ""
+	l := loop{name: "announce", every: 5 * time.Minute, log: a.log, triggers: changed}
+	l.step = func(ctx context.Context, due cause) (work, error) {
+		err1 := a.writeSubnetEnv()
+		text, err2 := a.settings.facts().JSON()
+		if err2 == nil && (text != published || due&byTime != 0) {
+			if err2 = a.publishFacts(ctx, text); err2 == nil {
+				published = text
+			}
+		}
+		return work{}, errors.Join(err1, err2)
+	}
+	return l.run(ctx)
+}
+
+// writeSubnetEnv writes the file other programs read, when it says something else than it should.
+func (a *agent) writeSubnetEnv() error {
+	stored, ok := a.leases.Own()
+	if !ok {
+		return nil
+	}
+	s := a.settings.get()
+	b, err := backendOf(s.Backend)
+	if err != nil {
+		return err
+	}
+	own := s.own(stored)
+	e := lease.SubnetEnv{
+		Network: s.Network, IPv6Network: s.NetworkV6, Subnet: own.Subnet, IPv6Subnet: own.SubnetV6,
+		MTU: overlay.MTU(b, s.Facts.self(own)), IPMasq: a.cfg.IPMasq,
+	}
+	old, err := os.ReadFile(a.cfg.SubnetFile)
+	if err == nil && string(old) == e.Render() {
+		return nil
+	}
+	if err := writeFile(a.cfg.SubnetFile, []byte(e.Render()), 0o644); err != nil {
+		return fmt.Errorf("--subnet-file: %w", err)
+	}
+	return nil
+}
+
+func (a *agent) publishFacts(ctx context.Context, text string) error {
+	if a.kube == nil {
+		return nil
+	}
+	if err := a.kube.AnnotateNode(ctx, a.cfg.NodeName, map[string]*string{FactsAnnotation: &text}); err != nil {
+		return fmt.Errorf("publish the node's facts: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/kernel/probe"
+	"weft/internal/kernel/sysctl"
+	"weft/internal/lease"
+	"weft/internal/netstate"
+	"weft/internal/overlay"
+)
+
+// look finds out about the host. What the network's configuration adds is not in the facts yet.
+func (a *agent) look() (Facts, error) {
+	u, err := probe.FindUnderlay(a.cfg.Iface)
+	if err != nil {
+		return Facts{}, err
+	}
+	k := probe.Kernel()
+	f := Facts{
+		Node: a.cfg.NodeName, Dev: u.Dev, MTU: u.MTU, Addrs: u.Addrs, Connected: u.Connected, Gateway: u.Gateway,
+		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(a.cfg.ProxyMode),
+		IPMasq: a.cfg.IPMasq, MasqueradePods: a.cfg.MasqueradePods, ServiceRange: a.cfg.serviceRange,
+	}
+	if a.cfg.Attach == "bridge" {
+		f.Bridge = a.cfg.Bridge
+	}
+	if !a.cfg.KubeSubnetManager {
+		f.Etcd, f.EtcdPrefix = a.cfg.EtcdEndpoints, a.cfg.EtcdPrefix
+	}
+	return f, nil
+}
+
+// configure is the setting of a host under the network's configuration.
+func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting, error) {
+	if err := a.checkRanges(c); err != nil {
+		return setting{}, err
+	}
+	if _, err := backendOf(c.Backend.Type); err != nil {
+		return setting{}, err
+	}
+	f.takeNetwork(c)
+	self, err := a.self(ctx, f, c)
+	return setting{Facts: f, self: self}, err
+}
+
+// startFollow runs the loop that follows changes of the host and of the network's configuration.
+func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
+	host, err := probe.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	l := loop{name: "host", step: a.follow, every: fullCheck, log: a.log, triggers: []trigger{{host, byHost}}}
+	if a.networkChanged != nil {
+		l.triggers = append(l.triggers, trigger{a.networkChanged, byPlan})
+	}
+	g.Go(func() error { return l.run(ctx) })
+	return nil
+}
+
+// follow takes up changes of the host's underlay and of the network's configuration. The order makes before it breaks: first the node can
+// receive the new way, then it announces it, and the others go on sending by the old one until they have read that.
+func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
+	f, err := a.look()
+	if errors.Is(err, probe.ErrNoUnderlay) {
+		if err.Error() != a.underlayLost {
+			a.underlayLost = err.Error()
+			a.log.Warn("the underlay is gone: everything stays as it is until it is back", "err", err)
+		}
+		return work{}, nil
+	}
+	if err != nil {
+		return work{}, err
+	}
+	c, ok := a.network()
+	if !ok {
+		return work{}, nil
+	}
+	next, err := a.configure(ctx, f, c)
+	if err != nil {
+		return work{}, fmt.Errorf("the network's configuration is not taken up: %w", err)
+	}
+	if a.underlayLost != "" {
+		a.log.Info("the underlay is back", "dev", f.Dev, "address", f.addr(false), "mtu", f.MTU)
+		a.underlayLost = ""
+		a.settings.wake()
+	}
+	old := a.settings.get()
+	next.earlier = maps.Clone(old.earlier)
+	if old.Backend != next.Backend {
+		if next.earlier == nil {
+			next.earlier = map[string]overlay.Options{}
+		}
+		next.earlier[old.Backend] = old.Options
+	}
+	if !a.settings.set(next) {
+		return work{}, nil
+	}
+	a.log.Info("the host or the network changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
+		"backend", next.Backend, "options", next.Options)
+	if old.self == next.self {
+		return work{}, nil
+	}
+	_, err = a.data.step(ctx, byHost)
+	if err != nil {
+		a.log.Debug("announced though not everything is in place", "err", err) // the network's loop reports and repeats it
+	}
+	return work{}, a.announceSelf(next.self)
+}
+
+// parameterCheck is how often the host's parameters are looked at: not all of them cause events.
+const parameterCheck = 3 * time.Second
+
+// watchParameters pokes wrong when a parameter of the plan is not as planned.
+func (d *dataplane) watchParameters(ctx context.Context, changed <-chan struct{}, wrong chan struct{}) error {
+	tick := time.NewTicker(parameterCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case _, ok := <-changed:
+			if !ok {
+				changed = nil
+				continue
+			}
+		}
+		want := d.parameters()
+		have, err := sysctl.Read(want)
+		if err != nil {
+			d.log.Debug("parameters not read", "err", err) // the loop's full check reports it
+		}
+		for id, o := range have.All() {
+			if w, ok := want.Get(id); ok && w.String() != o.String() {
+				poke(wrong)
+				break
+			}
+		}
+	}
+}
+
+// parameters are those of the host's plan.
+func (d *dataplane) parameters() netstate.State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.want.Select(func(o netstate.Object) bool { return o.Kind() == netstate.KindSysctl })
+}

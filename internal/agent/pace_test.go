@@ -1,0 +1,122 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestPaceOfAFight plays another writer that undoes each repair at once, with a clock of the test's own.
+func TestPaceOfAFight(t *testing.T) {
+	var p pace
+	now := time.Unix(0, 0)
+	steps, reports := 0, ""
+	for end := now.Add(time.Minute); now.Before(end); {
+		steps++
+		for _, n := range p.after(now, time.Millisecond, work{ops: 1, repaired: []string{"route 172.16.78.0/24"}}, nil) {
+			reports += n + "\n"
+		}
+		if steps <= fightLimit && p.earliest(byKernel).Sub(now) > 2*time.Millisecond {
+			t.Fatalf("repair %d would wait until %s", steps+1, p.earliest(byKernel))
+		}
+		now = now.Add(time.Millisecond)
+		if at := p.earliest(byKernel); at.After(now) {
+			now = at
+		}
+	}
+	if steps > 30 {
+		t.Errorf("%d steps in a minute", steps)
+	}
+	if n := strings.Count(reports, "\n"); n != 1 || !strings.Contains(reports, "route 172.16.78.0/24") {
+		t.Errorf("want one line that names the object, have:\n%s", reports)
+	}
+	if at := p.earliest(byPlan); at.After(now) {
+		t.Errorf("a new plan waits until %s because of a fight", at)
+	}
+	now = now.Add(time.Minute)
+	notes := p.after(now, 0, work{}, nil)
+	if len(notes) != 1 || !strings.Contains(notes[0], "any more") || len(p.fights) != 0 {
+		t.Errorf("after the fight: %q, %d left", notes, len(p.fights))
+	}
+	if p.after(now, 0, work{repaired: []string{"route 172.16.78.0/24"}}, nil); p.earliest(byKernel).After(now) {
+		t.Error("the first repair after peace waits")
+	}
+}
+
+// TestPaceOfManyInjuries: different objects, or one now and then, are no fight.
+func TestPaceOfManyInjuries(t *testing.T) {
+	var p pace
+	now := time.Unix(0, 0)
+	for i := range 300 {
+		name := "object " + string(rune('a'+i%30))
+		if notes := p.after(now, 0, work{ops: 1, repaired: []string{name}}, nil); len(notes) > 0 {
+			t.Fatal(notes)
+		}
+		if p.earliest(byKernel).After(now) {
+			t.Fatalf("injury %d waits", i)
+		}
+		now = now.Add(50 * time.Millisecond)
+	}
+}
+
+func TestPaceOfFailures(t *testing.T) {
+	var p pace
+	now := time.Unix(0, 0)
+	bad := errors.New("refused")
+	tries := 0
+	for end := now.Add(time.Minute); now.Before(end); tries++ {
+		p.after(now, 0, work{}, bad)
+		at := p.earliest(byKernel | byPlan) // events all the time
+		if !at.After(now) {
+			t.Fatal("a failed step is tried again at once")
+		}
+		now = at
+	}
+	if tries > 70 {
+		t.Errorf("%d tries in a minute of events", tries)
+	}
+	if p.retry() < 10*time.Second {
+		t.Errorf("without events the next try is in %s", p.retry())
+	}
+	if at := p.earliest(byHost); at.After(now) {
+		t.Errorf("new facts of the host wait until %s", at)
+	}
+	p.after(now, 0, work{}, nil)
+	if p.earliest(byPlan).After(now) {
+		t.Error("after a success a new plan waits")
+	}
+}
+
+// TestLoopUnderFire runs a real loop against a writer that makes an event of each of its steps.
+func TestLoopUnderFire(t *testing.T) {
+	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	events := make(chan struct{}, 1)
+	var steps atomic.Int32
+	first := make(chan time.Time, 1)
+	l := loop{name: "test", every: time.Hour, log: slog.New(slog.DiscardHandler), triggers: []trigger{{events, byKernel}}}
+	l.step = func(_ context.Context, due cause) (work, error) {
+		if steps.Add(1) == 2 {
+			first <- time.Now()
+			if due != byKernel {
+				t.Errorf("the second step is due to %b", due)
+			}
+		}
+		poke(events)
+		return work{ops: 1, repaired: []string{"set vips4"}}, nil
+	}
+	begun := time.Now()
+	if err := l.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if d := (<-first).Sub(begun); d > 100*time.Millisecond {
+		t.Errorf("the first repair came after %s", d)
+	}
+	if n := steps.Load(); n > fightLimit+6 {
+		t.Errorf("%d steps in a second of fight", n)
+	}
+}
