@@ -69,7 +69,7 @@ func (b Backend) Base(self overlay.Self) netstate.State {
 			netstate.Sysctl{Name: "net/ipv4/conf/" + Device + "/rp_filter", Value: "2"},
 			// The relay's ICMP errors come out of the device with the device's own address.
 			netstate.Sysctl{Name: "net/ipv4/conf/" + Device + "/accept_local", Value: "1"},
-			netstate.Route{Dst: cover(self.Network, sub), Dev: Device, Scope: "link"},
+			netstate.Route{Dst: cover(self.Network, sub), Dev: Device},
 		)
 	}
 	if sub := self.Lease.SubnetV6; sub.IsValid() {

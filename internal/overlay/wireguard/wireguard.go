@@ -82,7 +82,7 @@ func (b Backend) Base(self overlay.Self) netstate.State {
 		}
 		// Loose, as the pods of a peer that changes its backend may still send another way.
 		s.Add(netstate.Sysctl{Name: "net/ipv4/conf/" + f.dev + "/rp_filter", Value: "2"},
-			netstate.Route{Dst: f.network, Dev: f.dev, Scope: "link"})
+			netstate.Route{Dst: f.network, Dev: f.dev})
 	}
 	return s
 }

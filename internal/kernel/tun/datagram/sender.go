@@ -1,0 +1,292 @@
+package datagram
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of what the sender holds at once.
+const (
+	readSize  = offloadLen + 1<<16 // a packet from the device with its header
+	reads     = 8                  // packets that are read before they are sent
+	messages  = 64                 // trains of datagrams for one sendmmsg
+	segments  = 1024               // datagrams
+	trainMax  = 64                 // datagrams of a train (UDP_MAX_SEGMENTS of older kernels)
+	trainSize = 65000              // bytes of a train
+)
+
+// message is a train of datagrams to one destination: all of one size but the last.
+type message struct {
+	to         *destination
+	from, till int // its segments
+	size       int // bytes of each segment but the last
+	total      int
+	full       bool
+}
+
+// sender takes packets from the device and sends them to the peers.
+type sender struct {
+	e       *Engine
+	dev     *device
+	bufs    [reads][]byte
+	lens    [reads]int
+	headers []byte // of segments, maxHeader each
+	used    int
+
+	iov      []unix.Iovec
+	starts   []int // of each segment in iov, and the end of the last
+	msgs     []message
+	hdrs     []mmsghdr
+	controls [messages][24]byte
+	noTrains bool // the kernel can't send them
+
+	table    *table
+	last     netip.Addr // the address looked up last, and what was found
+	lastDest *destination
+	limit    limiter
+}
+
+func newSender(e *Engine, d *device) *sender {
+	s := &sender{
+		e: e, dev: d, headers: make([]byte, segments*maxHeader), iov: make([]unix.Iovec, 0, 2*segments), starts: make([]int, 0, segments+1),
+		msgs: make([]message, 0, messages), hdrs: make([]mmsghdr, messages),
+	}
+	for i := range s.bufs {
+		s.bufs[i] = make([]byte, readSize)
+	}
+	return s
+}
+
+// run relays until the device is closed.
+func (s *sender) run() error {
+	for {
+		n, err := s.read()
+		for i := range n {
+			s.packet(s.bufs[i][:s.lens[i]])
+		}
+		s.flush()
+		if errors.Is(err, errClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// read waits for packets and takes those that are there.
+func (s *sender) read() (n int, err error) {
+	var rerr error
+	err = s.dev.conn.Read(func(fd uintptr) bool {
+		for n < reads {
+			k, err := unix.Read(int(fd), s.bufs[n])
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if errors.Is(err, unix.EAGAIN) {
+				return n > 0
+			}
+			if err != nil {
+				rerr = err
+				return true
+			}
+			s.lens[n] = k
+			n++
+		}
+		return true
+	})
+	if err != nil {
+		return 0, errClosed
+	}
+	return n, rerr
+}
+
+// packet passes one read from the device on.
+func (s *sender) packet(b []byte) {
+	c := &s.e.counters
+	if len(b) < offloadLen {
+		c.malformed.Add(1)
+		return
+	}
+	o := readOffload(b)
+	h, packet, ok := parse(b[offloadLen:])
+	if !ok {
+		c.malformed.Add(1)
+		return
+	}
+	if h.dst.IsMulticast() {
+		return // the kernel's own, as router solicitations: it is for the link, which ends here
+	}
+	to := s.lookup(h.dst)
+	if to == nil {
+		c.noPeer.Add(1)
+		s.tell(h, packet, unreachable)
+		return
+	}
+	if !h.hop(packet) {
+		c.expired.Add(1)
+		s.tell(h, packet, expired)
+		return
+	}
+	if o.kind != gsoNone {
+		if split(h, o, packet, s.room, func(header, payload []byte) { s.add(to, header, payload) }) != nil {
+			c.malformed.Add(1)
+		}
+		return
+	}
+	h.setLen(packet, len(packet))
+	if finish(o, packet) != nil {
+		c.malformed.Add(1)
+		return
+	}
+	s.add(to, packet, nil)
+}
+
+func (s *sender) lookup(a netip.Addr) *destination {
+	if t := s.e.table.Load(); t != s.table {
+		s.table, s.last = t, netip.Addr{}
+	}
+	if a != s.last {
+		s.last, s.lastDest = a, s.table.lookup(a)
+	}
+	return s.lastDest
+}
+
+// tell answers the packet's sender through the device.
+func (s *sender) tell(h ip, packet []byte, why trouble) {
+	from := s.table.v4
+	if h.v6 {
+		from = s.table.v6
+	}
+	b := icmpError(h, packet, why, from)
+	if b == nil || !s.limit.allow(time.Now()) {
+		return
+	}
+	var none [offloadLen]byte
+	s.e.write([][]byte{none[:], b}, make([]unix.Iovec, 0, 2))
+}
+
+// room returns memory for a segment's header, good until the next flush.
+func (s *sender) room() []byte {
+	if len(s.starts) == cap(s.starts)-1 || len(s.msgs) == messages {
+		s.flush()
+	}
+	b := s.headers[s.used : s.used+maxHeader]
+	s.used += maxHeader
+	return b
+}
+
+// add appends a datagram, header and payload, to the last train, or begins one.
+func (s *sender) add(to *destination, header, payload []byte) {
+	size := len(header) + len(payload)
+	var m *message
+	if n := len(s.msgs); n > 0 {
+		m = &s.msgs[n-1]
+	}
+	if m == nil || m.to != to || m.full || s.noTrains || size > m.size || m.till-m.from == trainMax || m.total+size > trainSize {
+		if len(s.msgs) == messages || len(s.starts) == cap(s.starts)-1 {
+			s.flush() // only from packet: room has made space for a segment
+		}
+		s.msgs = append(s.msgs, message{to: to, from: len(s.starts), till: len(s.starts), size: size})
+		m = &s.msgs[len(s.msgs)-1]
+	}
+	s.starts = append(s.starts, len(s.iov))
+	s.iov = append(s.iov, iovec(header))
+	if len(payload) > 0 {
+		s.iov = append(s.iov, iovec(payload))
+	}
+	m.till++
+	m.total += size
+	m.full = size < m.size
+}
+
+// end returns where the i-th segment ends in iov.
+func (s *sender) end(i int) int {
+	if i+1 < len(s.starts) {
+		return s.starts[i+1]
+	}
+	return len(s.iov)
+}
+
+// flush sends what was gathered.
+func (s *sender) flush() {
+	sock := s.e.socket.Load()
+	if sock != nil && len(s.msgs) > 0 {
+		for i := range s.msgs {
+			m := &s.msgs[i]
+			s.fill(&s.hdrs[i], m.to, s.starts[m.from], s.end(m.till-1))
+			if m.till-m.from > 1 {
+				gsoControl(s.controls[i][:], m.size)
+				s.hdrs[i].hdr.Control = &s.controls[i][0]
+				s.hdrs[i].hdr.SetControllen(unix.CmsgSpace(2))
+			}
+		}
+		s.send(sock)
+	}
+	s.msgs, s.iov, s.starts, s.used = s.msgs[:0], s.iov[:0], s.starts[:0], 0
+}
+
+// fill makes a message of a range of iov.
+func (s *sender) fill(h *mmsghdr, to *destination, from, till int) {
+	*h = mmsghdr{}
+	h.hdr.Name, h.hdr.Namelen = &to.name.raw[0], to.name.len
+	h.hdr.Iov = &s.iov[from]
+	h.hdr.SetIovlen(till - from)
+}
+
+// send gives the messages to the kernel. What it can't send now waits, what it refuses is dropped, as the network may.
+func (s *sender) send(sock *socket) {
+	for at := 0; at < len(s.msgs); {
+		n, err := sendWait(sock, s.hdrs[at:len(s.msgs)])
+		for _, m := range s.msgs[at : at+n] {
+			s.e.counters.sentTrains.Add(1)
+			s.e.counters.sentPackets.Add(uint64(m.till - m.from))
+		}
+		at += n
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, errClosed) || at >= len(s.msgs) {
+			return
+		}
+		s.alone(sock, &s.msgs[at], err)
+		at++
+	}
+}
+
+// alone sends the segments of a train that the kernel refused one by one: the underlay's device or path does not take the train.
+func (s *sender) alone(sock *socket, m *message, err error) {
+	if m.till-m.from == 1 {
+		s.e.counters.lost.Add(1)
+		return
+	}
+	if errors.Is(err, unix.EIO) {
+		s.noTrains = true // the device can't compute checksums
+	}
+	var h [1]mmsghdr
+	for i := m.from; i < m.till; i++ {
+		s.fill(&h[0], m.to, s.starts[i], s.end(i))
+		if _, err := sendWait(sock, h[:]); err != nil {
+			s.e.counters.lost.Add(1)
+			continue
+		}
+		s.e.counters.sentTrains.Add(1)
+		s.e.counters.sentPackets.Add(1)
+	}
+}
+
+// sendWait sends at least one message, waiting for room if need be.
+func sendWait(sock *socket, msgs []mmsghdr) (n int, err error) {
+	var serr error
+	err = sock.conn.Write(func(fd uintptr) bool {
+		n, serr = sendmmsg(fd, msgs)
+		return !errors.Is(serr, unix.EAGAIN)
+	})
+	if err != nil {
+		return 0, errClosed
+	}
+	return n, serr
+}
