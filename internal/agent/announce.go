@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/lease"
 	"weft/internal/overlay"
+	"weft/internal/store/kube"
 )
 
 // announce writes subnet.env once the data path stands, and publishes the node's facts, whenever the lease or the facts changed.
@@ -18,14 +19,18 @@ func (a *agent) announce(ctx context.Context, changed ...trigger) error {
 		return nil
 	case <-a.data.ready:
 	}
-	published := ""
-	l := loop{name: "announce", every: 5 * time.Minute, log: a.log, triggers: changed}
+	published, again := "", make(chan struct{}, 1)
+	l := loop{name: "announce", every: 5 * time.Minute, log: a.log, triggers: append(changed, trigger{again, byHost})}
 	l.step = func(ctx context.Context, due cause) (work, error) {
 		err1 := a.writeSubnetEnv()
 		text, err2 := a.settings.facts().JSON()
 		if err2 == nil && (text != published || due&byTime != 0) {
-			if err2 = a.publishFacts(ctx, text); err2 == nil {
+			switch err2 = a.publishFacts(ctx, text); {
+			case err2 == nil:
 				published = text
+			case errors.Is(err2, kube.ErrNotFound): // the node is about to register
+				err2 = nil
+				time.AfterFunc(retryFirst, func() { poke(again) })
 			}
 		}
 		return work{}, errors.Join(err1, err2)

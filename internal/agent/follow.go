@@ -103,7 +103,10 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 		return work{}, nil
 	}
 	a.log.Info("the host or the network changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
-		"backend", next.Backend, "options", next.Options)
+		"backend", next.Backend)
+	if n, err := closeStale(without(old.Addrs, next.Addrs)); err != nil || n > 0 {
+		a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
+	}
 	if old.self == next.self {
 		return work{}, nil
 	}

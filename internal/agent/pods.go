@@ -33,7 +33,7 @@ func (a *agent) runNode(ctx context.Context) error {
 		Events:       a.kube.Events(ctx, "weft", a.cfg.NodeName),
 		Runtime:      rt,
 		Network:      a.data,
-		Addresses:    func() []netip.Addr { return a.settings.facts().Addrs },
+		Addresses:    a.addresses,
 		NetworkReady: a.networkReady,
 		Services:     a.services,
 		Listen:       listen,
@@ -66,6 +66,11 @@ func (a *agent) awaitNetwork(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// addresses are the node's, as Kubernetes shall know them: others can't use link-local ones.
+func (a *agent) addresses() []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(a.settings.facts().Addrs), netip.Addr.IsLinkLocalUnicast)
 }
 
 func (a *agent) hasPodCIDR() bool {

@@ -1,0 +1,203 @@
+package live
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/lab"
+	"weft/internal/lab/topology"
+)
+
+// podsManifest are a server on node 2 that sends back what it gets, and a client on node 1.
+const podsManifest = `
+apiVersion: v1
+kind: Pod
+metadata: {name: server}
+spec:
+  nodeName: kube-node2
+  containers: [{name: c, image: busybox, command: [nc, -ll, -p, "9000", -e, cat]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  nodeName: kube-node1
+  containers: [{name: c, image: busybox, command: [sleep, "3600"]}]
+`
+
+func (c *cluster) pods() (server string) {
+	if err := c.WriteFile(c.t.Context(), master, "/root/pods.yaml", []byte(podsManifest)); err != nil {
+		c.t.Fatal(err)
+	}
+	c.kubectl("apply", "-f", "/root/pods.yaml")
+	c.kubectl("wait", "--for=condition=Ready", "pod/server", "pod/client", "--timeout=30s")
+	return c.kubectl("get", "pod", "server", "-o", "jsonpath={.status.podIP}")
+}
+
+// table collects what the test measured.
+type table struct{ strings.Builder }
+
+func (r *table) row(what string, repair, gap time.Duration) {
+	fmt.Fprintf(r, "%-52s %9.1f ms %9.0f ms\n", what, float64(repair.Microseconds())/1000, float64(gap.Microseconds())/1000)
+}
+
+// TestChangesUnderTraffic changes everything that may change while one connection between two pods goes on.
+func TestChangesUnderTraffic(t *testing.T) {
+	c := up(t, topology.Default())
+	server := c.pods()
+	s := c.stream(node1, "client", server)
+	s.alive(t, 5*time.Second)
+	var r table
+	t.Cleanup(func() { t.Logf("what changed, until it was right again, longest silence of the connection:\n%s", r.String()) })
+	subnet := c.must(node1, "grep SUBNET /run/flannel/subnet.env")
+
+	c.injuries(s, &r)
+	c.underlay(s, &r)
+	c.backends(s, &r)
+
+	if now := c.must(node1, "grep SUBNET /run/flannel/subnet.env"); now != subnet {
+		t.Errorf("the subnet changed from %s to %s", subnet, now)
+	}
+	s.close(t)
+	for _, h := range []string{node1, node2} {
+		if diff := c.must(h, "weft diff"); diff != "" {
+			t.Errorf("%s is not as planned:\n%s", h, diff)
+		}
+	}
+	if addr := c.kubectl("get", "node", node1, "-o", "jsonpath={.status.addresses}"); !strings.Contains(addr, "172.17.42.41") {
+		t.Errorf("the node's addresses: %s", addr)
+	}
+}
+
+// healed is the time within which an injury must be healed. The machine that runs the tests is busy with other things.
+const healed = 500 * time.Millisecond
+
+func (c *cluster) injuries(s *stream, r *table) {
+	peer := "172.16.78.0"
+	for _, x := range []struct{ what, injure, check string }{
+		{"table inet weft deleted", "nft delete table inet weft", "nft list chain inet weft services-prerouting | grep vmap"},
+		{"table inet weft flushed", "nft flush table inet weft", "nft list chain inet weft services-prerouting | grep vmap"},
+		{"an element deleted", "nft delete element inet weft cluster-ips4 { 10.254.0.1 }", "nft get element inet weft cluster-ips4 { 10.254.0.1 }"},
+		{"flannel.1 deleted", "ip link del flannel.1", "ip route show " + peer + "/24 | grep flannel.1 && bridge fdb show dev flannel.1 | grep dst"},
+		{"flannel.1 down", "ip link set flannel.1 down", "ip route show " + peer + "/24 | grep flannel.1"},
+		{"flannel.1 with another MTU", "ip link set flannel.1 mtu 1000", "ip link show flannel.1 | grep 'mtu 1450'"},
+		{"flannel.1 with another MAC", "ip link set flannel.1 address 02:00:00:00:00:99", "! ip link show flannel.1 | grep 02:00:00:00:00:99"},
+		{"route to the peer deleted", "ip route del " + peer + "/24", "ip route show " + peer + "/24 | grep flannel.1"},
+		{"neighbour deleted", "ip neigh del " + peer + " dev flannel.1", "ip neigh show dev flannel.1 | grep PERMANENT"},
+		{"forwarding entry deleted", "bridge fdb del $(bridge fdb show dev flannel.1 | head -1 | cut -d' ' -f1) dev flannel.1 dst 172.17.42.32",
+			"bridge fdb show dev flannel.1 | grep dst"},
+		{"address of flannel.1 deleted", "ip addr del 172.16.28.0/32 dev flannel.1", "ip addr show flannel.1 | grep 172.16.28.0/32"},
+		{"ip_forward switched off", "echo 0 > /proc/sys/net/ipv4/ip_forward", "grep 1 /proc/sys/net/ipv4/ip_forward"},
+		{"rp_filter of flannel.1 switched", "echo 1 > /proc/sys/net/ipv4/conf/flannel.1/rp_filter", "grep 2 /proc/sys/net/ipv4/conf/flannel.1/rp_filter"},
+	} {
+		begun := time.Now()
+		took := c.repair(node1, x.injure, x.check, 5*time.Second)
+		s.alive(c.t, 10*time.Second)
+		r.row(x.what, took, s.gap(begun))
+		if took > healed {
+			c.t.Errorf("%s: healed after %s", x.what, took)
+		}
+	}
+}
+
+func (c *cluster) underlay(s *stream, r *table) {
+	begun := time.Now()
+	took := c.repair(node1, "ip link set eth0 mtu 1400",
+		"ip link show flannel.1 | grep 'mtu 1350' && grep MTU=1350 /run/flannel/subnet.env && "+fmt.Sprintf(netnsOf, "client")+"ip link show eth0 | grep 'mtu 1350'",
+		10*time.Second)
+	s.alive(c.t, 10*time.Second)
+	r.row("eth0's MTU 1500 to 1400, pods told", took, s.gap(begun))
+
+	begun = time.Now()
+	c.must(node1, "ip link set eth0 down; sleep 0.3; ip link set eth0 up; ip route replace default via 172.17.42.1")
+	took = eventually(c.t, "flannel.1 after eth0 was down", 10*time.Second,
+		c.says(node1, "ip route show 172.16.78.0/24; bridge fdb show dev flannel.1", "flannel.1", "172.17.42.32"))
+	s.alive(c.t, 10*time.Second)
+	r.row("eth0 down for 300 ms", took, s.gap(begun))
+
+	begun = time.Now()
+	c.must(node1, "ip addr add 172.17.42.41/16 dev eth0; ip addr del 172.17.42.31/16 dev eth0; "+
+		"ip addr show eth0 | grep -q 172.17.42.41 || ip addr add 172.17.42.41/16 dev eth0; ip route replace default via 172.17.42.1")
+	took = eventually(c.t, "node 2 sends to node 1's new address", 30*time.Second,
+		c.says(node2, "bridge fdb show dev flannel.1", "dst 172.17.42.41"))
+	s.alive(c.t, 20*time.Second)
+	r.row("eth0's address, until the other node uses the new one", took, s.gap(begun))
+	took = eventually(c.t, "the facts say so", 10*time.Second, func() error {
+		if f := c.kubectl("get", "node", node1, "-o", `jsonpath={.metadata.annotations.weft\.dev/facts}`); !strings.Contains(f, "172.17.42.41") {
+			return fmt.Errorf("facts: %s", f)
+		}
+		return nil
+	})
+	r.row("... and the node's facts say so", took, 0)
+}
+
+// apply puts a network configuration in force.
+func (c *cluster) apply(backend string) {
+	c.t.Helper()
+	conf := `{"Network": "172.16.0.0/12", "SubnetLen": 24, "Backend": ` + backend + `}`
+	if err := c.WriteFile(c.t.Context(), master, "/root/net.json", []byte(conf)); err != nil {
+		c.t.Fatal(err)
+	}
+	c.must(master, "weft network apply -f /root/net.json --etcd-endpoints=http://172.17.42.30:2379")
+}
+
+func (c *cluster) backends(s *stream, r *table) {
+	for _, x := range []struct{ what, backend, look1, look2 string }{
+		{"backend vxlan to host-gw", `{"Type": "host-gw"}`, "172.16.78.0/24 via 172.17.42.32 dev eth0", "172.16.28.0/24 via 172.17.42.41 dev eth0"},
+		{"backend host-gw to vxlan", `{"Type": "vxlan"}`, "172.16.78.0/24 via 172.16.78.0 dev flannel.1", "172.16.28.0/24 via 172.16.28.0 dev flannel.1"},
+		{"VNI 1 to 2", `{"Type": "vxlan", "VNI": 2}`, "172.16.78.0/24 via 172.16.78.0 dev flannel.2", "172.16.28.0/24 via 172.16.28.0 dev flannel.2"},
+		{"port 8472 to 4789", `{"Type": "vxlan", "VNI": 2, "Port": 4789}`, "dstport 4789", "dstport 4789"},
+	} {
+		begun := time.Now()
+		c.apply(x.backend)
+		for h, want := range map[string]string{node1: x.look1, node2: x.look2} {
+			eventually(c.t, x.what+" on "+h, 10*time.Second, c.says(h, "ip route; ip -d link show type vxlan", want))
+		}
+		took := time.Since(begun)
+		s.alive(c.t, 10*time.Second)
+		r.row(x.what, took, s.gap(begun))
+	}
+}
+
+// TestIPTablesHeals is the same for the rules of mode userspace.
+func TestIPTablesHeals(t *testing.T) {
+	top := topology.Default()
+	top.Cluster.ProxyMode = "userspace"
+	c := up(t, top)
+	var r table
+	t.Cleanup(func() { t.Logf("what was changed, until it was right again:\n%s", r.String()) })
+	if v := c.must(node1, "iptables --version"); !strings.Contains(v, "nf_tables") {
+		t.Skipf("%s tells of no changes: only the full check finds them", v)
+	}
+	vip := "iptables -t nat -S KUBE-PORTALS-CONTAINER | grep 10.254.0.1/32"
+	for _, x := range []struct{ what, injure, check string }{
+		{"chain KUBE-PORTALS-CONTAINER flushed", "iptables -t nat -F KUBE-PORTALS-CONTAINER", vip},
+		{"table nat flushed", "iptables -t nat -F", vip + " && iptables -t nat -S PREROUTING | grep KUBE-PORTALS-CONTAINER"},
+		{"jump deleted", "iptables -t nat -D $(iptables -t nat -S PREROUTING | grep KUBE-PORTALS | head -1 | cut -c4-)",
+			"iptables -t nat -S PREROUTING | grep KUBE-PORTALS-CONTAINER"},
+	} {
+		took := c.repair(node1, x.injure, x.check, 5*time.Second)
+		r.row(x.what, took, 0)
+		if took > healed {
+			t.Errorf("%s: healed after %s", x.what, took)
+		}
+	}
+	// Somebody who takes our rules away again and again is noticed, slowed down and reported once.
+	c.must(node1, "for i in $(seq 150); do iptables -t nat -F KUBE-PORTALS-CONTAINER; done")
+	took := eventually(t, "the rules are back after the fight", 15*time.Second, c.says(node1, vip, "10.254.0.1"))
+	r.row("after a fight", took, 0)
+	text, err := os.ReadFile(c.LogFile(node1, lab.Agent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := string(text)
+	if n := strings.Count(log, "somebody else keeps changing iptables chain nat KUBE-PORTALS-CONTAINER"); n != 1 {
+		t.Errorf("the fight was reported %d times", n)
+	}
+	if n := strings.Count(log, "what=iptables"); n > 60 {
+		t.Errorf("%d repairs: the fight was not slowed down", n)
+	}
+}
