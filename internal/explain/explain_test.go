@@ -12,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"weft/internal/netstate"
+	"weft/internal/nft"
 	"weft/internal/packet"
 	"weft/internal/xt"
 )
@@ -38,13 +39,20 @@ func readWorld(t *testing.T, a *txtar.Archive) World {
 				h.State.Add(o)
 			}
 			w.Hosts = append(w.Hosts, h)
+		case "nft":
+			h := w.host(words[1])
+			table, err := nft.ParseTable(string(f.Data))
+			if err != nil {
+				t.Fatalf("%s: %v", f.Name, err)
+			}
+			h.Rules = append(h.Rules, NFTables{Table: table, Local: h.Local})
 		case "iptables":
 			h := w.host(words[1])
 			tables, err := xt.Parse(string(f.Data))
 			if err != nil {
 				t.Fatalf("%s: %v", f.Name, err)
 			}
-			h.Rules = append(h.Rules, IPTables{Rules: xt.Ruleset{V4: tables}, Local: func(ip netip.Addr) bool { return h.devOf(ip) != "" }})
+			h.Rules = append(h.Rules, IPTables{Rules: xt.Ruleset{V4: tables}, Local: h.Local})
 		}
 	}
 	return w

@@ -29,6 +29,7 @@ const (
 	Dropped   Verdict = "dropped"
 	Rejected  Verdict = "rejected"
 	NoRoute   Verdict = "no route"
+	Left      Verdict = "leaves the cluster" // by the underlay, to an address no node has
 )
 
 // Trace is the way of a packet. A relay ends the connection and opens another: its flow is in Flows again.

@@ -121,8 +121,8 @@ func (k *walker) segment(h *Host, dev string, next netip.Addr, p Packet) error {
 	}
 	remote, in := k.w.owner(next, true)
 	if remote == nil || remote == h {
-		k.step(h, "underlay", "", fmt.Sprintf("no host on %s has %s", dev, next), p)
-		return k.end(h, Dropped)
+		k.step(h, "underlay", "", fmt.Sprintf("out %s to %s, which is no node", dev, next), p)
+		return k.end(h, Left)
 	}
 	k.step(h, "underlay", "", fmt.Sprintf("%s to %s", dev, remote.Name), p)
 	return k.arrive(remote, in, p)
