@@ -78,9 +78,9 @@ func rowSubnets(r *run) error {
 }
 
 func rowDevice(r *run) error {
-	for n, ip := range map[string]string{node1: "172.17.42.31", node2: "172.17.42.32"} {
+	for _, n := range []string{node1, node2} {
 		out := r.sh(n, "ip -d link show flannel.1")
-		r.has(out, "mtu 1450", "vxlan id 1 ", "local "+ip, "dev eth0", "dstport 8472", "nolearning")
+		r.has(out, "mtu 1450", "vxlan id 1 ", "local "+addressOf[n], "dev eth0", "dstport 8472", "nolearning")
 		out = r.sh(n, "ip -4 addr show dev flannel.1")
 		r.has(out, "inet "+subnetOf[n]+".0/32")
 	}
