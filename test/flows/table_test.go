@@ -256,7 +256,7 @@ func (s scene) plan(t *testing.T) *plan {
 			svc.External = append(svc.External, destination(t, "ext", v6).Addr())
 			lb := destination(t, "lb", v6).Addr()
 			svc.LoadBalancer = append(svc.LoadBalancer, netip.PrefixFrom(lb, lb.BitLen()))
-			for _, word := range strings.FieldsSeq(s.endpoints) {
+			for word := range strings.FieldsSeq(s.endpoints) {
 				host := strings.TrimRight(word, "!~")
 				e := api.Endpoint{Addr: netip.AddrPortFrom(addrOn(host, false, v6), podPort), Node: "node", Ready: host == word}
 				e.Terminating = strings.HasSuffix(word, "~")
