@@ -92,13 +92,13 @@ func labGraphCommand() *cobra.Command {
 
 // labGraph asks "weft graph" or "weft explain" on the master, which has the admin's credentials.
 func labGraph(ctx context.Context, l *lab.Lab, c *cobra.Command, flow, svg string) error {
-	argv, err := graphArgs(flow, svg != "")
-	if err != nil {
-		return err
-	}
 	masters := l.Topology().With(topology.Master)
 	if len(masters) == 0 {
 		return errors.New("the lab has no master: there is no API to read the topology from")
+	}
+	argv, err := graphArgs(flow, svg != "", masters)
+	if err != nil {
+		return err
 	}
 	out, err := l.Exec(ctx, masters[0].Name, argv...)
 	if err != nil {

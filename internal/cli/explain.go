@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,6 +18,8 @@ import (
 	"weft/internal/agent"
 	"weft/internal/api"
 	"weft/internal/explain"
+	"weft/internal/lab/topology"
+	"weft/internal/netstate"
 	"weft/internal/packet"
 )
 
@@ -215,6 +218,7 @@ func splitPort(to string) (string, uint16, error) {
 
 func graphCommand() *cobra.Command {
 	var o explainOptions
+	var hosts map[string]string
 	c := &cobra.Command{
 		Use:   "graph",
 		Short: "the topology: nodes, devices, pods, as text or SVG",
@@ -228,6 +232,9 @@ func graphCommand() *cobra.Command {
 			}
 			w, err := agent.World(snap, leases)
 			if err != nil {
+				return err
+			}
+			if err := addHosts(&w, hosts); err != nil {
 				return err
 			}
 			text := w.Text()
@@ -244,13 +251,30 @@ func graphCommand() *cobra.Command {
 	}
 	o.cluster.Flags(c.Flags())
 	c.Flags().StringVarP(&o.output, "output", "o", "", "svg")
+	c.Flags().StringToStringVar(&hosts, "host", nil, "NAME=ADDRESS of a host that is no node, as the control plane's; repeatable")
 	return c
 }
 
+// addHosts puts hosts that the API does not know first in the picture.
+func addHosts(w *explain.World, hosts map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(hosts)) {
+		ip, err := netip.ParseAddr(hosts[name])
+		if err != nil {
+			return fmt.Errorf("--host=%s=%s: want an address like 172.17.42.30", name, hosts[name])
+		}
+		h := &explain.Host{Name: name, Underlay: netstate.New(netstate.Addr{Dev: "eth0", Prefix: netip.PrefixFrom(ip, ip.BitLen())})}
+		w.Hosts = slices.Insert(w.Hosts, 0, h)
+	}
+	return nil
+}
+
 // graphArgs is the command line that draws a lab's picture.
-func graphArgs(flow string, svg bool) ([]string, error) {
+func graphArgs(flow string, svg bool, masters []topology.Host) ([]string, error) {
 	if flow == "" {
 		argv := []string{"weft", "graph"}
+		for _, m := range masters {
+			argv = append(argv, "--host="+m.Name+"="+m.Address.String())
+		}
 		if svg {
 			argv = append(argv, "-o", "svg")
 		}

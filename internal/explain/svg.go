@@ -9,7 +9,7 @@ import (
 
 // Sizes of the pictures, in pixels.
 const (
-	boxWidth  = 330
+	boxWidth  = 400
 	rowHeight = 26
 	gap       = 40
 	textSize  = 12
@@ -67,7 +67,7 @@ func (w World) SVG() string {
 				fill = "#dcfce7"
 			}
 			c.rect(x+10, y, boxWidth-20, rowHeight-4, fill, "#94a3b8")
-			c.text(x+18, y+15, `fill="#0f172a"`, shorten(d.name+"  "+d.detail, 43))
+			c.text(x+18, y+15, `fill="#0f172a"`, shorten(d.name+"  "+d.detail, 53))
 		}
 	}
 	return c.document("topology")
@@ -91,7 +91,7 @@ func (t Trace) SVG() string {
 	for _, h := range hosts {
 		x := columnOf(h)
 		c.rect(x, top, boxWidth, 28, "#e2e8f0", "#334155")
-		c.text(x+12, top+19, `font-weight="bold" fill="#0f172a"`, shorten(h, 43))
+		c.text(x+12, top+19, `font-weight="bold" fill="#0f172a"`, shorten(h, 53))
 		c.line(x+boxWidth/2, top+28, x+boxWidth/2, bottom, `stroke="#cbd5e1" stroke-dasharray="4 4"`)
 	}
 	previous := ""
@@ -102,9 +102,9 @@ func (t Trace) SVG() string {
 		}
 		previous = s.Host
 		c.rect(x, y, boxWidth, stepHeight-8, "#fff7ed", "#c2410c")
-		c.text(x+8, y+14, `fill="#0f172a"`, shorten(fmt.Sprintf("%d %s: %s", i+1, s.Point, s.Effect), 44))
+		c.text(x+8, y+14, `fill="#0f172a"`, shorten(fmt.Sprintf("%d %s: %s", i+1, s.Point, s.Effect), 54))
 		c.b.WriteString("<g>")
-		c.text(x+8, y+29, `fill="#64748b" font-size="10"`, shorten(s.Object, 52))
+		c.text(x+8, y+29, `fill="#64748b" font-size="10"`, shorten(s.Object, 63))
 		fmt.Fprintf(&c.b, "<title>%s</title></g>\n", html.EscapeString(s.Object))
 	}
 	c.text(gap, bottom+16, `font-weight="bold" fill="#0f172a"`, fmt.Sprintf("%s: %s", t.Verdict, t.End))
