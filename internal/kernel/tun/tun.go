@@ -29,49 +29,61 @@ const HeaderLen = 10
 
 // Open opens the TUN device with the name, and makes it where there is none. It must be called in the device's network namespace.
 func Open(name string) (*Device, error) {
-	fd, err := unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, uso, err := OpenFD(name)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", node, err)
-	}
-	d := &Device{Name: name}
-	if err := d.setup(fd); err != nil {
-		_ = unix.Close(fd)
 		return nil, err
 	}
-	d.File = os.NewFile(uintptr(fd), node)
-	return d, nil
+	return &Device{Name: name, File: os.NewFile(uintptr(fd), node), USO: uso}, nil
 }
 
-func (d *Device) setup(fd int) error {
-	ifr, err := unix.NewIfreq(d.Name)
+// OpenFD is Open for who wants the descriptor alone. uso says that the kernel takes trains of datagrams too.
+func OpenFD(name string) (fd int, uso bool, err error) {
+	fd, err = unix.Open(node, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("device name %q: want 1 to 15 bytes", d.Name)
+		return -1, false, fmt.Errorf("open %s: %w", node, err)
+	}
+	if uso, err = setup(fd, name); err != nil {
+		_ = unix.Close(fd)
+		return -1, false, err
+	}
+	return fd, uso, nil
+}
+
+func setup(fd int, name string) (uso bool, err error) {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return false, fmt.Errorf("device name %q: want 1 to 15 bytes", name)
 	}
 	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		switch {
 		case errors.Is(err, unix.EBUSY):
-			return fmt.Errorf("open TUN device %s: another program serves it: stop that one: %w", d.Name, err)
+			return false, fmt.Errorf("open TUN device %s: another program serves it: stop that one: %w", name, err)
 		case errors.Is(err, unix.EINVAL):
-			return fmt.Errorf("open TUN device %s: a device of another kind has the name: delete it: %w", d.Name, err)
+			return false, fmt.Errorf("open TUN device %s: a device of another kind has the name: delete it: %w", name, err)
 		}
-		return fmt.Errorf("open TUN device %s: %w", d.Name, err)
+		return false, fmt.Errorf("open TUN device %s: %w", name, err)
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
-		return fmt.Errorf("keep TUN device %s: %w", d.Name, err)
+		return false, fmt.Errorf("keep TUN device %s: %w", name, err)
 	}
 	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, HeaderLen); err != nil {
-		return fmt.Errorf("set header of TUN device %s: %w", d.Name, err)
+		return false, fmt.Errorf("set header of TUN device %s: %w", name, err)
 	}
 	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
 	if unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6) == nil {
-		d.USO = true
-		return nil
+		return true, nil
 	}
 	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp); err != nil {
-		return fmt.Errorf("set offloads of TUN device %s: %w", d.Name, err)
+		return false, fmt.Errorf("set offloads of TUN device %s: %w", name, err)
 	}
-	return nil
+	return false, nil
+}
+
+// Alive reports whether the device behind the descriptor is still there.
+func Alive(fd uintptr) bool {
+	ifr, err := unix.NewIfreq("lo") // the name is answered
+	return err == nil && unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr) == nil
 }
 
 // Close lets go of the device, which stays.

@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"weft/internal/kernel/tun"
 	"weft/internal/netstate"
 )
@@ -97,12 +95,8 @@ func (e *Engine) wanted(want netstate.State) bool {
 
 // alive reports whether the device is still there.
 func (d *device) alive() bool {
-	ifr, err := unix.NewIfreq(d.Name)
-	if err != nil {
-		return false
-	}
 	ok := false
-	err = d.conn.Control(func(fd uintptr) { ok = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr) == nil })
+	err := d.conn.Control(func(fd uintptr) { ok = tun.Alive(fd) })
 	return err == nil && ok
 }
 
