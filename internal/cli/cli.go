@@ -39,11 +39,20 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	text := strings.TrimSpace(err.Error())
 	if isUsage(text) {
-		fmt.Fprintf(stderr, "weft: %s (see %s --help)\n", text, c.CommandPath())
+		fmt.Fprintf(stderr, "weft: %s (see %s --help)\n", oneLine(text), c.CommandPath())
 		return 2
 	}
 	fmt.Fprintf(stderr, "weft: %s\n", text)
 	return 1
+}
+
+// oneLine folds the list of similar commands that cobra puts below an error.
+func oneLine(text string) string {
+	text, similar, ok := strings.Cut(text, "\n\nDid you mean this?\n")
+	if !ok {
+		return text
+	}
+	return text + ": did you mean " + strings.Join(strings.Fields(similar), " or ") + "?"
 }
 
 func isUsage(text string) bool {
