@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 
 	"weft/internal/kernel"
@@ -29,7 +28,11 @@ func converge(ctx context.Context, n *kernel.Netns, want netstate.State) ([]nets
 	}
 	left, err := difference(ctx, n, want)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("read back: %d objects are not as planned, the first: %s", len(left), left[0])
+		e := &undoneError{what: "objects", first: left[0].String()}
+		for _, op := range left {
+			e.objects = append(e.objects, op.Object.String())
+		}
+		err = e
 	}
 	return done, err
 }

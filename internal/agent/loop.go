@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -34,6 +36,17 @@ type work struct {
 	repaired []string
 }
 
+// undoneError says that what a step did was not there when it looked again: the kernel does not keep it, or somebody else undid it.
+type undoneError struct {
+	what    string   // "iptables rules"
+	objects []string // those not as planned
+	first   string   // the first of the ops that are left
+}
+
+func (e *undoneError) Error() string {
+	return fmt.Sprintf("read back: %d %s are not as planned, the first: %s", len(e.objects), e.what, e.first)
+}
+
 // loop runs one subsystem's step whenever something may have changed: a trigger, a timer, or the step before having failed.
 // Triggers that come while a step runs are one trigger: the step looks at the state, not at the event.
 type loop struct {
@@ -57,6 +70,9 @@ func (l *loop) run(ctx context.Context) error {
 			return nil
 		}
 		now := time.Now()
+		if e, ok := errors.AsType[*undoneError](err); ok {
+			w.repaired = append(w.repaired, e.objects...)
+		}
 		for _, note := range p.after(now, now.Sub(begun), w, err) {
 			l.log.Warn(note, "loop", l.name)
 		}

@@ -3,8 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"weft/internal/api"
@@ -140,9 +140,9 @@ func (p *proxyLoop) applyIPTables(ctx context.Context, due cause, want xt.Rulese
 	}
 	for _, op := range ops {
 		p.log.Debug("op", "what", "iptables", "op", op.String())
-		if planned && wasOK {
-			w.repaired = append(w.repaired, "iptables chain "+op.Table+" "+op.Chain)
-		}
+	}
+	if planned && wasOK {
+		w.repaired = chains(ops)
 	}
 	p.log.Info("applied", "what", "iptables", "ops", len(ops))
 	if err := p.xt.Apply(ctx, ops); err != nil {
@@ -150,10 +150,21 @@ func (p *proxyLoop) applyIPTables(ctx context.Context, due cause, want xt.Rulese
 	}
 	have, err = p.xt.Read(ctx)
 	if left := xt.Diff(want, have); err == nil && len(left) > 0 {
-		err = fmt.Errorf("read back: %d iptables rules are not as planned, the first: %s", len(left), left[0])
+		err = &undoneError{"chains of iptables", chains(left), left[0].String()}
 	}
 	p.xtOK = err == nil
 	return w, err
+}
+
+// chains names the chains of the ops.
+func chains(ops []xt.Op) []string {
+	var out []string
+	for _, op := range ops {
+		if name := "iptables chain " + op.Table + " " + op.Chain; !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // diff is what a step would do to the rules now.

@@ -57,7 +57,7 @@ func (p *proxyLoop) compareTable(want *nft.Table) ([]nft.Op, error) {
 	}
 	left, err := p.tableDiff(want)
 	if err == nil && len(left) > 0 {
-		err = fmt.Errorf("read back: %d objects of table inet weft are not as planned, the first: %s", len(left), left[0])
+		err = &undoneError{"objects of table inet weft", foreign(left, nil), left[0].String()}
 	}
 	return ops, err
 }

@@ -176,7 +176,7 @@ func TestIPTablesHeals(t *testing.T) {
 	for _, x := range []struct{ what, injure, check string }{
 		{"chain KUBE-PORTALS-CONTAINER flushed", "iptables -t nat -F KUBE-PORTALS-CONTAINER", vip},
 		{"table nat flushed", "iptables -t nat -F", vip + " && iptables -t nat -S PREROUTING | grep KUBE-PORTALS-CONTAINER"},
-		{"jump deleted", "iptables -t nat -D $(iptables -t nat -S PREROUTING | grep KUBE-PORTALS | head -1 | cut -c4-)",
+		{"jump deleted", "iptables -t nat -D PREROUTING 1",
 			"iptables -t nat -S PREROUTING | grep KUBE-PORTALS-CONTAINER"},
 	} {
 		took := c.repair(node1, x.injure, x.check, 5*time.Second)
@@ -186,7 +186,7 @@ func TestIPTablesHeals(t *testing.T) {
 		}
 	}
 	// Somebody who takes our rules away again and again is noticed, slowed down and reported once.
-	c.must(node1, "for i in $(seq 150); do iptables -t nat -F KUBE-PORTALS-CONTAINER; done")
+	c.must(node1, "for i in $(seq 160); do iptables -t nat -F KUBE-PORTALS-CONTAINER; sleep 0.02; done")
 	took := eventually(t, "the rules are back after the fight", 15*time.Second, c.says(node1, vip, "10.254.0.1"))
 	r.row("after a fight", took, 0)
 	text, err := os.ReadFile(c.LogFile(node1, lab.Agent))
