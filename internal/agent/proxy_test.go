@@ -35,11 +35,14 @@ func (f *fakeRelay) Ports() map[string]uint16 { return f.ports }
 
 // fakeTable is one table in memory.
 type fakeTable struct {
-	table *nft.Table
-	ops   int
+	table      *nft.Table
+	reads, ops int
 }
 
-func (f *fakeTable) Read(nft.Family, string) (*nft.Table, error) { return f.table, nil }
+func (f *fakeTable) Read(nft.Family, string) (*nft.Table, error) {
+	f.reads++
+	return f.table, nil
+}
 
 func (f *fakeTable) Apply(ops []nft.Op) error {
 	f.ops += len(ops)

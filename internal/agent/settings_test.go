@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+)
+
+func TestSettingsWakeOnlyForAChange(t *testing.T) {
+	var s settings
+	ch := s.subscribe()
+	n := setting{Facts: walkthroughFacts(NFTables), self: api.Lease{Node: "kube-node1"}}
+	if !s.set(n) || len(ch) != 1 {
+		t.Fatal("a new setting wakes nobody")
+	}
+	<-ch
+	if s.set(setting{Facts: walkthroughFacts(NFTables), self: api.Lease{Node: "kube-node1"}}) || len(ch) != 0 {
+		t.Error("the same setting is taken for another")
+	}
+	stored := api.Lease{
+		Node: "kube-node1", Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31"), BackendType: "vxlan",
+		Expiry: time.Unix(1, 0),
+	}
+	n.self.PublicIP, n.self.BackendType = netip.MustParseAddr("172.17.42.41"), "host-gw"
+	if own := n.own(stored); own.Subnet != stored.Subnet || own.BackendType != "host-gw" || own.PublicIP != n.self.PublicIP || own.Expiry != stored.Expiry {
+		t.Errorf("own lease: %+v", own)
+	}
+}
+
+// TestCloseStale: connections from an address that is gone end at once, others stay.
+func TestCloseStale(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dial := func(from string) net.Conn {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	stale, good := dial("127.0.0.7"), dial("127.0.0.8")
+	gone := without([]netip.Addr{netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8")}, []netip.Addr{netip.MustParseAddr("127.0.0.8")})
+	if n, err := closeStale(gone); n != 1 || err != nil {
+		t.Fatalf("%d closed, %v", n, err)
+	}
+	if err := stale.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stale.Read(make([]byte, 1)); err == nil || net.Error(nil) != nil && err.(net.Error).Timeout() {
+		t.Errorf("the stale connection: %v", err)
+	}
+	if _, err := good.Write([]byte("x")); err != nil {
+		t.Errorf("the good connection: %v", err)
+	}
+}
