@@ -1,0 +1,215 @@
+package docs_test
+
+import (
+	"net/netip"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"weft/internal/agent"
+	"weft/internal/lab"
+	"weft/internal/lab/topology"
+	"weft/internal/lease"
+	"weft/internal/masq"
+	"weft/internal/xt"
+)
+
+// rows returns the cells of the table after a marker, without its head.
+func rows(t *testing.T, path, marker string) [][]string {
+	t.Helper()
+	_, rest, ok := strings.Cut(page(t, path), "<!-- "+marker+" -->\n")
+	if !ok {
+		t.Fatalf("%s: no marker %q", path, marker)
+	}
+	var out [][]string
+	for line := range strings.Lines(strings.TrimLeft(rest, "\n")) {
+		if !strings.HasPrefix(line, "|") {
+			break
+		}
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range cells {
+			cells[i] = strings.Trim(strings.TrimSpace(cells[i]), "`")
+		}
+		out = append(out, cells)
+	}
+	if len(out) < 3 {
+		t.Fatalf("%s: no table after %q", path, marker)
+	}
+	return out[2:]
+}
+
+// masqConfig is the node of the page docs/masquerade.md: kube-node1 of the walkthrough.
+func masqConfig(mode string) masq.Config {
+	c := masq.Config{
+		Network: netip.MustParsePrefix("172.16.0.0/12"), Subnet: netip.MustParsePrefix("172.16.28.0/24"),
+		Underlay: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}, Bridge: "docker0",
+	}
+	switch mode {
+	case "outside":
+		c.Mode = masq.Outside
+	case "pods":
+		c.Mode = masq.Pods
+	default:
+		c.Mode = masq.None
+	}
+	return c
+}
+
+// TestMasqueradeTable asks the rules about every row of the source-address contract.
+func TestMasqueradeTable(t *testing.T) {
+	table := rows(t, "masquerade.md", "decisions: from, to, leaves by, none, outside, pods")
+	if len(table) < 8 {
+		t.Errorf("%d rows", len(table))
+	}
+	ip := regexp.MustCompile(`\d+\.\d+\.\d+\.\d+`)
+	for _, r := range table {
+		src, dst := netip.MustParseAddr(ip.FindString(r[0])), netip.MustParseAddr(ip.FindString(r[1]))
+		for i, mode := range []string{"none", "outside", "pods"} {
+			rules := masq.XT(masqConfig(mode))
+			got := "kept"
+			for _, hit := range rules.V4.Walk("nat", "POSTROUTING", xt.Packet{
+				Proto: "tcp", Src: netip.AddrPortFrom(src, 40000), Dst: netip.AddrPortFrom(dst, 80), Out: r[2],
+			}) {
+				if _, ok := hit.Rule.Target.(xt.Masquerade); ok {
+					got = "node's"
+				}
+			}
+			if want := r[3+i]; got != want {
+				t.Errorf("%s -> %s out %s, mode %s: the page says %q, the rules %q", src, dst, r[2], mode, want, got)
+			}
+		}
+	}
+}
+
+// TestAgentFlags compares the flags of the page with those of the program.
+func TestAgentFlags(t *testing.T) {
+	var want []string
+	f := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	new(agent.Config).Flags(f)
+	f.VisitAll(func(f *pflag.Flag) { want = append(want, "--"+f.Name) })
+	want = append(want, "--verbose")
+	flags := regexp.MustCompile("`(--[a-z0-9-]+)`")
+	var got []string
+	_, text, _ := strings.Cut(page(t, "operations.md"), "<!-- flags of weft agent -->")
+	text, _, _ = strings.Cut(text, "\n\n") // the table
+	for _, m := range flags.FindAllStringSubmatch(text, -1) {
+		got = append(got, m[1])
+	}
+	same(t, "operations.md: flags of weft agent", got, want)
+}
+
+// TestLabPage compares the topology fields and commands of the page with those of the program.
+func TestLabPage(t *testing.T) {
+	var want, got []string
+	for name, x := range map[string]any{
+		"": topology.Topology{}, "underlay.": topology.Underlay{}, "hosts[].": topology.Host{}, "cluster.": topology.Cluster{},
+		"cluster.backend.": topology.Backend{},
+	} {
+		for i := range reflect.TypeOf(x).NumField() {
+			tag, _, _ := strings.Cut(reflect.TypeOf(x).Field(i).Tag.Get("yaml"), ",")
+			if !slices.Contains([]string{"underlay", "hosts", "cluster", "backend"}, tag) {
+				want = append(want, name+tag)
+			}
+		}
+	}
+	for _, r := range rows(t, "lab.md", "fields of topology.yaml") {
+		got = append(got, r[0])
+	}
+	same(t, "lab.md: fields", got, want)
+
+	commands := []string{"demo", "graph"} // mounted by the command line
+	for _, c := range lab.Command().Commands() {
+		commands = append(commands, c.Name())
+	}
+	got = nil
+	for _, r := range rows(t, "lab.md", "commands of weft lab") {
+		name, _, _ := strings.Cut(strings.Trim(r[0], "`"), " ")
+		got = append(got, name)
+	}
+	same(t, "lab.md: commands", got, commands)
+}
+
+// TestNetConfExamples reads every network configuration that a page shows.
+func TestNetConfExamples(t *testing.T) {
+	example := regexp.MustCompile("(?s)```json\n(\\{.*?\\})\n```")
+	seen := 0
+	for path, text := range pages(t) {
+		for _, m := range example.FindAllStringSubmatch(text, -1) {
+			seen++
+			_, warnings, err := lease.ParseConfig([]byte(m[1]))
+			if err != nil || len(warnings) > 0 {
+				t.Errorf("%s: %s: %v %v", path, m[1], err, warnings)
+			}
+		}
+	}
+	if seen < 3 {
+		t.Errorf("%d examples", seen)
+	}
+}
+
+// TestTopologyExamples reads every topology that a page shows.
+func TestTopologyExamples(t *testing.T) {
+	example := regexp.MustCompile("(?s)```yaml\n(.*?)```")
+	seen := 0
+	for path, text := range pages(t) {
+		for _, m := range example.FindAllStringSubmatch(text, -1) {
+			seen++
+			if _, err := topology.Parse([]byte(m[1])); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+	}
+	if seen < 3 {
+		t.Errorf("%d examples", seen)
+	}
+}
+
+// TestCommandExamples checks that the commands in the pages' console blocks are commands of weft.
+func TestCommandExamples(t *testing.T) {
+	known := map[string]bool{"agent": true, "status": true, "state": true, "diff": true, "explain": true, "network": true, "capture": true,
+		"graph": true, "lab": true, "completion": true, "version": true, "help": true}
+	labs := map[string]bool{"demo": true, "graph": true}
+	var each func(c *cobra.Command, to map[string]bool)
+	each = func(c *cobra.Command, to map[string]bool) {
+		for _, sub := range c.Commands() {
+			to[sub.Name()] = true
+		}
+	}
+	each(lab.Command(), labs)
+	word := regexp.MustCompile(`(?m)^(?:\$ |# |\[root@[\w-]+ ~\]# |)(?:bin/)?weft (\w+)(?: (?:--name \w+ )?([a-z]+))?`)
+	for path, text := range pages(t) {
+		fenced := false
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "```") {
+				fenced = !fenced
+			}
+			m := word.FindStringSubmatch(line)
+			if !fenced || m == nil {
+				continue
+			}
+			if !known[m[1]] || m[1] == "lab" && m[2] != "" && !labs[m[2]] {
+				t.Errorf("%s: %q is no command", path, strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
+// same compares two lists without regard to order and repetition.
+func same(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	for _, x := range want {
+		if !slices.Contains(got, x) {
+			t.Errorf("%s: %s is missing on the page", what, x)
+		}
+	}
+	for _, x := range got {
+		if !slices.Contains(want, x) {
+			t.Errorf("%s: %s is on the page, but not in the program", what, x)
+		}
+	}
+}
