@@ -16,7 +16,6 @@ import (
 
 const node = "/dev/net/tun"
 
-
 // Device is an open queue of a TUN device, in the network namespace of the thread that opened it.
 type Device struct {
 	Name string

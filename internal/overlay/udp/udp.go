@@ -43,10 +43,10 @@ func (Backend) Overhead(self overlay.Self) int {
 	return OverheadV4
 }
 
-// Plan returns the device with its addresses and routes and a Tunnel to each peer.
+// Plan returns the device with its addresses, and a route and a Tunnel to each peer.
 func (b Backend) Plan(self overlay.Self, leases []api.Lease) netstate.State {
 	peers, _ := overlay.Peers(self, leases)
-	objects := make([]netstate.Object, 0, len(peers)+8)
+	objects := make([]netstate.Object, 0, 2*len(peers)+8)
 	objects = append(objects, b.Base(self).Objects()...)
 	for _, l := range peers {
 		objects = appendPeer(objects, self, l)
@@ -54,7 +54,7 @@ func (b Backend) Plan(self overlay.Self, leases []api.Lease) netstate.State {
 	return netstate.New(objects...)
 }
 
-// Base returns the device with its addresses and routes. What is sent to a subnet that nobody holds comes to the relay too, which answers
+// Base returns the device with its addresses and the network's route. What is sent to a subnet that nobody holds comes to the relay too, which answers
 // that it can't be reached, instead of leaving by the default route.
 func (b Backend) Base(self overlay.Self) netstate.State {
 	s := netstate.New(
@@ -102,9 +102,12 @@ func appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []net
 	}
 	for _, f := range [...]struct{ own, peer netip.Prefix }{{self.Lease.Subnet, l.Subnet}, {self.Lease.SubnetV6, l.SubnetV6}} {
 		if f.own.IsValid() && f.peer.IsValid() {
-			objects = append(objects, netstate.Tunnel{
-				Dev: Device, Subnet: f.peer, Local: netip.AddrPortFrom(local, port), Remote: netip.AddrPortFrom(remote, port),
-			})
+			objects = append(objects,
+				// A route for each, though one for the network would do: where a peer's backend changes, the others' stay.
+				netstate.Route{Dst: f.peer, Dev: Device},
+				netstate.Tunnel{
+					Dev: Device, Subnet: f.peer, Local: netip.AddrPortFrom(local, port), Remote: netip.AddrPortFrom(remote, port),
+				})
 		}
 	}
 	return objects

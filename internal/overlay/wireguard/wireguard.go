@@ -52,7 +52,7 @@ func (Backend) Overhead(overlay.Self) int { return Overhead }
 // Plan returns the devices with their addresses and routes and the tunnels to all peers.
 func (b Backend) Plan(self overlay.Self, leases []api.Lease) netstate.State {
 	peers, _ := overlay.Peers(self, leases)
-	objects := make([]netstate.Object, 0, 2*len(peers)+16)
+	objects := make([]netstate.Object, 0, 4*len(peers)+16)
 	objects = append(objects, b.Base(self).Objects()...)
 	for _, l := range peers {
 		objects = appendPeer(objects, self, l)
@@ -112,10 +112,13 @@ func appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []net
 		if mode(self.Options) == ModeAuto {
 			from = netip.IPv6Unspecified() // one socket for peers of either family
 		}
-		objects = append(objects, netstate.Tunnel{
-			Dev: f.dev, Subnet: subnet, Local: netip.AddrPortFrom(from, f.port), Remote: remote, PeerKey: l.WGKey,
-			Keepalive: self.Options.Keepalive,
-		})
+		objects = append(objects,
+			// A route for each, though one for the network would do: where a peer's backend changes, the others' stay.
+			netstate.Route{Dst: subnet, Dev: f.dev},
+			netstate.Tunnel{
+				Dev: f.dev, Subnet: subnet, Local: netip.AddrPortFrom(from, f.port), Remote: remote, PeerKey: l.WGKey,
+				Keepalive: self.Options.Keepalive,
+			})
 	}
 	return objects
 }

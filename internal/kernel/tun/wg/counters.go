@@ -24,7 +24,8 @@ type Refused struct {
 // The reasons.
 const (
 	ReasonSource    = "inner source outside the peer's subnet"
-	ReasonHandshake = "handshake of a host that is no live peer, or has another preshared key"
+	ReasonHandshake = "handshake of a host that is no live peer"
+	ReasonRepeated  = "handshake of a peer that crossed another one, or with another key"
 	ReasonForeign   = "not a WireGuard message for this host"
 )
 
@@ -37,18 +38,24 @@ type counters struct {
 	mu      sync.Mutex
 	refused map[refusal]uint64
 	names   map[string]netip.Addr // peers by the short text WireGuard's messages have for them
+	// endpoints of peers: a handshake from there that is refused crossed one of ours, or is of an older key; WireGuard makes another.
+	endpoints map[string]bool
 }
 
-// name learns the peers.
-func (c *counters) name(cfg config) {
+// name learns the peers of all devices.
+func (c *counters) name(all []config) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.names == nil {
-		c.names = map[string]netip.Addr{}
-	}
-	for k, p := range cfg.peers {
-		text := k.String()
-		c.names["peer("+text[:4]+"…"+text[39:43]+")"] = p.endpoint.Addr()
+	c.names, c.endpoints = map[string]netip.Addr{}, map[string]bool{}
+	for _, cfg := range all {
+		for k, p := range cfg.peers {
+			text := k.String()
+			text = "peer(" + text[:4] + "…" + text[39:43] + ")"
+			if _, ok := c.names[text]; !ok {
+				c.names[text] = p.endpoint.Addr()
+			}
+			c.endpoints[p.endpoint.String()] = true
+		}
 	}
 }
 
@@ -74,11 +81,14 @@ func (c *counters) refuse(from, reason string) {
 	if c.refused == nil {
 		c.refused = map[refusal]uint64{}
 	}
+	if reason == ReasonHandshake && c.endpoints[from] {
+		reason = ReasonRepeated
+	}
 	if a, ok := c.names[from]; ok {
 		from = a.String()
 	}
 	r := refusal{from, reason}
-	if _, ok := c.refused[r]; !ok && len(c.refused) >= maxRefused-3 {
+	if _, ok := c.refused[r]; !ok && len(c.refused) >= maxRefused-4 {
 		r.from = ""
 	}
 	c.refused[r]++

@@ -87,6 +87,8 @@ func (e *Engine) Apply(want netstate.State) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var errs []error
+	var all []config
+	defer func() { e.counters.name(all) }()
 	for _, name := range e.opt.Devices {
 		l, ok := link(want, name)
 		if u := e.user[name]; u != nil && (!ok || l.Type != netstate.TypeTUN) {
@@ -98,7 +100,7 @@ func (e *Engine) Apply(want netstate.State) error {
 		}
 		c, err := configOf(want, name)
 		errs = append(errs, err)
-		e.counters.name(c)
+		all = append(all, c)
 		if l.Type == netstate.TypeWireGuard {
 			errs = append(errs, e.applyKernel(name, c))
 			continue
