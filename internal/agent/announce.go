@@ -19,9 +19,12 @@ func (a *agent) announce(ctx context.Context, changed ...trigger) error {
 		return nil
 	case <-a.data.ready:
 	}
-	published, again := "", make(chan struct{}, 1)
+	published, pods, again := "", "", make(chan struct{}, 1)
 	l := loop{name: "announce", every: 5 * time.Minute, log: a.log, triggers: append(changed, trigger{again, byHost})}
 	l.step = func(ctx context.Context, due cause) (work, error) {
+		if due&byTime != 0 {
+			pods = ""
+		}
 		err1 := a.writeSubnetEnv()
 		text, err2 := a.settings.facts().JSON()
 		if err2 == nil && (text != published || due&byTime != 0) {
@@ -33,7 +36,11 @@ func (a *agent) announce(ctx context.Context, changed ...trigger) error {
 				time.AfterFunc(retryFirst, func() { poke(again) })
 			}
 		}
-		return work{}, errors.Join(err1, err2)
+		err3 := a.publishPods(ctx, &pods)
+		if errors.Is(err3, kube.ErrNotFound) {
+			err3 = nil // as above, which comes again
+		}
+		return work{}, errors.Join(err1, err2, err3)
 	}
 	return l.run(ctx)
 }

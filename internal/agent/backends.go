@@ -9,6 +9,7 @@ import (
 	"weft/internal/lease"
 	"weft/internal/overlay"
 	"weft/internal/overlay/hostgw"
+	"weft/internal/overlay/l2"
 	"weft/internal/overlay/vxlan"
 )
 
@@ -16,6 +17,7 @@ import (
 var backends = map[string]overlay.Backend{
 	lease.VXLAN:  vxlan.Backend{},
 	lease.HostGW: hostgw.Backend{},
+	lease.L2:     l2.Backend{},
 }
 
 // backendOf returns the backend with the name; the error lists those there are.

@@ -14,6 +14,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel"
+	"weft/internal/lease"
 	"weft/internal/netstate"
 	"weft/internal/runtime"
 )
@@ -28,11 +29,15 @@ type leases interface {
 // errNoLease says that the node has no subnet yet.
 var errNoLease = errors.New("no subnet is leased yet")
 
+// errUnknown says that the cluster's objects were not listed yet.
+var errUnknown = errors.New("the cluster is not known yet")
+
 // dataplane keeps links, addresses, neighbours, FDB entries, routes and sysctls of the host and of its pods as planned.
 type dataplane struct {
 	log      *slog.Logger
 	settings *settings
 	leases   leases
+	cluster  func() (api.Snapshot, bool)
 	pods     *attachments
 	handle   *kernel.Netns
 
@@ -41,6 +46,7 @@ type dataplane struct {
 	planned bool                      // want was applied without an error
 	checked map[string]netstate.State // the inside of pods as it was found or made, by UID
 	kinds   map[kind]time.Time        // ways in use, and until when those that no longer are stay
+	podsSet chan struct{}             // receives after a pod was attached or detached
 	steps   stepStats
 	first   sync.Once
 	ready   chan struct{} // closed after the first step that worked
@@ -57,14 +63,14 @@ type stepStats struct {
 	LastError string `json:"lastError,omitempty"`
 }
 
-func newDataplane(log *slog.Logger, s *settings, l leases, pods *attachments) (*dataplane, error) {
+func newDataplane(log *slog.Logger, s *settings, l leases, cluster func() (api.Snapshot, bool), pods *attachments) (*dataplane, error) {
 	h, err := kernel.Open("")
 	if err != nil {
 		return nil, fmt.Errorf("open the host's network: %w", err)
 	}
 	return &dataplane{
-		log: log, settings: s, leases: l, pods: pods, handle: h,
-		checked: map[string]netstate.State{}, kinds: map[kind]time.Time{}, ready: make(chan struct{}),
+		log: log, settings: s, leases: l, cluster: cluster, pods: pods, handle: h,
+		checked: map[string]netstate.State{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1), ready: make(chan struct{}),
 	}, nil
 }
 
@@ -84,6 +90,14 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 		if ways, err = s.ways(own, all, s.earlier, keep...); err != nil {
 			return netstate.State{}, nil, err
 		}
+	}
+	if s.Backend == lease.L2 {
+		snap, known := d.cluster()
+		if !known {
+			return netstate.State{}, nil, errUnknown // nothing may be removed for want of knowledge
+		}
+		all = named(snap.Nodes, all)
+		place(ways, endpointsOf(snap.Nodes, all))
 	}
 	host, inPod = planNode(s.Facts, ways, own, all, d.pods.pods())
 	return host, inPod, nil
@@ -120,8 +134,8 @@ func (d *dataplane) step(ctx context.Context, _ cause) (work, error) {
 
 func (d *dataplane) locked(ctx context.Context) (work, error) {
 	host, inPod, err := d.plan(time.Now())
-	if errors.Is(err, errNoLease) {
-		return work{}, nil // the lease's arrival is a trigger
+	if errors.Is(err, errNoLease) || errors.Is(err, errUnknown) {
+		return work{}, nil // their arrival is a trigger
 	}
 	if err != nil {
 		return work{}, err
@@ -210,6 +224,7 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 	if err != nil {
 		return nil, err
 	}
+	poke(d.podsSet)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.checked, s.UID)
@@ -236,6 +251,7 @@ func (d *dataplane) Detach(ctx context.Context, uid string) error {
 	if err != nil || !gone {
 		return err
 	}
+	poke(d.podsSet)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.checked, uid)

@@ -89,7 +89,7 @@ func (f Facts) self(own api.Lease) overlay.Self {
 func (f Facts) attachConfig(own api.Lease, mtu int) attach.Config {
 	return attach.Config{
 		Mode: f.Attach, Bridge: f.Bridge, Subnet: own.Subnet, SubnetV6: own.SubnetV6, MTU: mtu,
-		BridgeNetfilter: f.BridgeNetfilter, IPv6: f.IPv6,
+		Network: f.Network, NetworkV6: f.NetworkV6, BridgeNetfilter: f.BridgeNetfilter, IPv6: f.IPv6,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/attach"
 	"weft/internal/kernel/probe"
 	"weft/internal/kernel/sysctl"
 	"weft/internal/lease"
@@ -46,6 +47,12 @@ func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting
 		return setting{}, err
 	}
 	f.takeNetwork(c)
+	if c.Backend.Type == lease.L2 {
+		if a.kube == nil {
+			return setting{}, fmt.Errorf("network configuration: Backend.Type %q needs the Kubernetes API, which knows where the pods are: give --kubeconfig", lease.L2)
+		}
+		f.Attach, f.Bridge = attach.L2, a.cfg.Bridge
+	}
 	self, err := a.self(ctx, f, c)
 	return setting{Facts: f, self: self}, err
 }

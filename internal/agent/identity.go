@@ -14,6 +14,8 @@ import (
 	"weft/internal/api"
 	"weft/internal/kernel"
 	"weft/internal/lease"
+	"weft/internal/overlay"
+	"weft/internal/overlay/l2"
 )
 
 // self is what the node with the facts tells the others of itself in its lease, without the subnets.
@@ -32,6 +34,10 @@ func (a *agent) self(ctx context.Context, f Facts, c lease.Config) (api.Lease, e
 	}
 	l.VNI = c.Backend.VNI
 	var err error
+	if c.Backend.Type == lease.L2 {
+		l.VTEPMAC, err = a.vtepMAC(ctx, l2.Device(overlay.Options{VNI: l.VNI}))
+		return l, err
+	}
 	if c.EnableIPv4 {
 		if l.VTEPMAC, err = a.vtepMAC(ctx, fmt.Sprintf("flannel.%d", l.VNI)); err != nil {
 			return l, err

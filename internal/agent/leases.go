@@ -136,15 +136,13 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 	if k.self, err = a.self(ctx, a.settings.facts(), k.config); err != nil {
 		return lease.Config{}, err
 	}
-	nodes := split(ctx, a.watch.Changed(), 2)
-	a.clusterChanged = nodes[0]
 	a.leases = k
 	a.network = func() (lease.Config, bool) { return k.config, true }
 	a.announceSelf = func(self api.Lease) error {
 		k.announce(self)
 		return nil
 	}
-	g.Go(func() error { return k.run(ctx, nodes[1], a.annotateLease) })
+	g.Go(func() error { return k.run(ctx, a.clusterChanged[2], a.annotateLease) })
 	return k.config, nil
 }
 

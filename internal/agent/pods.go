@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/lease"
 	"weft/internal/node"
 	"weft/internal/runtime/process"
 )
@@ -36,6 +37,7 @@ func (a *agent) runNode(ctx context.Context) error {
 		Addresses:    a.addresses,
 		NetworkReady: a.networkReady,
 		Services:     a.services,
+		ProbeInPod:   a.settings.facts().Backend == lease.L2,
 		Listen:       listen,
 		StateDir:     a.cfg.StateDir,
 		ClientCA:     a.kube.CA(),

@@ -70,7 +70,7 @@ func fragments(n proxy.Node, m masq.Config, outer []uint16, services []api.Servi
 
 // outerPorts are the UDP ports of the overlay's outer packets.
 func (f Facts) outerPorts() []uint16 {
-	if f.Backend != lease.VXLAN {
+	if f.Backend != lease.VXLAN && f.Backend != lease.L2 {
 		return nil
 	}
 	return []uint16{cmp.Or(f.Options.Port, vxlan.DefaultPort)}

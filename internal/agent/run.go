@@ -40,8 +40,8 @@ type agent struct {
 	underlayLost   string                      // why the underlay was not found the last time
 	kube           *kube.Store                 // nil without --kubeconfig
 	watch          *kube.Watch
-	// clusterChanged is the watch's trigger where another loop needs a copy of it, else nil.
-	clusterChanged <-chan struct{}
+	// clusterChanged are copies of the watch's trigger, nil without --kubeconfig: for services, for pods' places, for leases.
+	clusterChanged []<-chan struct{}
 	pods           *attachments
 	data           *dataplane
 	proxy          *proxyLoop
@@ -100,6 +100,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		a.watch = a.kube.Watch(ctx, kube.WatchOptions{PodsOf: a.cfg.NodeName})
+		a.clusterChanged = split(ctx, a.watch.Changed(), 3)
 	}
 	network, err := a.openLeases(ctx, g)
 	if err != nil {
@@ -137,7 +138,9 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	facts := a.settings.subscribe()
-	g.Go(func() error { return a.announce(ctx, trigger{leaseChanged[2], byPlan}, trigger{facts, byHost}) })
+	g.Go(func() error {
+		return a.announce(ctx, trigger{leaseChanged[2], byPlan}, trigger{facts, byHost}, trigger{a.data.podsSet, byPlan})
+	})
 	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind) })
 	if a.kube != nil && a.cfg.PodRuntime == "process" {
 		g.Go(func() error { return a.runNode(ctx) })
@@ -148,7 +151,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 // startNetwork runs the loop of links, addresses, routes, neighbours and parameters.
 func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
 	var err error
-	if a.data, err = newDataplane(a.log, &a.settings, a.leases, a.pods); err != nil {
+	if a.data, err = newDataplane(a.log, &a.settings, a.leases, a.cluster, a.pods); err != nil {
 		return err
 	}
 	changed, err := a.data.handle.Watch(ctx)
@@ -164,6 +167,11 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	l := loop{name: "network", step: a.data.step, every: fullCheck, log: a.log, triggers: []trigger{
 		{leases, byPlan}, {changed, byKernel}, {wrong, byKernel}, {a.settings.subscribe(), byHost},
 	}}
+	if a.clusterChanged != nil {
+		moved := make(chan struct{}, 1)
+		g.Go(func() error { return a.watchPlaces(ctx, a.clusterChanged[1], moved) })
+		l.triggers = append(l.triggers, trigger{moved, byPlan})
+	}
 	g.Go(func() error { return l.run(ctx) })
 	return nil
 }
@@ -186,11 +194,8 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	l := loop{name: "services", step: a.proxy.step, every: fullCheck, log: a.log, triggers: []trigger{
 		{leases, byPlan}, {a.settings.subscribe(), byHost},
 	}}
-	if a.clusterChanged == nil && a.watch != nil {
-		a.clusterChanged = a.watch.Changed()
-	}
 	if a.clusterChanged != nil {
-		l.triggers = append(l.triggers, trigger{a.clusterChanged, byPlan})
+		l.triggers = append(l.triggers, trigger{a.clusterChanged[0], byPlan})
 	}
 	watched, err := watchRules(ctx, table, ProxyMode(a.cfg.ProxyMode))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"weft/internal/lease"
 	"weft/internal/netstate"
 	"weft/internal/overlay"
+	"weft/internal/overlay/l2"
 	"weft/internal/overlay/vxlan"
 )
 
@@ -23,6 +24,7 @@ type way struct {
 	kind
 	backend overlay.Backend
 	self    overlay.Self
+	bridge  string
 }
 
 // mixes reports whether a host can use the kind beside another one: when it needs no more of the receiver than what the receiver's lease
@@ -54,7 +56,7 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, earlier map[string]overla
 		return nil, err
 	}
 	first := f.kind()
-	out := []way{{first, b, f.self(own)}}
+	out := []way{{first, b, f.self(own), f.Bridge}}
 	if !first.mixes() {
 		return out, nil
 	}
@@ -75,7 +77,7 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, earlier map[string]overla
 		self.Options.VNI = k.vni
 		// The MAC of another kind's device is not announced: the device keeps the one it has.
 		self.Lease.BackendType, self.Lease.VNI, self.Lease.VTEPMAC, self.Lease.VTEPMACv6 = k.backend, k.vni, "", ""
-		out = append(out, way{k, b, self})
+		out = append(out, way{k, b, self, ""})
 	}
 	for _, l := range leases {
 		if l.Subnet != own.Subnet || l.SubnetV6 != own.SubnetV6 {
@@ -86,6 +88,16 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, earlier map[string]overla
 		add(k)
 	}
 	return out, nil
+}
+
+// place tells an overlay of one Ethernet segment where the pods are; the others need only the leases.
+func place(ways []way, endpoints []l2.Endpoint) {
+	for i, w := range ways {
+		if b, ok := w.backend.(l2.Backend); ok {
+			b.Bridge, b.Endpoints = w.bridge, endpoints
+			ways[i].backend = b
+		}
+	}
 }
 
 // podMTU is the largest MTU in bytes that fits all ways.

@@ -49,6 +49,8 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 	if err != nil {
 		return err
 	}
+	leases = named(snap.Nodes, leases)
+	place(ways, endpointsOf(snap.Nodes, leases))
 	pods := podsOf(snap, f.Node)
 	state, inPod := planNode(f, ways, own, leases, pods)
 	rules := planRules(f, own, snap, nil)
