@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,14 +90,17 @@ func (c *cluster) startAgent(t *testing.T, node string) {
 // samePods checks that the workload's pods are the same ones, never restarted.
 func (c *cluster) samePods(t *testing.T, w workload) {
 	t.Helper()
-	now := c.workload(t)
+	now := map[string]object{}
+	after := c.workload(t)
+	for _, p := range []object{after.client, after.web[node1], after.web[node2]} {
+		now[p.Metadata.UID] = p
+	}
 	for _, p := range []object{w.client, w.web[node1], w.web[node2]} {
-		i := slices.IndexFunc([]object{now.client, now.web[node1], now.web[node2]}, func(o object) bool { return o.Metadata.UID == p.Metadata.UID })
-		if i < 0 {
+		same, ok := now[p.Metadata.UID]
+		if !ok {
 			t.Errorf("%s is gone", p)
-			continue
 		}
-		for _, s := range []object{now.client, now.web[node1], now.web[node2]}[i].Status.ContainerStatuses {
+		for _, s := range same.Status.ContainerStatuses {
 			if s.RestartCount != 0 {
 				t.Errorf("%s was restarted %d times", p, s.RestartCount)
 			}

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// manifest is the workload of the stories: nginx on both nodes behind a service, and a pod to ask it from.
+// manifest is the workload of the stories: nginx on both nodes behind a service, and a pod to ask it from. Without the probe a pod would
+// be Ready before nginx listens.
 const manifest = `apiVersion: v1
 kind: ReplicationController
 metadata: {name: web}
@@ -23,6 +24,7 @@ spec:
       - name: nginx
         image: nginx:1.0
         ports: [{containerPort: 80}]
+        readinessProbe: {httpGet: {port: 80}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Service
