@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,9 @@ func nameOf(src netip.Addr, seenBy string) string {
 	if src.IsLoopback() {
 		return "lo"
 	}
+	if slices.Contains(balancers, src) {
+		return "lb"
+	}
 	for _, l := range links {
 		v6 := src.Is6()
 		switch src {
@@ -71,17 +75,23 @@ func nameOf(src netip.Addr, seenBy string) string {
 type cluster struct {
 	ns    map[string]*netns.NS // nil: the node
 	world func(rules []explain.Rules) explain.World
+	// port is the last source port of a datagram. Each has its own: the kernel remembers for a while where the one before it went.
+	port int
 }
 
 const (
 	podPort  = 80    // endpoints listen here
-	nodePort = 30080 // the node's own process listens here: what is not taken by a NodePort
+	port     = 8080  // of the service; the node's own process listens there and on the NodePort: what no rule takes is seen
+	nodePort = 30080 // of the service
 )
+
+// balancers are the load balancer addresses. The node has them too, so that a packet nobody stops gets somewhere.
+var balancers = []netip.Addr{netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8:1::2")}
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	netns.Need(t)
-	c := &cluster{ns: map[string]*netns.NS{"node": nil}, world: world}
+	c := &cluster{ns: map[string]*netns.NS{"node": nil}, world: world, port: 33000}
 	sysctls := `for c in all default; do echo 0 >/proc/sys/net/ipv6/conf/$c/accept_dad; done
 		echo 0 >/proc/sys/net/ipv4/icmp_ratelimit; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit
 		for c in all default; do echo 0 >/proc/sys/net/ipv4/conf/$c/send_redirects; done
@@ -105,13 +115,19 @@ func newCluster(t *testing.T) *cluster {
 		t.Cleanup(func() { run(t, "ip link del v"+l.host) })
 	}
 	run(t, "ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2")
+	for _, lb := range balancers {
+		run(t, "ip addr add "+netip.PrefixFrom(lb, lb.BitLen()).String()+" dev lo")
+	}
+	t.Cleanup(func() { run(t, "ip addr flush dev lo scope global") })
 	for _, l := range links {
 		for _, v6 := range []bool{false, true} {
 			c.serve(t, l.host, netip.AddrPortFrom(addrOn(l.host, false, v6), podPort))
 		}
 	}
-	c.serve(t, "node", netip.AddrPortFrom(netip.IPv4Unspecified(), nodePort))
-	c.serve(t, "node", netip.AddrPortFrom(netip.IPv6Unspecified(), nodePort))
+	for _, p := range []uint16{nodePort, port} {
+		c.serve(t, "node", netip.AddrPortFrom(netip.IPv4Unspecified(), p))
+		c.serve(t, "node", netip.AddrPortFrom(netip.IPv6Unspecified(), p))
+	}
 	return c
 }
 
@@ -126,6 +142,9 @@ func run(t *testing.T, script string) {
 func world(rules []explain.Rules) explain.World {
 	node := &explain.Host{Name: "node", State: netstate.New(), Rules: rules}
 	w := explain.World{Hosts: []*explain.Host{node}}
+	for _, lb := range balancers {
+		node.State.Add(netstate.Addr{Dev: "lo", Prefix: netip.PrefixFrom(lb, lb.BitLen())})
+	}
 	for _, l := range links {
 		path, dev := "/pod/"+l.host, "v"+l.host
 		node.State.Add(netstate.Link{Name: dev, Type: netstate.TypeVeth, Up: true, Peer: netstate.Peer{Name: "eth0", Netns: path}})
@@ -225,6 +244,10 @@ func (c *cluster) ask(from, network string, to netip.AddrPort, patience time.Dur
 	var answer string
 	err := c.do(from, func() error {
 		d := net.Dialer{Timeout: patience}
+		if network == "udp" {
+			c.port++
+			d.LocalAddr = &net.UDPAddr{Port: c.port}
+		}
 		s, err := d.Dial(network, to.String())
 		if err != nil {
 			return err

@@ -115,14 +115,14 @@ var table = []scene{
 		b        ext           away<b
 		node     ext           away<node
 		outside  ext           timeout
-		outside  lb            timeout
 		b        port@b        away<b
 		outside  vip           away<node
 	`},
 	// The drop is an element of a verdict map, which explain.NFTables takes for a jump.
-	{name: "external policy Local, none here, NodePort", endpoints: "away", service: externalLocal, unexplained: "nftables", rows: `
+	{name: "external policy Local, none here, address of the node", endpoints: "away", service: externalLocal, unexplained: "nftables", rows: `
 		outside  port@outside  timeout
 		outside  port@a        timeout
+		outside  lb            timeout
 	`},
 	{name: "external policy Local, none at all", service: externalLocal, rows: `
 		outside  ext           refused
@@ -153,7 +153,7 @@ var table = []scene{
 	{name: "source ranges", endpoints: "a", service: onlyB, rows: `
 		b        lb            a<node
 		away     lb            timeout
-		node     lb            timeout
+		node     lb            a<node
 		outside  lb            timeout
 		outside  ext           a<node
 		outside  port@outside  a<node
@@ -205,8 +205,6 @@ var table = []scene{
 	`},
 }
 
-const port = 8080
-
 // destination reads where a row sends to.
 func destination(t *testing.T, s string, v6 bool) netip.AddrPort {
 	t.Helper()
@@ -230,7 +228,7 @@ func destination(t *testing.T, s string, v6 bool) netip.AddrPort {
 	case "ext":
 		return netip.AddrPortFrom(addr("198.51.100.1", "2001:db8:1::1"), port)
 	case "lb":
-		return netip.AddrPortFrom(addr("198.51.100.2", "2001:db8:1::2"), port)
+		return netip.AddrPortFrom(addr(balancers[0].String(), balancers[1].String()), port)
 	case "a:80":
 		return netip.AddrPortFrom(addrOn("a", false, v6), podPort)
 	}
