@@ -57,7 +57,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	    echo "== $$d $$f"; go test ./$$d -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME); done; done
 
 golden: ## rewrite the golden files
-	grep -rl '"update"' --include='*_test.go' internal test | xargs -n1 dirname | sort -u | while read -r d; do go test ./$$d -update; done
+	grep -rl '"update"' --include='*_test.go' . | grep -v '^./tools/' | xargs -n1 dirname | sort -u | while read -r d; do go test $$d -update; done
 
 clean: ## remove what build made
 	rm -rf $(BIN)

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 
 	"weft/internal/api"
 	"weft/internal/explain"
@@ -78,7 +79,9 @@ func (f Facts) outerPorts() []uint16 {
 
 // proxyNode is the node as the proxies' planners see it.
 func (f Facts) proxyNode(snap api.Snapshot) proxy.Node {
-	n := proxy.Node{Name: f.Node, Addresses: f.Addrs, ClusterCIDRs: valid(f.Network, f.NetworkV6)}
+	// Nobody reaches a service at a link-local address of the node: it has one in each family it is not part of, too.
+	addrs := slices.DeleteFunc(slices.Clone(f.Addrs), netip.Addr.IsLinkLocalUnicast)
+	n := proxy.Node{Name: f.Node, Addresses: addrs, ClusterCIDRs: valid(f.Network, f.NetworkV6)}
 	for _, x := range snap.Nodes {
 		if x.Name == f.Node {
 			n.Zone = x.Zone()
