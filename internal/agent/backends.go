@@ -10,14 +10,18 @@ import (
 	"weft/internal/overlay"
 	"weft/internal/overlay/hostgw"
 	"weft/internal/overlay/l2"
+	"weft/internal/overlay/udp"
 	"weft/internal/overlay/vxlan"
+	"weft/internal/overlay/wireguard"
 )
 
 // backends is every overlay backend by the name it has in the network configuration.
 var backends = map[string]overlay.Backend{
-	lease.VXLAN:  vxlan.Backend{},
-	lease.HostGW: hostgw.Backend{},
-	lease.L2:     l2.Backend{},
+	lease.VXLAN:     vxlan.Backend{},
+	lease.HostGW:    hostgw.Backend{},
+	lease.UDP:       udp.Backend{},
+	lease.WireGuard: wireguard.Backend{},
+	lease.L2:        l2.Backend{},
 }
 
 // backendOf returns the backend with the name; the error lists those there are.

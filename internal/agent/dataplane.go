@@ -40,6 +40,7 @@ type dataplane struct {
 	cluster  func() (api.Snapshot, bool)
 	pods     *attachments
 	handle   *kernel.Netns
+	tunnels  *tunnels
 
 	mu      sync.Mutex // one step at a time
 	want    netstate.State
@@ -142,7 +143,9 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 	}
 	before := d.want
 	d.want = host
+	tunnelErr := d.tunnels.prepare(host, d.settings.get().psk)
 	ops, err := converge(ctx, d.handle, host)
+	err = errors.Join(tunnelErr, err, d.tunnels.apply(host))
 	w := work{ops: len(ops)}
 	if d.planned {
 		w.repaired = repaired(ops, host, before)

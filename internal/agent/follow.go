@@ -47,6 +47,7 @@ func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting
 		return setting{}, err
 	}
 	f.takeNetwork(c)
+	f.takeTunnels(c)
 	if c.Backend.Type == lease.L2 {
 		if a.kube == nil {
 			return setting{}, fmt.Errorf("network configuration: Backend.Type %q needs the Kubernetes API, which knows where the pods are: give --kubeconfig", lease.L2)
@@ -54,7 +55,7 @@ func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting
 		f.Attach, f.Bridge = attach.L2, a.cfg.Bridge
 	}
 	self, err := a.self(ctx, f, c)
-	return setting{Facts: f, self: self}, err
+	return setting{Facts: f, self: self, psk: c.Backend.PSK}, err
 }
 
 // startFollow runs the loop that follows changes of the host and of the network's configuration.

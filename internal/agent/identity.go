@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,7 +28,10 @@ func (a *agent) self(ctx context.Context, f Facts, c lease.Config) (api.Lease, e
 		l.PublicIPv6 = a.cfg.publicIP
 	}
 	if !c.EnableIPv6 {
-		l.PublicIPv6 = l.PublicIPv6.WithZone("")
+		l.PublicIPv6 = netip.Addr{} // an IPv4 network's leases say null, as flannel's
+	}
+	if c.Backend.Type == lease.WireGuard {
+		return a.wireguardSelf(l, f)
 	}
 	if c.Backend.Type != lease.VXLAN && c.Backend.Type != lease.L2 {
 		return l, nil

@@ -154,6 +154,11 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	if a.data, err = newDataplane(a.log, &a.settings, a.leases, a.cluster, a.pods); err != nil {
 		return err
 	}
+	a.data.tunnels = newTunnels(a.log, a.cfg.StateDir)
+	g.Go(func() error {
+		<-ctx.Done()
+		return a.data.closeTunnels()
+	})
 	changed, err := a.data.handle.Watch(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the host's network: %w", err)

@@ -13,6 +13,7 @@ type setting struct {
 	Facts
 	self    api.Lease                  // what the node announces of itself, without its subnets
 	earlier map[string]overlay.Options // of backends that were in force before, by name
+	psk     string                     // of backend wireguard, base64; a secret
 }
 
 // own is the node's lease as it is to be: what the store holds may still be announced under an older setting.

@@ -11,7 +11,7 @@ import (
 var (
 	label    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 	ifname   = regexp.MustCompile(`^[a-zA-Z0-9][-_.a-zA-Z0-9]{0,14}$`)
-	backends = []string{"vxlan", "host-gw", "l2"}
+	backends = []string{"vxlan", "host-gw", "udp", "wireguard", "l2"}
 	proxies  = []string{"userspace", "nftables", "iptables"}
 )
 

@@ -154,6 +154,22 @@ func (e *Engine) applyTo(c control, name string, want config) error {
 	return configureKernel(c, name, e.opt.Key, keyRight, ch, e.opt.PSK)
 }
 
+// SetPSK changes the preshared key; peers get it with the next Apply.
+func (e *Engine) SetPSK(psk Key) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if psk == e.opt.PSK {
+		return
+	}
+	e.opt.PSK = psk
+	for _, u := range e.user {
+		for k, p := range u.has.peers {
+			p.keepalive = -1 // no longer as it is to be
+			u.has.peers[k] = p
+		}
+	}
+}
+
 // Close ends user-space WireGuard. The devices stay, for the next program.
 func (e *Engine) Close() error {
 	e.mu.Lock()

@@ -1,0 +1,169 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+
+	"weft/internal/api"
+	"weft/internal/kernel/tun/datagram"
+	"weft/internal/kernel/tun/wg"
+	"weft/internal/lease"
+	"weft/internal/netstate"
+	"weft/internal/overlay/udp"
+	"weft/internal/overlay/wireguard"
+)
+
+// flannelKey is where flannel keeps the host's WireGuard key: a host that changes over stays the same one for the others.
+const flannelKey = "/run/flannel/wgkey"
+
+// tunnels are the engines that carry packets where the kernel does not: they apply the Tunnels of the plan. The zero value has none.
+type tunnels struct {
+	log     *slog.Logger
+	keyFile string
+	udp     *datagram.Engine
+	wg      *wg.Engine
+}
+
+// newTunnels returns tunnels that make their engines when a plan first needs them.
+func newTunnels(log *slog.Logger, stateDir string) *tunnels {
+	return &tunnels{log: log, keyFile: keyFile(stateDir)}
+}
+
+func keyFile(stateDir string) string { return filepath.Join(stateDir, "wireguard.key") }
+
+// prepare opens the TUN devices of the plan and makes them ready to carry packets, so that routes can be pointed at them.
+func (t *tunnels) prepare(want netstate.State, psk string) error {
+	if t == nil {
+		return nil
+	}
+	var errs []error
+	if t.udp == nil && has(want, udp.Device) {
+		t.udp = datagram.New(datagram.Options{Device: udp.Device, Log: t.log})
+	}
+	if t.udp != nil && has(want, udp.Device) {
+		errs = append(errs, t.udp.Prepare(want), t.udp.Apply(want))
+	}
+	encrypted := has(want, wireguard.Device) || has(want, wireguard.DeviceV6)
+	if t.wg == nil && encrypted {
+		key, err := wg.LoadKey(t.keyFile, flannelKey)
+		if err != nil {
+			return err
+		}
+		t.wg = wg.New(wg.Options{Devices: []string{wireguard.Device, wireguard.DeviceV6}, Key: key, Log: t.log})
+	}
+	if t.wg != nil && encrypted {
+		errs = append(errs, t.setPSK(psk), t.wg.Prepare(want))
+		if !kernelDriver(want) { // else its links are still to be made
+			errs = append(errs, t.wg.Apply(want))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *tunnels) setPSK(text string) error {
+	var psk wg.Key
+	if text != "" {
+		var err error
+		if psk, err = wg.ParseKey(text); err != nil {
+			return err
+		}
+	}
+	t.wg.SetPSK(psk)
+	return nil
+}
+
+// apply finishes after the kernel's objects are as planned: devices that are no longer wanted are let go, kernel devices get their peers.
+func (t *tunnels) apply(want netstate.State) error {
+	if t == nil {
+		return nil
+	}
+	var errs []error
+	if t.udp != nil {
+		errs = append(errs, t.udp.Apply(want))
+	}
+	if t.wg != nil {
+		errs = append(errs, t.wg.Apply(want))
+	}
+	return errors.Join(errs...)
+}
+
+// close ends the engines. Their devices stay.
+func (t *tunnels) close() error {
+	var errs []error
+	if t.udp != nil {
+		errs = append(errs, t.udp.Close())
+	}
+	if t.wg != nil {
+		errs = append(errs, t.wg.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// closeTunnels ends the engines after the step under way.
+func (d *dataplane) closeTunnels() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.tunnels.close()
+	d.tunnels = nil
+	return err
+}
+
+// tunnelStats counts what the engines carried and refused, for status.
+type tunnelStats struct {
+	UDP       *datagram.Stats `json:"udp,omitempty"`
+	WireGuard *wg.Stats       `json:"wireguard,omitempty"`
+}
+
+// stats returns the engines' counters.
+func (t *tunnels) stats() tunnelStats {
+	var out tunnelStats
+	if t == nil {
+		return out
+	}
+	if t.udp != nil {
+		s := t.udp.Stats()
+		out.UDP = &s
+	}
+	if t.wg != nil {
+		s := t.wg.Stats()
+		out.WireGuard = &s
+	}
+	return out
+}
+
+func has(want netstate.State, device string) bool {
+	_, ok := want.Get(netstate.ID{Kind: netstate.KindLink, Key: device})
+	return ok
+}
+
+func kernelDriver(want netstate.State) bool {
+	for _, dev := range []string{wireguard.Device, wireguard.DeviceV6} {
+		o, _ := want.Get(netstate.ID{Kind: netstate.KindLink, Key: dev})
+		if l, ok := o.(netstate.Link); ok && l.Type == netstate.TypeWireGuard {
+			return true
+		}
+	}
+	return false
+}
+
+// takeTunnels puts what only backend wireguard needs of the network's configuration into the facts, without its secret.
+func (f *Facts) takeTunnels(c lease.Config) {
+	if c.Backend.Type != lease.WireGuard {
+		return
+	}
+	b, o := c.Backend, &f.Options
+	o.ListenPort, o.ListenPortV6, o.Keepalive, o.Mode = b.ListenPort, b.ListenPortV6, b.PersistentKeepalive, b.Mode
+	o.Userspace = !wg.KernelDriver()
+}
+
+// wireguardSelf adds the node's public key and ports to what it tells the others.
+func (a *agent) wireguardSelf(l api.Lease, f Facts) (api.Lease, error) {
+	key, err := wg.LoadKey(keyFile(a.cfg.StateDir), flannelKey)
+	if err != nil {
+		return l, err
+	}
+	l.WGKey = key.PublicKey().String()
+	l.WGPort, l.WGPortV6 = wireguard.Ports(f.Options)
+	return l, nil
+}
