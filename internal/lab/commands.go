@@ -67,7 +67,7 @@ topology.yaml, every field of it optional:
   cluster:
     network: 172.16.0.0/12
     serviceRange: 10.254.0.0/16
-    backend: {type: vxlan}     # vxlan, host-gw
+    backend: {type: vxlan}     # vxlan, host-gw, udp, wireguard, l2
     proxyMode: nftables        # nftables, iptables, userspace
     attach: routed             # routed, bridge
     bridge: cni0
