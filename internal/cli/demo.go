@@ -39,7 +39,30 @@ exit code other than 0 when a row fails.`,
 	return c
 }
 
-func demo(c *cobra.Command, name string, keep bool) (err error) {
+func demo(c *cobra.Command, name string, keep bool) error {
+	err := demoFlannel(c, name, keep)
+	if c.Context().Err() != nil {
+		return err
+	}
+	return errors.Join(err, demoL2(c, name+"-l2"))
+}
+
+// demoL2 replays the row that needs another network: the article's docker overlay.
+func demoL2(c *cobra.Command, name string) (err error) {
+	out := c.OutOrStdout()
+	fmt.Fprintln(out, "\nAnother cluster, whose network has the backend l2:")
+	t := topology.Walkthrough()
+	t.Cluster.Backend.Type = "l2"
+	l, err := lab.Up(c.Context(), t, lab.Options{Name: name, Progress: out, Attached: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Down()) }()
+	_, err = replay.RunL2(c.Context(), l, out, replay.Options{Color: colored(out)})
+	return err
+}
+
+func demoFlannel(c *cobra.Command, name string, keep bool) (err error) {
 	out := c.OutOrStdout()
 	l, err := lab.Up(c.Context(), topology.Walkthrough(), lab.Options{Name: name, Progress: out, Attached: !keep})
 	if err != nil {

@@ -86,10 +86,14 @@ type Result struct {
 
 // Run performs every row and prints the transcript to out. The error says how many checks failed, or what stopped it.
 func Run(ctx context.Context, lab Cluster, out io.Writer, o Options) (Result, error) {
+	return perform(ctx, lab, out, o, rows())
+}
+
+func perform(ctx context.Context, lab Cluster, out io.Writer, o Options, rows []row) (Result, error) {
 	r := &run{ctx: ctx, lab: lab, out: out, color: o.Color, mode: "userspace"}
 	r.facts.nginx, r.facts.ports = map[string]pod{}, map[string]string{}
 	r.facts.previous = map[string]string{}
-	for _, x := range rows() {
+	for _, x := range rows {
 		r.begin(x)
 		if err := x.run(r); err != nil {
 			if ctx.Err() != nil {
@@ -102,7 +106,11 @@ func Run(ctx context.Context, lab Cluster, out io.Writer, o Options) (Result, er
 	if len(res.Failed) > 0 {
 		return res, fmt.Errorf("replay: %d of %d checks failed: %s", len(res.Failed), res.Passed+len(res.Failed), strings.Join(res.Failed, "; "))
 	}
-	fmt.Fprintf(out, "\n%s\n", r.paint(green, fmt.Sprintf("%d rows replayed, %d checks passed", len(rows()), res.Passed)))
+	plural := "rows"
+	if len(rows) == 1 {
+		plural = "row"
+	}
+	fmt.Fprintf(out, "\n%s\n", r.paint(green, fmt.Sprintf("%d %s replayed, %d checks passed", len(rows), plural, res.Passed)))
 	return res, nil
 }
 

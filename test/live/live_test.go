@@ -51,7 +51,9 @@ func TestChangesUnderTraffic(t *testing.T) {
 	s := c.stream(node1, "client", server)
 	s.alive(t, 5*time.Second)
 	var r table
-	t.Cleanup(func() { t.Logf("what changed, until it was right again, longest silence of the connection:\n%s", r.String()) })
+	t.Cleanup(func() {
+		t.Logf("what changed, until it was right again, longest silence of the connection:\n%s", r.String())
+	})
 	subnet := c.must(node1, "grep SUBNET /run/flannel/subnet.env")
 
 	c.injuries(s, &r)
@@ -87,8 +89,10 @@ func (c *cluster) injuries(s *stream, r *table) {
 		{"flannel.1 with another MAC", "ip link set flannel.1 address 02:00:00:00:00:99", "! ip link show flannel.1 | grep 02:00:00:00:00:99"},
 		{"route to the peer deleted", "ip route del " + peer + "/24", "ip route show " + peer + "/24 | grep flannel.1"},
 		{"neighbour deleted", "ip neigh del " + peer + " dev flannel.1", "ip neigh show dev flannel.1 | grep PERMANENT"},
-		{"forwarding entry deleted", "bridge fdb del $(bridge fdb show dev flannel.1 | head -1 | cut -d' ' -f1) dev flannel.1 dst 172.17.42.32",
-			"bridge fdb show dev flannel.1 | grep dst"},
+		{
+			"forwarding entry deleted", "bridge fdb del $(bridge fdb show dev flannel.1 | head -1 | cut -d' ' -f1) dev flannel.1 dst 172.17.42.32",
+			"bridge fdb show dev flannel.1 | grep dst",
+		},
 		{"address of flannel.1 deleted", "ip addr del 172.16.28.0/32 dev flannel.1", "ip addr show flannel.1 | grep 172.16.28.0/32"},
 		{"ip_forward switched off", "echo 0 > /proc/sys/net/ipv4/ip_forward", "grep 1 /proc/sys/net/ipv4/ip_forward"},
 		{"rp_filter of flannel.1 switched", "echo 1 > /proc/sys/net/ipv4/conf/flannel.1/rp_filter", "grep 2 /proc/sys/net/ipv4/conf/flannel.1/rp_filter"},
@@ -176,8 +180,10 @@ func TestIPTablesHeals(t *testing.T) {
 	for _, x := range []struct{ what, injure, check string }{
 		{"chain KUBE-PORTALS-CONTAINER flushed", "iptables -t nat -F KUBE-PORTALS-CONTAINER", vip},
 		{"table nat flushed", "iptables -t nat -F", vip + " && iptables -t nat -S PREROUTING | grep KUBE-PORTALS-CONTAINER"},
-		{"jump deleted", "iptables -t nat -D PREROUTING 1",
-			"iptables -t nat -S PREROUTING | grep KUBE-PORTALS-CONTAINER"},
+		{
+			"jump deleted", "iptables -t nat -D PREROUTING 1",
+			"iptables -t nat -S PREROUTING | grep KUBE-PORTALS-CONTAINER",
+		},
 	} {
 		took := c.repair(node1, x.injure, x.check, 5*time.Second)
 		r.row(x.what, took, 0)
