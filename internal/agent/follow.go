@@ -112,7 +112,7 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 	}
 	a.log.Info("the host or the network changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
 		"backend", next.Backend)
-	if n, err := closeStale(without(old.Addrs, next.Addrs)); err != nil || n > 0 {
+	if n, err := closeStale(vanished(old.Addrs, next.Addrs)); err != nil || n > 0 {
 		a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
 	}
 	if old.self == next.self {

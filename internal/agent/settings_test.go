@@ -49,7 +49,7 @@ func TestCloseStale(t *testing.T) {
 		return c
 	}
 	stale, good := dial("127.0.0.7"), dial("127.0.0.8")
-	gone := without([]netip.Addr{netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8")}, []netip.Addr{netip.MustParseAddr("127.0.0.8")})
+	gone := vanished([]netip.Addr{netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8")}, []netip.Addr{netip.MustParseAddr("127.0.0.8")})
 	if n, err := closeStale(gone); n != 1 || err != nil {
 		t.Fatalf("%d closed, %v", n, err)
 	}

@@ -50,8 +50,8 @@ func addrOf(s unix.Sockaddr) netip.Addr {
 	return netip.Addr{}
 }
 
-// without returns the addresses that are no longer there.
-func without(before, after []netip.Addr) map[netip.Addr]bool {
+// vanished returns the addresses that are no longer there.
+func vanished(before, after []netip.Addr) map[netip.Addr]bool {
 	gone := map[netip.Addr]bool{}
 	for _, a := range before {
 		gone[a] = true
