@@ -81,13 +81,55 @@ func (f Facts) outerPorts() []uint16 {
 func (f Facts) proxyNode(snap api.Snapshot) proxy.Node {
 	// Nobody reaches a service at a link-local address of the node: it has one in each family it is not part of, too.
 	addrs := slices.DeleteFunc(slices.Clone(f.Addrs), netip.Addr.IsLinkLocalUnicast)
-	n := proxy.Node{Name: f.Node, Addresses: addrs, ClusterCIDRs: valid(f.Network, f.NetworkV6)}
+	n := proxy.Node{Name: f.Node, Addresses: addrs, ClusterCIDRs: f.podNetworks()}
 	for _, x := range snap.Nodes {
 		if x.Name == f.Node {
 			n.Zone = x.Zone()
 		}
 	}
 	return n
+}
+
+// podNetworks are the pod networks without the underlay: in the walkthrough 172.16.0.0/12 holds the hosts' 172.17.0.0/16 too, and a
+// client there is no pod, which counts for what comes from outside (externalTrafficPolicy).
+func (f Facts) podNetworks() []netip.Prefix {
+	networks := valid(f.Network, f.NetworkV6)
+	for _, hole := range f.Connected {
+		var rest []netip.Prefix
+		for _, n := range networks {
+			rest = append(rest, subtract(n, hole)...)
+		}
+		networks = rest
+	}
+	return networks
+}
+
+// subtract returns the parts of p that lie outside hole; a hole as large as p or larger leaves p whole: then the network is what the
+// interface is connected to, and no part of it can be told apart.
+func subtract(p, hole netip.Prefix) []netip.Prefix {
+	if !p.Overlaps(hole) || hole.Bits() <= p.Bits() {
+		return []netip.Prefix{p}
+	}
+	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
+	high := netip.PrefixFrom(setBit(p.Addr(), p.Bits()), p.Bits()+1)
+	if low.Overlaps(hole) {
+		if low == hole {
+			return []netip.Prefix{high}
+		}
+		return append(subtract(low, hole), high)
+	}
+	if high == hole {
+		return []netip.Prefix{low}
+	}
+	return append([]netip.Prefix{low}, subtract(high, hole)...)
+}
+
+// setBit returns the address with the bit set, counted from the left.
+func setBit(a netip.Addr, bit int) netip.Addr {
+	b := a.AsSlice()
+	b[bit/8] |= 0x80 >> (bit % 8)
+	out, _ := netip.AddrFromSlice(b) // the length is the same
+	return out
 }
 
 func (f Facts) masqConfig(own api.Lease) masq.Config {

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"weft/internal/xt"
@@ -27,12 +28,7 @@ var hookTables = map[Hook][]string{
 func (t IPTables) Eval(hook Hook, p Packet) []Outcome {
 	var out []Outcome
 	for _, table := range hookTables[hook] {
-		rules := *t.Rules.Family(p.Dst.Addr().Is6())
-		for _, hit := range rules.Walk(table, strings.ToUpper(string(hook)), t.packet(p)) {
-			o := Outcome{Rule: "iptables -t " + table + " " + hit.String()}
-			if hit.Answer != xt.Yes || !o.decide(hit.Rule.Target) {
-				continue
-			}
+		for _, o := range t.chain(table, strings.ToUpper(string(hook)), p) {
 			out = append(out, o)
 			p = apply(p, o)
 			if o.Action == Drop || o.Action == Reject {
@@ -41,6 +37,32 @@ func (t IPTables) Eval(hook Hook, p Packet) []Outcome {
 		}
 	}
 	return out
+}
+
+// chain is what a chain of a table does to the packet. Rules that match by chance (statistic) jump to one chain for each endpoint, and
+// the rule after them takes the rest: together they are the alternatives of one choice.
+func (t IPTables) chain(table, chain string, p Packet) []Outcome {
+	var out []Outcome
+	var drawn [][]Outcome
+	before := 0
+	rules := *t.Rules.Family(p.Dst.Addr().Is6())
+	for _, hit := range rules.Walk(table, chain, t.packet(p)) {
+		if jump, is := hit.Rule.Target.(xt.Jump); is && hit.Answer == xt.Sometimes {
+			if len(drawn) == 0 {
+				before = len(out)
+			}
+			drawn = append(drawn, t.chain(table, jump.Chain, p))
+			continue
+		}
+		o := Outcome{Rule: "iptables -t " + table + " " + hit.String()}
+		if hit.Answer == xt.Yes && o.decide(hit.Rule.Target) {
+			out = append(out, o)
+		}
+	}
+	if len(drawn) == 0 {
+		return out
+	}
+	return append(slices.Clone(out[:before]), Outcome{Action: OneOf, Alternatives: append(drawn, out[before:])})
 }
 
 // apply follows an outcome as far as the next table's matches can see it.
@@ -52,6 +74,10 @@ func apply(p Packet, o Outcome) Packet {
 		p.Dst, p.DNATed = o.To[0], true
 	case Redirect:
 		p.DNATed = true
+	case OneOf: // any of them will do for the tables that follow at the same hook
+		for _, x := range o.Alternatives[0] {
+			p = apply(p, x)
+		}
 	}
 	return p
 }

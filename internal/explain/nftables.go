@@ -137,7 +137,14 @@ func (e *nftWalk) vmap(s nft.VMap) (bool, nft.Verdict, Outcome) {
 	if !found {
 		return true, nft.Verdict{}, Outcome{}
 	}
-	return true, el.Verdict, Outcome{Action: Jump, Chain: el.Verdict.Chain, Rule: " {" + e.elementText(s.Map, el) + "}"}
+	why := Outcome{Action: Jump, Chain: el.Verdict.Chain, Rule: " {" + e.elementText(s.Map, el) + "}"}
+	switch el.Verdict.Kind {
+	case nft.Drop:
+		why.Action = Drop
+	case nft.Accept, nft.Return:
+		why.Action = Accept
+	}
+	return true, el.Verdict, why
 }
 
 func (e *nftWalk) elementText(set string, el nft.Element) string {

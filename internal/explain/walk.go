@@ -208,7 +208,7 @@ func (k *walker) hook(h *Host, hook Hook, p Packet) (Packet, bool, error) {
 		return p, true, errLoop
 	}
 	for _, rules := range h.Rules {
-		for _, o := range rules.Eval(hook, p) {
+		for _, o := range k.draw(rules.Eval(hook, p)) {
 			var effect string
 			p, effect = k.outcome(h, p, o)
 			if o.Action == Accept && o.Rule == "" {
@@ -224,6 +224,39 @@ func (k *walker) hook(h *Host, hook Hook, p Packet) (Packet, bool, error) {
 		}
 	}
 	return p, false, nil
+}
+
+// draw replaces each choice by the alternative that leads to the endpoint the caller chooses.
+func (k *walker) draw(all []Outcome) []Outcome {
+	var out []Outcome
+	for _, o := range all {
+		if o.Action != OneOf {
+			out = append(out, o)
+			continue
+		}
+		var to []netip.AddrPort
+		for _, alternative := range o.Alternatives {
+			to = append(to, destinations(alternative)...)
+		}
+		chosen := o.Alternatives[0]
+		if len(to) > 0 {
+			want := k.choose(to)
+			i := slices.IndexFunc(o.Alternatives, func(a []Outcome) bool { return slices.Contains(destinations(a), want) })
+			chosen = o.Alternatives[max(i, 0)]
+		}
+		out = append(out, chosen...)
+	}
+	return out
+}
+
+func destinations(outcomes []Outcome) []netip.AddrPort {
+	var to []netip.AddrPort
+	for _, o := range outcomes {
+		if o.Action == DNAT {
+			to = append(to, o.To...)
+		}
+	}
+	return to
 }
 
 func (k *walker) outcome(h *Host, p Packet, o Outcome) (Packet, string) {

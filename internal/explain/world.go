@@ -47,7 +47,8 @@ const (
 	Redirect   // destination port becomes To's port, address that of the incoming interface
 	Masquerade // source becomes the address of the interface the packet leaves by
 	SetMark
-	Jump // goes on in another chain: nothing is done to the packet, but a map's element decided
+	Jump  // goes on in another chain: nothing is done to the packet, but a map's element decided
+	OneOf // one of the Alternatives happens, by chance
 )
 
 // Outcome is one thing a ruleset does to a packet at a hook, with the rule that says so.
@@ -57,7 +58,9 @@ type Outcome struct {
 	Mark   uint32           // SetMark: XORed into the mark after the bits of Mask are cleared
 	Mask   uint32
 	Chain  string // Jump
-	Rule   string // the rule as its program prints it
+	// Alternatives is for OneOf: what happens when each is drawn.
+	Alternatives [][]Outcome
+	Rule         string // the rule as its program prints it
 }
 
 // Rules is a ruleset that can be asked what it does to a packet. Outcomes come in the order they happen; the last one

@@ -170,7 +170,7 @@ func world(rules []explain.Rules) explain.World {
 func (c *cluster) explain(t *testing.T, r ruleset, from, proto string, to netip.AddrPort, k int) string {
 	t.Helper()
 	w := c.world(nil)
-	w = c.world([]explain.Rules{r(k, w.Hosts[0].Local)})
+	w = c.world([]explain.Rules{r(w.Hosts[0].Local)})
 	choose := func(all []netip.AddrPort) netip.AddrPort { return all[k%len(all)] }
 	trace, err := explain.Walk(w, from, packet.Flow{Proto: proto, Dst: to}, choose)
 	switch {

@@ -3,7 +3,6 @@ package flows_test
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"weft/internal/api"
@@ -17,8 +16,8 @@ import (
 	"weft/internal/xt"
 )
 
-// ruleset is rules as explain asks them. Where they choose at random they take the k-th; k beyond their number begins again.
-type ruleset func(k int, local func(netip.Addr) bool) explain.Rules
+// ruleset is rules as explain asks them.
+type ruleset func(local func(netip.Addr) bool) explain.Rules
 
 // plan is what a scene of the table is planned from.
 type plan struct {
@@ -57,41 +56,12 @@ func applyIPTables(t *testing.T, p *plan) (planned, kernel ruleset) {
 		t.Fatalf("kernel and plan differ: %v", left)
 	}
 	of := func(r xt.Ruleset) ruleset {
-		return func(k int, local func(netip.Addr) bool) explain.Rules {
-			return explain.IPTables{Rules: xt.Ruleset{V4: drawn(r.V4, k), V6: drawn(r.V6, k)}, Local: local}
+		return func(local func(netip.Addr) bool) explain.Rules {
+			return explain.IPTables{Rules: r, Local: local}
 		}
 	}
 	return of(want), of(have)
 }
-
-// drawn returns tables without chance: a chain that draws one of n rules always draws the k-th.
-func drawn(tables xt.Tables, k int) xt.Tables {
-	var out xt.Tables
-	for _, table := range tables {
-		for _, c := range table.Chains {
-			var rules []xt.Rule
-			n, random := 0, 0
-			for _, r := range c.Rules {
-				if slices.ContainsFunc(r.Match, chance) {
-					random++
-				}
-			}
-			for _, r := range c.Rules {
-				if slices.ContainsFunc(r.Match, chance) {
-					if n++; n-1 != k%(random+1) {
-						continue
-					}
-					r.Match = slices.DeleteFunc(slices.Clone(r.Match), chance)
-				}
-				rules = append(rules, r)
-			}
-			out.Add(table.Name, c.Name, rules...)
-		}
-	}
-	return out
-}
-
-func chance(m xt.Match) bool { _, is := m.(xt.Statistic); return is }
 
 func applyNFTables(t *testing.T, p *plan) (planned, kernel ruleset) {
 	t.Helper()
@@ -127,7 +97,7 @@ func applyNFTables(t *testing.T, p *plan) (planned, kernel ruleset) {
 		t.Fatalf("kernel and plan differ: %v", left)
 	}
 	of := func(table nft.Table) ruleset {
-		return func(_ int, local func(netip.Addr) bool) explain.Rules {
+		return func(local func(netip.Addr) bool) explain.Rules {
 			return explain.NFTables{Table: table, Local: local}
 		}
 	}

@@ -24,9 +24,7 @@ type scene struct {
 	node      func(*proxy.Node)
 	all       bool // masquerade all
 	sticky    bool // a client keeps one of the fates
-	// unexplained is the mode for which explain is known to be wrong: there only the packets are checked.
-	unexplained string
-	rows        string
+	rows      string
 }
 
 func externalLocal(s *api.ServicePort) { s.ExternalLocal = true }
@@ -119,7 +117,7 @@ var table = []scene{
 		outside  vip           away<node
 	`},
 	// The drop is an element of a verdict map, which explain.NFTables takes for a jump.
-	{name: "external policy Local, none here, address of the node", endpoints: "away", service: externalLocal, unexplained: "nftables", rows: `
+	{name: "external policy Local, none here, address of the node", endpoints: "away", service: externalLocal, rows: `
 		outside  port@outside  timeout
 		outside  port@a        timeout
 		outside  lb            timeout
@@ -281,7 +279,7 @@ func TestTable(t *testing.T) {
 			rows := 0
 			for _, s := range table {
 				t.Run(s.name, func(t *testing.T) {
-					r := runner{c: c, t: t, sticky: s.sticky, explained: s.unexplained != m.name}
+					r := runner{c: c, t: t, sticky: s.sticky}
 					r.planned, r.kernel = m.apply(t, s.plan(t))
 					for line := range strings.Lines(strings.TrimSpace(s.rows)) {
 						f := strings.Fields(line)
@@ -322,7 +320,6 @@ type runner struct {
 	t               *testing.T
 	planned, kernel ruleset
 	sticky          bool
-	explained       bool
 }
 
 // choices is more than the endpoints any scene has: every one is drawn.
@@ -331,10 +328,8 @@ const choices = 6
 // row checks one flow three ways.
 func (r *runner) row(from, proto string, to netip.AddrPort, want []string) {
 	r.t.Helper()
-	if r.explained {
-		r.explain("the plan", r.planned, from, proto, to, want)
-		r.explain("the kernel's rules", r.kernel, from, proto, to, want)
-	}
+	r.explain("the plan", r.planned, from, proto, to, want)
+	r.explain("the kernel's rules", r.kernel, from, proto, to, want)
 	got := r.real(from, proto, to, want)
 	if r.sticky {
 		if len(got) != 1 || !slices.Contains(want, got[0]) {
