@@ -50,10 +50,12 @@ func split(h ip, o offload, packet []byte, room func() []byte, add func(header, 
 		return errShort
 	}
 	if proto == protoTCP {
-		transport = int(packet[h.l4+12]>>4) * 4
+		if transport = int(packet[h.l4+12]>>4) * 4; transport < tcpLen {
+			return errShort
+		}
 	}
 	header := h.l4 + transport
-	if transport < udpLen || header > len(packet) || header > maxHeader || o.size == 0 {
+	if header > len(packet) || header > maxHeader || o.size == 0 {
 		return errShort
 	}
 	s := segmenter{h: h, proto: proto, header: header, check: h.l4 + check, packet: packet}
