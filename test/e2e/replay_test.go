@@ -1,7 +1,8 @@
 package e2e
 
 import (
-	"errors"
+	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,26 +16,41 @@ import (
 
 // TestReplay performs the walkthrough: every row must show what it shows there, and the transcript be the golden one.
 func TestReplay(t *testing.T) {
-	t.Parallel()
-	c := start(t, "replay", topology.Walkthrough())
-	var out strings.Builder
-	began := time.Now()
-	r, err := replay.Run(t.Context(), c, &out, replay.Options{})
-	if err != nil {
-		t.Errorf("%v\n%s", err, tail(out.String(), 60))
+	l2 := topology.Walkthrough()
+	l2.Cluster.Backend.Type = "l2"
+	for _, c := range []struct {
+		name string
+		top  topology.Topology
+		run  func(context.Context, replay.Cluster, io.Writer, replay.Options) (replay.Result, error)
+	}{
+		{"replay", topology.Walkthrough(), replay.Run},
+		{"replay-l2", l2, replay.RunL2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			cluster := start(t, c.name, c.top)
+			var out strings.Builder
+			began := time.Now()
+			r, err := c.run(t.Context(), cluster, &out, replay.Options{})
+			if err != nil {
+				t.Fatalf("%v\n%s", err, tail(out.String(), 60))
+			}
+			t.Logf("up in %s, %d checks passed in %s", cluster.up.Round(10*time.Millisecond), r.Passed, time.Since(began).Round(10*time.Millisecond))
+			compare(t, filepath.Join("testdata", c.name+".golden"), mask(out.String()))
+		})
 	}
-	t.Logf("up in %s, %d checks passed in %s", c.up.Round(10*time.Millisecond), r.Passed, time.Since(began).Round(10*time.Millisecond))
-	if t.Failed() {
-		return
-	}
-	golden := filepath.Join("testdata", "replay.golden")
-	got := mask(out.String())
+}
+
+// compare compares a masked transcript with the golden one, or makes it the golden one.
+func compare(t *testing.T, golden, got string) {
+	t.Helper()
 	if *update {
-		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(golden, []byte(got), 0o644)); err != nil {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		return
 	}
-	now := filepath.Join(t.TempDir(), "replay.now")
+	now := filepath.Join(t.TempDir(), "now")
 	if err := os.WriteFile(now, []byte(got), 0o644); err != nil {
 		t.Fatal(err)
 	}
