@@ -62,6 +62,8 @@ type stepStats struct {
 	Ops       int    `json:"ops"`
 	FirstOps  int    `json:"firstOps"` // of the first step: 0 after a restart with everything in place
 	LastError string `json:"lastError,omitempty"`
+
+	Tunnels *tunnelStats `json:"tunnels,omitempty"` // of backends that carry packets themselves
 }
 
 func newDataplane(log *slog.Logger, s *settings, l leases, cluster func() (api.Snapshot, bool), pods *attachments) (*dataplane, error) {
@@ -282,5 +284,7 @@ func (d *dataplane) diff(ctx context.Context) ([]string, error) {
 func (d *dataplane) state() (netstate.State, stepStats) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.want, d.steps
+	steps := d.steps
+	steps.Tunnels = d.tunnels.stats()
+	return d.want, steps
 }

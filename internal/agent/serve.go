@@ -32,6 +32,8 @@ type Status struct {
 	Services  int       `json:"services"`
 	Network   stepStats `json:"network"`
 	Rules     stepStats `json:"rules"`
+	// Tunnels is what the engines of backends udp and wireguard carried and refused.
+	Tunnels tunnelStats `json:"tunnels,omitzero"`
 }
 
 // reporter answers questions about the agent.
@@ -129,6 +131,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_service_ports", "service ports programmed", float64(s.Services), "gauge")
 	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
 	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
+	writeTunnelMetrics(w, s.Network.Tunnels)
 }
 
 // Ask gets a path from the agent that runs with the run directory: "/status", "/state".

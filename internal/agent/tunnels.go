@@ -2,6 +2,8 @@ package agent
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 
@@ -115,12 +117,12 @@ type tunnelStats struct {
 	WireGuard *wg.Stats       `json:"wireguard,omitempty"`
 }
 
-// stats returns the engines' counters.
-func (t *tunnels) stats() tunnelStats {
-	var out tunnelStats
-	if t == nil {
-		return out
+// stats returns the engines' counters, nil when there is no engine.
+func (t *tunnels) stats() *tunnelStats {
+	if t == nil || (t.udp == nil && t.wg == nil) {
+		return nil
 	}
+	out := &tunnelStats{}
 	if t.udp != nil {
 		s := t.udp.Stats()
 		out.UDP = &s
@@ -130,6 +132,40 @@ func (t *tunnels) stats() tunnelStats {
 		out.WireGuard = &s
 	}
 	return out
+}
+
+// writeTunnelMetrics adds the counters to the metrics; who was refused and why are labels.
+func writeTunnelMetrics(w io.Writer, s *tunnelStats) {
+	if s == nil {
+		return
+	}
+	counter := func(name, help string, v uint64) {
+		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s counter\n%s %d\n", name, help, name, name, v)
+	}
+	if u := s.UDP; u != nil {
+		counter("weft_udp_sent_packets_total", "packets sent to peers", u.SentPackets)
+		counter("weft_udp_received_packets_total", "packets received from peers", u.ReceivedPackets)
+		counter("weft_udp_no_peer_packets_total", "packets to a subnet that nobody holds", u.NoPeer)
+		counter("weft_udp_expired_packets_total", "packets whose TTL or hop limit ended", u.Expired)
+		counter("weft_udp_malformed_packets_total", "what was no IP packet", u.Malformed)
+		counter("weft_udp_lost_packets_total", "packets refused by the kernel", u.Lost)
+	}
+	const name = "weft_tunnel_refused_packets_total"
+	fmt.Fprintf(w, "# HELP %s packets refused by the edge check\n# TYPE %s counter\n", name, name)
+	if s.UDP != nil {
+		for _, r := range s.UDP.Refused {
+			from := ""
+			if r.From.IsValid() {
+				from = r.From.String()
+			}
+			fmt.Fprintf(w, "%s{backend=\"udp\",from=%q,reason=%q} %d\n", name, from, r.Reason, r.Packets)
+		}
+	}
+	if s.WireGuard != nil {
+		for _, r := range s.WireGuard.Refused {
+			fmt.Fprintf(w, "%s{backend=\"wireguard\",from=%q,reason=%q} %d\n", name, r.From, r.Reason, r.Packets)
+		}
+	}
 }
 
 func has(want netstate.State, device string) bool {

@@ -1,6 +1,7 @@
 package datagram_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -52,7 +53,7 @@ func send(tb testing.TB, c net.Conn, d time.Duration) {
 	buf := make([]byte, 1<<18)
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		must(tb, c.SetWriteDeadline(time.Now().Add(10*time.Second)))
-		if _, err := c.Write(buf); err != nil && err != io.EOF {
+		if _, err := c.Write(buf); err != nil && !errors.Is(err, io.EOF) {
 			tb.Fatal(err)
 		}
 	}

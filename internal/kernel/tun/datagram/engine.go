@@ -81,7 +81,7 @@ func (e *Engine) Prepare(want netstate.State) error {
 	s := newSender(e, dev)
 	e.running.Go(func() {
 		if err := s.run(); err != nil {
-			e.opt.Log.Warn("TUN device was lost", "device", e.opt.Device, "err", err)
+			e.opt.Log.Info("TUN device is gone", "device", e.opt.Device, "err", err)
 		}
 	})
 	return nil
