@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,10 +147,6 @@ func (c *cluster) rules(ctx context.Context, node string) (string, error) {
 
 // holds says whether an address stands in a text, not as the beginning of another.
 func holds(text, addr string) bool {
-	for _, word := range strings.FieldsFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }) {
-		if word == addr {
-			return true
-		}
-	}
-	return false
+	words := strings.FieldsFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
+	return slices.Contains(words, addr)
 }
