@@ -110,8 +110,8 @@ func TestLabPage(t *testing.T) {
 		"": topology.Topology{}, "underlay.": topology.Underlay{}, "hosts[].": topology.Host{}, "cluster.": topology.Cluster{},
 		"cluster.backend.": topology.Backend{},
 	} {
-		for i := range reflect.TypeOf(x).NumField() {
-			tag, _, _ := strings.Cut(reflect.TypeOf(x).Field(i).Tag.Get("yaml"), ",")
+		for field := range reflect.TypeOf(x).Fields() {
+			tag, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 			if !slices.Contains([]string{"underlay", "hosts", "cluster", "backend"}, tag) {
 				want = append(want, name+tag)
 			}
@@ -171,11 +171,12 @@ func TestTopologyExamples(t *testing.T) {
 
 // TestCommandExamples checks that the commands in the pages' console blocks are commands of weft.
 func TestCommandExamples(t *testing.T) {
-	known := map[string]bool{"agent": true, "status": true, "state": true, "diff": true, "explain": true, "network": true, "capture": true,
-		"graph": true, "lab": true, "completion": true, "version": true, "help": true}
+	known := map[string]bool{
+		"agent": true, "status": true, "state": true, "diff": true, "explain": true, "network": true, "capture": true,
+		"graph": true, "lab": true, "completion": true, "version": true, "help": true,
+	}
 	labs := map[string]bool{"demo": true, "graph": true}
-	var each func(c *cobra.Command, to map[string]bool)
-	each = func(c *cobra.Command, to map[string]bool) {
+	each := func(c *cobra.Command, to map[string]bool) {
 		for _, sub := range c.Commands() {
 			to[sub.Name()] = true
 		}

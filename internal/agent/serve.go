@@ -32,8 +32,6 @@ type Status struct {
 	Services  int       `json:"services"`
 	Network   stepStats `json:"network"`
 	Rules     stepStats `json:"rules"`
-	// Tunnels is what the engines of backends udp and wireguard carried and refused.
-	Tunnels tunnelStats `json:"tunnels,omitzero"`
 }
 
 // reporter answers questions about the agent.

@@ -71,28 +71,33 @@ func (m *merger) fits(h ip, packet []byte) (header int, ok bool) {
 	if h.fragment || (!h.v6 && (h.l4 != headerV4 || fold(sum(0, packet[:headerV4])) != 0xffff)) {
 		return 0, false
 	}
-	switch h.proto {
-	case protoTCP:
-		if len(packet) < h.l4+tcpLen {
-			return 0, false
-		}
-		header = h.l4 + int(packet[h.l4+12]>>4)*4
-		if packet[h.l4+13]&^tcpPSH != tcpACK || header < h.l4+tcpLen {
-			return 0, false
-		}
-	case protoUDP:
-		if !m.udp || len(packet) < h.l4+udpLen || binary.BigEndian.Uint16(packet[h.l4+6:]) == 0 ||
-			int(binary.BigEndian.Uint16(packet[h.l4+4:])) != len(packet)-h.l4 {
-			return 0, false
-		}
-		header = h.l4 + udpLen
-	default:
-		return 0, false
+	switch {
+	case h.proto == protoTCP:
+		header, ok = tcpHeader(h, packet)
+	case h.proto == protoUDP && m.udp:
+		header, ok = udpHeader(h, packet)
 	}
-	if header >= len(packet) {
+	if !ok || header >= len(packet) {
 		return 0, false
 	}
 	return header, fold(sum(pseudo(h.addrs(packet), h.proto, len(packet)-h.l4), packet[h.l4:])) == 0xffff
+}
+
+// tcpHeader is the length of all headers of a segment that has nothing but ACK and PSH set.
+func tcpHeader(h ip, packet []byte) (header int, ok bool) {
+	if len(packet) < h.l4+tcpLen {
+		return 0, false
+	}
+	header = h.l4 + int(packet[h.l4+12]>>4)*4
+	return header, packet[h.l4+13]&^tcpPSH == tcpACK && header >= h.l4+tcpLen
+}
+
+// udpHeader is the length of all headers of a datagram that has a checksum and the length it says.
+func udpHeader(h ip, packet []byte) (header int, ok bool) {
+	if len(packet) < h.l4+udpLen || binary.BigEndian.Uint16(packet[h.l4+6:]) == 0 {
+		return 0, false
+	}
+	return h.l4 + udpLen, int(binary.BigEndian.Uint16(packet[h.l4+4:])) == len(packet)-h.l4
 }
 
 // begin starts a train with the packet.

@@ -17,7 +17,6 @@ type destination struct {
 type table struct {
 	local   netip.AddrPort
 	v4, v6  netip.Addr // the device's own addresses: the source of ICMP errors
-	mtu     int        // of the device
 	subnets map[netip.Prefix]*destination
 	lengths [2][]int                      // prefix lengths in subnets, long ones first: IPv4, IPv6
 	allowed map[netip.Addr][]netip.Prefix // by underlay address of a live peer: where its packets may come from
