@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"strings"
@@ -35,7 +36,7 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 	if err != nil {
 		return lease.Config{}, err
 	}
-	c, err := waitConfig(ctx, kv)
+	c, err := waitConfig(ctx, kv, a.log)
 	if err != nil {
 		return c, errors.Join(err, kv.Close())
 	}
@@ -73,7 +74,7 @@ func (c Config) etcd() etcd.Config {
 }
 
 // waitConfig reads the network configuration; a host may start before its store.
-func waitConfig(ctx context.Context, kv *etcd.Client) (lease.Config, error) {
+func waitConfig(ctx context.Context, kv *etcd.Client, log *slog.Logger) (lease.Config, error) {
 	deadline := time.NewTimer(startWait)
 	defer deadline.Stop()
 	for {
@@ -81,6 +82,7 @@ func waitConfig(ctx context.Context, kv *etcd.Client) (lease.Config, error) {
 		if err == nil || ctx.Err() != nil {
 			return c, err
 		}
+		log.Info("waiting for the network configuration", "at most", startWait, "err", err)
 		again := time.NewTimer(time.Second)
 		select {
 		case <-ctx.Done():

@@ -68,6 +68,7 @@ func benign(r slog.Record) bool {
 // ordinary are parts of the errors that mend themselves or are somebody else's to report.
 var ordinary = []string{
 	"context canceled",                   // a watch or a request cut short by the stop
+	"use of closed network connection",   // kubectl exec has ended and one side was faster
 	"http: Server closed",                // the stop itself
 	"the object has been modified",       // two writers: the loser reads again
 	"not as new as written version",      // a cache behind a write: the controller tries again

@@ -54,14 +54,14 @@ func TestBothDirections(t *testing.T) {
 	a, b := newHosts(t)
 	a.apply(b.lease)
 	b.apply(a.lease)
-	for _, n := range []int{1, 1432, 1433, 100_000, 20_000_000} {
+	for _, n := range []int{1, 1432, 1433, 100_000, 10_000_000} {
 		transfer(t, a.pod, b.pod, b.podV4, n)
 		transfer(t, b.pod, a.pod, a.podV4, n)
 		transfer(t, a.pod, b.pod, b.v6, n)
 	}
 	transfer(t, b.ns, a.pod, a.podV4, 100_000) // from the host itself
 	s := a.engine.Stats()
-	if s.SentPackets < 20_000_000/1420 || s.SentTrains*4 > s.SentPackets {
+	if s.SentPackets < 10_000_000/1420 || s.SentTrains*4 > s.SentPackets {
 		t.Errorf("%d packets in %d trains: want trains of many", s.SentPackets, s.SentTrains)
 	}
 	if len(s.Refused)+int(s.Malformed+s.Lost+s.NoPeer+s.Expired) > 0 {
@@ -151,7 +151,7 @@ func TestPeerRemoved(t *testing.T) {
 	transfer(t, a.pod, b.pod, b.podV4, 1000)
 	b.apply() // b forgets a
 	l := listen(t, b.pod, b.podV4)
-	if c, err := dial(a.pod, l.Addr()); err == nil {
+	if c, err := dialFor(a.pod, l.Addr(), time.Second); err == nil {
 		_ = c.Close()
 		t.Error("connected to a host that does not know the peer")
 	}

@@ -68,10 +68,10 @@ func TestModes(t *testing.T) {
 				h.start()
 			}
 			connect(a, b)
-			transfer(t, a.pod, b.pod, b.podV4, 3_000_000)
-			transfer(t, b.pod, a.pod, a.podV4, 3_000_000)
-			transfer(t, a.pod, b.pod, b.v6, 3_000_000)
-			transfer(t, b.pod, a.pod, a.v6, 3_000_000)
+			transfer(t, a.pod, b.pod, b.podV4, 1_000_000)
+			transfer(t, b.pod, a.pod, a.podV4, 1_000_000)
+			transfer(t, a.pod, b.pod, b.v6, 1_000_000)
+			transfer(t, b.pod, a.pod, a.v6, 1_000_000)
 			transfer(t, b.ns, a.pod, a.podV4, 10_000) // from the host itself
 			if s := a.engine.Stats(); len(s.Refused) > 0 {
 				t.Errorf("refused: %+v", s)
@@ -147,7 +147,7 @@ func TestPeerRemoved(t *testing.T) {
 	transfer(t, a.pod, b.pod, b.podV4, 1000)
 	b.apply() // b forgets a
 	l := listen(t, b.pod, b.podV4)
-	if c, err := dial(a.pod, l.Addr()); err == nil {
+	if c, err := dialFor(a.pod, l.Addr(), time.Second); err == nil {
 		_ = c.Close()
 		t.Error("connected to a host that does not know the peer")
 	}
@@ -169,7 +169,7 @@ func TestSpoofed(t *testing.T) {
 	connect(a, b)
 	transfer(t, a.pod, b.pod, b.podV4, 1000)
 	ip(t, "-n pod1 addr add 10.1.3.9/32 dev eth0\n-n host1 route add 10.1.3.9/32 dev pod")
-	out, err := exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W1", "-I", "10.1.3.9", "10.1.2.5").CombinedOutput()
+	out, err := exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W0.3", "-I", "10.1.3.9", "10.1.2.5").CombinedOutput()
 	if err == nil {
 		t.Errorf("a foreign source came through: %s", out)
 	}
@@ -177,11 +177,11 @@ func TestSpoofed(t *testing.T) {
 		t.Errorf("counted %d of the peer's spoofed packets, want 1: %+v", got, b.engine.Stats())
 	}
 	b.apply() // and now a is a stranger
-	_, _ = exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W1", "10.1.2.5").CombinedOutput()
+	_, _ = exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W0.3", "10.1.2.5").CombinedOutput()
 	must(t, a.engine.Close())
 	a.start() // a new handshake
 	a.apply(b.lease)
-	_, _ = exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W1", "10.1.2.5").CombinedOutput()
+	_, _ = exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W0.3", "10.1.2.5").CombinedOutput()
 	if got := refused(b.engine.Stats(), "10.99.0.1:51820", wg.ReasonHandshake); got == 0 {
 		t.Errorf("the stranger was not counted: %+v", b.engine.Stats())
 	}

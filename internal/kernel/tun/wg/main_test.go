@@ -73,6 +73,9 @@ func newHost(t testing.TB, i int) *host {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = ns.Close() })
+		must(t, ns.Do(func() error { // or neighbours are first found after a second
+			return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+		}))
 		return ns
 	}
 	var err error
@@ -86,7 +89,6 @@ func newHost(t testing.TB, i int) *host {
 	must(t, h.ns.Do(func() error {
 		for f, v := range map[string]string{
 			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1",
-			"net/ipv6/conf/default/accept_dad": "0", // or neighbours are first found after a second
 		} {
 			if err := os.WriteFile("/proc/sys/"+f, []byte(v), 0); err != nil {
 				return err
@@ -189,9 +191,11 @@ func listen(t testing.TB, ns *netns.NS, a netip.Addr) net.Listener {
 }
 
 // dial connects from the namespace.
-func dial(ns *netns.NS, to net.Addr) (c net.Conn, err error) {
+func dial(ns *netns.NS, to net.Addr) (net.Conn, error) { return dialFor(ns, to, 5*time.Second) }
+
+func dialFor(ns *netns.NS, to net.Addr, limit time.Duration) (c net.Conn, err error) {
 	err = ns.Do(func() (err error) {
-		c, err = net.DialTimeout(to.Network(), to.String(), 3*time.Second)
+		c, err = net.DialTimeout(to.Network(), to.String(), limit)
 		return err
 	})
 	return c, err
