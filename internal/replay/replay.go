@@ -133,9 +133,12 @@ func rows() []row {
 		{"14", "container to service", rowPodToService},
 		{"15", "node to service", rowNodeToService},
 		{"16", "pictures", rowPictures},
-		{"12n", "Service, mode nftables", rowSwitchMode},
-		{"14n", "container to service, mode nftables", rowPodToServiceNFT},
-		{"15n", "node to service, mode nftables", rowNodeToServiceNFT},
+		{"12i", "Service, mode iptables", rowSwitchToIPTables},
+		{"14i", "container to service, mode iptables", rowPodToServiceConntrack},
+		{"15i", "node to service, mode iptables", rowNodeToServiceConntrack},
+		{"12n", "Service, mode nftables", rowSwitchToNFTables},
+		{"14n", "container to service, mode nftables", rowPodToServiceConntrack},
+		{"15n", "node to service, mode nftables", rowNodeToServiceConntrack},
 	}
 }
 

@@ -214,24 +214,17 @@ func rowPictures(r *run) error {
 	return nil
 }
 
-func rowSwitchMode(r *run) error {
-	r.say("the agents are restarted with --proxy-mode=nftables: their rules change, the service does not")
-	for _, n := range []string{node1, node2} {
-		if err := r.lab.Restart(r.ctx, n, "agent", "--proxy-mode=nftables"); err != nil {
-			return err
-		}
+func rowSwitchToIPTables(r *run) error {
+	if err := r.switchMode("iptables", "KUBE-PORTALS"); err != nil {
+		return err
 	}
-	r.mode = "nftables"
-	for _, n := range []string{node1, node2} {
-		err := r.wait("the nftables rules on "+n, 10*time.Second, func() bool {
-			out, err := r.quiet(n, "weft status -o json")
-			return err == nil && strings.Contains(out, `"proxyMode":"nftables"`) && strings.Contains(out, `"converged":true`)
-		})
-		if err != nil {
-			return err
-		}
-		out := r.sh(n, "iptables-save -t nat | grep -c KUBE-PORTALS")
-		r.check(strings.TrimSpace(out) == "0", "nothing of the old mode remains on %s", n)
+	r.sh(node1, "iptables-save -t nat | grep my-nginx-service")
+	return showService(r)
+}
+
+func rowSwitchToNFTables(r *run) error {
+	if err := r.switchMode("nftables", "WEFT-"); err != nil {
+		return err
 	}
 	if out, err := r.quiet(node1, "command -v nft"); err == nil && strings.TrimSpace(out) != "" {
 		r.sh(node1, "nft list table inet weft")
@@ -239,12 +232,35 @@ func rowSwitchMode(r *run) error {
 	return showService(r)
 }
 
-func rowPodToServiceNFT(r *run) error {
+// switchMode restarts the agents in another proxy mode and checks that nothing remains of the old one's iptables chains.
+func (r *run) switchMode(mode, old string) error {
+	r.say("the agents are restarted with --proxy-mode=%s: their rules change, the service does not", mode)
+	for _, n := range []string{node1, node2} {
+		if err := r.lab.Restart(r.ctx, n, "agent", "--proxy-mode="+mode); err != nil {
+			return err
+		}
+	}
+	r.mode = mode
+	for _, n := range []string{node1, node2} {
+		err := r.wait("the "+mode+" rules on "+n, 10*time.Second, func() bool {
+			out, err := r.quiet(n, "weft status -o json")
+			return err == nil && strings.Contains(out, `"proxyMode":"`+mode+`"`) && strings.Contains(out, `"converged":true`)
+		})
+		if err != nil {
+			return err
+		}
+		out := r.sh(n, "iptables-save | grep "+old+" | wc -l")
+		r.check(strings.TrimSpace(out) == "0", "nothing of the old mode remains on %s", n)
+	}
+	return nil
+}
+
+func rowPodToServiceConntrack(r *run) error {
 	c := client{name: "default/sshd-2", node: node1, pod: "sshd-2"}
 	return conntrackCase(r, c, r.facts.nginx[node2])
 }
 
-func rowNodeToServiceNFT(r *run) error {
+func rowNodeToServiceConntrack(r *run) error {
 	r.say("node1 to the pod of node2, then node2 to its own pod")
 	if err := conntrackCase(r, client{name: node1, node: node1}, r.facts.nginx[node2]); err != nil {
 		return err

@@ -13,6 +13,8 @@ import (
 // dropped is what runs legitimately differ in: tries that reached the other endpoint, other connections.
 var dropped = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)^\[root@\S+ ~\]# telnet .*\n# this one went to .*; once more\n`),
+	// The chains of the endpoints are named by their addresses, and listed by name.
+	regexp.MustCompile(`(?m)^-A WEFT-SEP-.*\n`),
 	regexp.MustCompile(`(?m)^0 +0 .* users:\(\(.*\n`),
 }
 
@@ -26,6 +28,7 @@ var masks = []struct {
 	{regexp.MustCompile(`\bfe80::[0-9a-f:]+`), "LINKLOCAL"},
 	{regexp.MustCompile(`\bveth[0-9a-f]{11}\b`), "vethN"},
 	{regexp.MustCompile(`\bnginx-[a-z0-9]{5}\b`), "nginx-XXXXX"},
+	{regexp.MustCompile(`\bWEFT-SEP-[A-Z0-9]{16}\b`), "WEFT-SEP-N"},
 	{regexp.MustCompile(`\b10\.254\.(?:[1-9]\d{0,2}\.\d+|0\.(?:[2-9]|[1-9]\d+))\b`), "VIP"},
 	{regexp.MustCompile(`\b(172\.16\.(?:28|78))\.(?:[2-9]|[1-9]\d+)\b`), "$1.POD"},
 	{regexp.MustCompile(`v\d+\.\d+\.\d+\+weft-\S+`), "VERSION"},
