@@ -14,11 +14,17 @@ func (k *walker) transmit(h *Host, dev string, next netip.Addr, p Packet) error 
 	if dev == "lo" {
 		return k.arrive(h, "lo", p)
 	}
+	if t, ok := h.tunnel(dev, p.Dst.Addr()); ok {
+		return k.relayed(h, t, p)
+	}
 	l, ok := h.link(dev)
 	if !ok {
 		return k.segment(h, dev, next, p)
 	}
 	switch l.Type {
+	case netstate.TypeTUN, netstate.TypeWireGuard:
+		k.step(h, "tunnel", "ip link: "+l.String(), "no tunnel has "+p.Dst.Addr().String(), p)
+		return k.end(h, Dropped)
 	case netstate.TypeVXLAN:
 		return k.vxlan(h, l, next, p)
 	case netstate.TypeBridge:
@@ -105,10 +111,14 @@ func (k *walker) tunnel(h *Host, l netstate.Link, dst netip.Addr, p Packet) erro
 		return k.end(h, Dropped)
 	}
 	for _, peer := range netstate.Of[netstate.Link](remote.State) {
-		if peer.Type == netstate.TypeVXLAN && peer.VXLAN.VNI == l.VXLAN.VNI && peer.VXLAN.Port == l.VXLAN.Port {
-			k.step(remote, "vxlan", "ip link: "+peer.String(), "unwrapped, in "+peer.Name, p)
-			return k.arrive(remote, peer.Name, p)
+		if peer.Type != netstate.TypeVXLAN || peer.VXLAN.VNI != l.VXLAN.VNI || peer.VXLAN.Port != l.VXLAN.Port {
+			continue
 		}
+		k.step(remote, "vxlan", "ip link: "+peer.String(), "unwrapped, in "+peer.Name, p)
+		if bridge, ok := remote.link(peer.Master); ok { // backend l2: the frame is switched on
+			return k.bridge(remote, bridge, p.Dst.Addr(), p)
+		}
+		return k.arrive(remote, peer.Name, p)
 	}
 	k.step(remote, "vxlan", "", fmt.Sprintf("no VXLAN device with VNI %d, port %d", l.VXLAN.VNI, l.VXLAN.Port), p)
 	return k.end(remote, Dropped)
@@ -147,6 +157,9 @@ func (k *walker) fromPod(h *Host, dev string, p Packet) error {
 				return k.arrive(pod, port.Peer.Name, p)
 			}
 			k.step(node, "veth", "ip link: "+port.String(), "in "+in, p)
+			if vtep, ok := node.vtepOf(port.Master); ok {
+				return k.switched(node, vtep, p)
+			}
 			return k.arrive(node, in, p)
 		}
 	}
@@ -168,4 +181,69 @@ func (k *walker) sameBridge(node *Host, from netstate.Link, dst netip.Addr) *Hos
 		}
 	}
 	return nil
+}
+
+// tunnel returns the user-space tunnel of the device that leads to the address, by the longest subnet.
+func (h *Host) tunnel(dev string, dst netip.Addr) (best netstate.Tunnel, ok bool) {
+	for _, t := range netstate.Of[netstate.Tunnel](h.State) {
+		if t.Dev == dev && t.Subnet.Contains(dst) && (!ok || t.Subnet.Bits() > best.Subnet.Bits()) {
+			best, ok = t, true
+		}
+	}
+	return best, ok
+}
+
+// relayed carries the packet over a tunnel of backend udp or wireguard; the far end takes it only from inside its sender's subnet.
+func (k *walker) relayed(h *Host, t netstate.Tunnel, p Packet) error {
+	k.step(h, "tunnel", "tunnel: "+t.String(), "to "+t.Remote.String(), p)
+	remote, _ := k.w.owner(t.Remote.Addr(), true)
+	if remote == nil {
+		k.step(h, "underlay", "", "no host has "+t.Remote.Addr().String(), p)
+		return k.end(h, Dropped)
+	}
+	back, ok := remote.tunnel(t.Dev, p.Src.Addr())
+	if !ok || h.devOf(back.Remote.Addr()) == "" {
+		k.step(remote, "tunnel", "", fmt.Sprintf("refused: %s is in no subnet of %s", p.Src.Addr(), h.Name), p)
+		return k.end(remote, Dropped)
+	}
+	k.step(remote, "tunnel", "tunnel: "+back.String(), "unwrapped, in "+t.Dev, p)
+	return k.arrive(remote, t.Dev, p)
+}
+
+// vtepOf returns the VXLAN device that is a port of the bridge (backend l2).
+func (h *Host) vtepOf(bridge string) (netstate.Link, bool) {
+	for _, l := range netstate.Of[netstate.Link](h.State) {
+		if bridge != "" && l.Type == netstate.TypeVXLAN && l.Master == bridge {
+			return l, true
+		}
+	}
+	return netstate.Link{}, false
+}
+
+// switched sends a frame out of the bridge's VXLAN port, by the FDB entry of the pod that has the address.
+func (k *walker) switched(node *Host, vtep netstate.Link, p Packet) error {
+	pod, dev := k.w.podWith(p.Dst.Addr())
+	if pod == nil {
+		k.step(node, "bridge", "ip link: "+vtep.String(), "no pod has "+p.Dst.Addr().String(), p)
+		return k.end(node, Dropped)
+	}
+	nic, _ := pod.link(dev)
+	for _, f := range netstate.Of[netstate.FDB](node.State) {
+		if f.Dev == vtep.Name && f.MAC == nic.MAC {
+			k.step(node, "fdb", "bridge fdb: "+f.String(), "remote VTEP "+f.Dst.String(), p)
+			return k.tunnel(node, vtep, f.Dst, p)
+		}
+	}
+	k.step(node, "fdb", "", fmt.Sprintf("no FDB entry for %s on %s", nic.MAC, vtep.Name), p)
+	return k.end(node, Dropped)
+}
+
+// podWith returns the pod that has the address, and the device it is on.
+func (w World) podWith(ip netip.Addr) (*Host, string) {
+	for _, h := range w.Hosts {
+		if dev := h.devOf(ip); h.Pod && dev != "" {
+			return h, dev
+		}
+	}
+	return nil, ""
 }
