@@ -38,7 +38,7 @@ type Config struct {
 	KubeSubnetManager                 bool
 	NetConfigPath                     string
 	Subnet                            string
-	Iface, PublicIP                   string
+	Underlay                          UnderlayConfig
 	SubnetFile                        string
 	IPMasq, MasqueradePods            bool
 	Attach, Bridge                    string
@@ -50,7 +50,6 @@ type Config struct {
 	Version                           string
 	attachMode                        attach.Mode
 	subnet, clusterCIDR, serviceRange netip.Prefix
-	publicIP                          netip.Addr
 }
 
 // Flags binds the configuration to a flag set with its defaults.
@@ -68,8 +67,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.KubeSubnetManager, "kube-subnet-mgr", false, "take the subnet from node.spec.podCIDR and publish flannel's annotations instead of using etcd")
 	f.StringVar(&c.NetConfigPath, "net-config-path", "/etc/kube-flannel/net-conf.json", "network configuration with --kube-subnet-mgr")
 	f.StringVar(&c.Subnet, "subnet", "", "subnet to ask for, for example 172.16.28.0/24; empty: the one held before, else a free one")
-	f.StringVar(&c.Iface, "iface", "", "underlay interface, name or address; empty: the default route's")
-	f.StringVar(&c.PublicIP, "public-ip", "", "address other nodes reach this one by; empty: the underlay interface's")
+	c.Underlay.flags(f)
 	f.StringVar(&c.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet is written for other programs")
 	f.BoolVar(&c.IPMasq, "ip-masq", true, "masquerade what pods send outside the pod network")
 	f.BoolVar(&c.MasqueradePods, "masquerade-pods", false, "masquerade all that leaves the node's bridge, traffic between pods too (docker's --ip-masq=true): peers then see the node's address")
@@ -126,12 +124,8 @@ func (c *Config) parseAddresses() error {
 		}
 		*x.to = p
 	}
-	if c.PublicIP != "" {
-		ip, err := netip.ParseAddr(c.PublicIP)
-		if err != nil {
-			return fmt.Errorf("--public-ip=%s: want an address like 172.17.42.31", c.PublicIP)
-		}
-		c.publicIP = ip
+	if err := c.Underlay.parse(); err != nil {
+		return err
 	}
 	if c.clusterCIDR.IsValid() && c.serviceRange.IsValid() && c.clusterCIDR.Overlaps(c.serviceRange) {
 		return fmt.Errorf("--service-cluster-ip-range=%s overlaps --cluster-cidr=%s: choose ranges that do not", c.serviceRange, c.clusterCIDR)

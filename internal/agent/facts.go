@@ -24,6 +24,9 @@ type Facts struct {
 	Addrs     []netip.Addr   `json:"addrs"`
 	Connected []netip.Prefix `json:"connected"`
 	Gateway   netip.Addr     `json:"gateway,omitzero"`
+	// PublicIP and PublicIPv6 are the addresses the others reach the node by, where they are not the interface's first ones.
+	PublicIP   netip.Addr `json:"publicIP,omitzero"`
+	PublicIPv6 netip.Addr `json:"publicIPv6,omitzero"`
 
 	Attach          attach.Mode `json:"attach"`
 	Bridge          string      `json:"bridge,omitempty"`
@@ -75,6 +78,18 @@ func (f Facts) addr(v6 bool) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// public is the address of the family that the node publishes.
+func (f Facts) public(v6 bool) netip.Addr {
+	p := f.PublicIP
+	if v6 {
+		p = f.PublicIPv6
+	}
+	if p.IsValid() {
+		return p
+	}
+	return f.addr(v6)
 }
 
 // self is the overlay's view of the node.

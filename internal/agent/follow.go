@@ -19,7 +19,9 @@ import (
 
 // look finds out about the host. What the network's configuration adds is not in the facts yet.
 func (a *agent) look() (Facts, error) {
-	u, err := probe.FindUnderlay(a.cfg.Iface)
+	asked, choice := a.public(), a.cfg.Underlay.choice
+	choice.Prefer = asked.use[:]
+	u, err := probe.Find(choice)
 	if err != nil {
 		return Facts{}, err
 	}
@@ -29,6 +31,7 @@ func (a *agent) look() (Facts, error) {
 		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(a.cfg.ProxyMode),
 		IPMasq: a.cfg.IPMasq, MasqueradePods: a.cfg.MasqueradePods, ServiceRange: a.cfg.serviceRange,
 	}
+	asked.into(&f)
 	if a.cfg.Attach == "bridge" {
 		f.Bridge = a.cfg.Bridge
 	}
@@ -60,13 +63,18 @@ func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting
 
 // startFollow runs the loop that follows changes of the host and of the network's configuration.
 func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
-	host, err := probe.Watch(ctx)
+	host, err := probe.Watch(ctx, a.cfg.Underlay.choice)
 	if err != nil {
 		return err
 	}
 	l := loop{name: "host", step: a.follow, every: fullCheck, log: a.log, triggers: []trigger{{host, byHost}}}
 	if a.networkChanged != nil {
 		l.triggers = append(l.triggers, trigger{a.networkChanged, byPlan})
+	}
+	if a.clusterChanged != nil && a.cfg.KubeSubnetManager {
+		public := make(chan struct{}, 1)
+		g.Go(func() error { return a.watchPublic(ctx, a.clusterChanged[3], public) })
+		l.triggers = append(l.triggers, trigger{public, byPlan})
 	}
 	g.Go(func() error { return l.run(ctx) })
 	return nil
@@ -77,10 +85,8 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 	f, err := a.look()
 	if errors.Is(err, probe.ErrNoUnderlay) {
-		if err.Error() != a.underlayLost {
-			a.underlayLost = err.Error()
-			a.log.Warn("the underlay is gone: everything stays as it is until it is back", "err", err)
-		}
+		a.underlayLost.log = a.log
+		a.underlayLost.say(time.Now(), err, "the underlay is gone: everything stays as it is until it is back")
 		return work{}, nil
 	}
 	if err != nil {
@@ -94,9 +100,9 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 	if err != nil {
 		return work{}, fmt.Errorf("the network's configuration is not taken up: %w", err)
 	}
-	if a.underlayLost != "" {
+	if a.underlayLost.text != "" {
 		a.log.Info("the underlay is back", "dev", f.Dev, "address", f.addr(false), "mtu", f.MTU)
-		a.underlayLost = ""
+		a.underlayLost = reporting{}
 		a.settings.wake()
 	}
 	old := a.settings.get()

@@ -21,12 +21,7 @@ import (
 
 // self is what the node with the facts tells the others of itself in its lease, without the subnets.
 func (a *agent) self(ctx context.Context, f Facts, c lease.Config) (api.Lease, error) {
-	l := api.Lease{Node: a.cfg.NodeName, PublicIP: f.addr(false), PublicIPv6: f.addr(true), BackendType: c.Backend.Type}
-	if a.cfg.publicIP.Is4() {
-		l.PublicIP = a.cfg.publicIP
-	} else if a.cfg.publicIP.IsValid() {
-		l.PublicIPv6 = a.cfg.publicIP
-	}
+	l := api.Lease{Node: a.cfg.NodeName, PublicIP: f.public(false), PublicIPv6: f.public(true), BackendType: c.Backend.Type}
 	if !c.EnableIPv6 {
 		l.PublicIPv6 = netip.Addr{} // an IPv4 network's leases say null, as flannel's
 	}

@@ -37,10 +37,12 @@ type agent struct {
 	network        func() (lease.Config, bool) // the configuration in the store, once there is one
 	networkChanged <-chan struct{}             // nil: it never does
 	announceSelf   func(self api.Lease) error  // tells the others what the node is now
-	underlayLost   string                      // why the underlay was not found the last time
+	underlayLost   reporting                   // why the underlay is not there
+	badPublic      string                      // why the node's annotations of its public address are not used
 	kube           *kube.Store                 // nil without --kubeconfig
 	watch          *kube.Watch
-	// clusterChanged are copies of the watch's trigger, nil without --kubeconfig: for services, for pods' places, for leases.
+	// clusterChanged are copies of the watch's trigger, nil without --kubeconfig: for services, for pods' places, for leases,
+	// for the public addresses that annotations ask for.
 	clusterChanged []<-chan struct{}
 	pods           *attachments
 	data           *dataplane
@@ -90,18 +92,21 @@ func makeDirs(cfg Config) error {
 // open finds out about the host, connects to the stores and waits for the node's subnet.
 func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	klog.SetSlogLogger(a.log)
-	f, err := a.look()
+	f, err := a.waitUnderlay(ctx)
 	if err != nil {
 		return err
 	}
-	a.settings.set(setting{Facts: f})
 	if a.cfg.Kubeconfig != "" {
 		if a.kube, err = kube.Open(a.cfg.Kubeconfig, a.log); err != nil {
 			return err
 		}
 		a.watch = a.kube.Watch(ctx, kube.WatchOptions{PodsOf: a.cfg.NodeName})
-		a.clusterChanged = split(ctx, a.watch.Changed(), 3)
+		a.clusterChanged = split(ctx, a.watch.Changed(), 4)
+		if f, err = a.lookAgain(ctx, f); err != nil {
+			return err
+		}
 	}
+	a.settings.set(setting{Facts: f})
 	network, err := a.openLeases(ctx, g)
 	if err != nil {
 		return err

@@ -66,11 +66,16 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 // leaseOf finds the lease of the node with the facts.
 func leaseOf(f Facts, leases []api.Lease) (api.Lease, bool) {
 	for _, l := range leases {
-		if l.Node == f.Node && l.Node != "" || slices.Contains(f.Addrs, l.PublicIP) || slices.Contains(f.Addrs, l.PublicIPv6) {
+		if l.Node == f.Node && l.Node != "" || f.holds(l.PublicIP) || f.holds(l.PublicIPv6) {
 			return l, true
 		}
 	}
 	return api.Lease{}, false
+}
+
+// holds reports whether the address is one of the node's, or the one it publishes.
+func (f Facts) holds(a netip.Addr) bool {
+	return a.IsValid() && (slices.Contains(f.Addrs, a) || a == f.PublicIP || a == f.PublicIPv6)
 }
 
 // podsOf lists the pods of a node that have an address of their own. The path of a pod's network namespace is the agent's to

@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -40,119 +39,36 @@ func (u Underlay) Addr(v6 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// FindUnderlay describes the interface that want names (a name or one of its addresses), or the default route's when want is
-// empty. Errors wrap ErrNoUnderlay and name what was looked for and what is there.
-func FindUnderlay(want string) (Underlay, error) {
-	name := want
-	if want == "" {
-		var err error
-		if name, err = defaultDevice(); err != nil {
-			return Underlay{}, err
-		}
-	} else if ip, err := netip.ParseAddr(want); err == nil {
-		if name, err = deviceOf(ip); err != nil {
-			return Underlay{}, err
-		}
-	}
-	link, err := netlink.LinkByName(name)
+// Find describes the interface that the choice leads to. Errors wrap ErrNoUnderlay and name what was looked at and why it was not taken.
+func Find(c Choice) (Underlay, error) {
+	devices, err := readDevices()
 	if err != nil {
-		return Underlay{}, fmt.Errorf("%w: --iface=%s: %w (interfaces here: %s)", ErrNoUnderlay, name, err, strings.Join(names(), ", "))
+		return Underlay{}, err
 	}
-	u := Underlay{Dev: name, MTU: link.Attrs().MTU, MAC: link.Attrs().HardwareAddr.String()}
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL) //nolint:forbidigo // facts of the host, not objects of ours
+	d, at, err := c.choose(devices, kernelRoutes{})
 	if err != nil {
-		return u, fmt.Errorf("list addresses of %s: %w", name, err)
+		return Underlay{}, err
 	}
+	u := Underlay{Dev: d.name, MTU: d.mtu, MAC: d.mac}
+	addrs := d.usable()
+	first := append(slices.Clone(c.Prefer), at)
+	slices.SortStableFunc(addrs, func(a, b address) int { return order(a, first) - order(b, first) })
 	for _, a := range addrs {
-		p, ok := prefixOf(a.IPNet)
-		if !ok {
-			continue
-		}
-		u.Addrs = append(u.Addrs, p.Addr())
-		if !p.IsSingleIP() {
-			u.Connected = append(u.Connected, p.Masked())
+		u.Addrs = append(u.Addrs, a.Addr())
+		if !a.IsSingleIP() && !slices.Contains(u.Connected, a.Masked()) {
+			u.Connected = append(u.Connected, a.Masked())
 		}
 	}
-	u.Gateway = gatewayOf(link)
-	slices.SortStableFunc(u.Addrs, func(a, b netip.Addr) int { return rank(a) - rank(b) })
-	if len(u.Addrs) == 0 {
-		return u, fmt.Errorf("%w: %s has no address", ErrNoUnderlay, name)
-	}
+	u.Gateway = gatewayOf(d.index)
 	return u, nil
 }
 
-func gatewayOf(link netlink.Link) netip.Addr {
-	filter := &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN, LinkIndex: link.Attrs().Index}
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
-		if err != nil {
-			continue
-		}
-		for _, r := range routes {
-			if gw, ok := netip.AddrFromSlice(r.Gw); ok {
-				return gw.Unmap()
-			}
-		}
+// order puts the addresses asked for before the others.
+func order(a address, first []netip.Addr) int {
+	if slices.Contains(first, a.Addr()) {
+		return 0
 	}
-	return netip.Addr{}
-}
-
-func rank(a netip.Addr) int {
-	if a.IsLinkLocalUnicast() {
-		return 1
-	}
-	return 0
-}
-
-func defaultDevice() (string, error) {
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return "", fmt.Errorf("list default routes: %w", err)
-		}
-		for _, r := range routes {
-			if r.LinkIndex == 0 {
-				continue
-			}
-			if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-				return link.Attrs().Name, nil
-			}
-		}
-	}
-	return "", fmt.Errorf("%w: there is no default route: name the interface with --iface (interfaces here: %s)", ErrNoUnderlay, strings.Join(names(), ", "))
-}
-
-func deviceOf(ip netip.Addr) (string, error) {
-	ifaces, err := net.Interfaces()
-	if err != nil {
-		return "", fmt.Errorf("list interfaces: %w", err)
-	}
-	for _, i := range ifaces {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			if n, ok := a.(*net.IPNet); ok {
-				if p, ok := prefixOf(n); ok && p.Addr() == ip {
-					return i.Name, nil
-				}
-			}
-		}
-	}
-	return "", fmt.Errorf("%w: --iface=%s: no interface has this address", ErrNoUnderlay, ip)
-}
-
-func names() []string {
-	ifaces, err := net.Interfaces()
-	if err != nil {
-		return nil
-	}
-	out := make([]string, len(ifaces))
-	for i, f := range ifaces {
-		out[i] = f.Name
-	}
-	return out
+	return 1
 }
 
 func prefixOf(n *net.IPNet) (netip.Prefix, bool) {

@@ -8,14 +8,18 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netstate"
 )
 
 // settle is how long after a change the channel of Watch fires: who changes an address removes one and adds another.
 const settle = 20 * time.Millisecond
 
-// Watch returns a channel that receives, coalesced, when what FindUnderlay looks at may have changed: a link, an address, a default
-// route. It is closed when ctx ends. Watch must be called in the network namespace it is about.
-func Watch(ctx context.Context) (<-chan struct{}, error) {
+// Watch returns a channel that receives, coalesced, when what Find looks at may have changed: a link, an address, a default route, and
+// with a choice by Choice.CanReach any route that is not ours. It is closed when ctx ends. Watch must be called in the network namespace
+// it is about.
+func Watch(ctx context.Context, c Choice) (<-chan struct{}, error) {
+	anyRoute := c.CanReach.IsValid()
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
@@ -37,7 +41,7 @@ func Watch(ctx context.Context) (<-chan struct{}, error) {
 				return
 			}
 			for _, m := range msgs {
-				hit = hit || relevant(m.Header.Type, m.Data)
+				hit = hit || relevant(m.Header.Type, m.Data, anyRoute)
 			}
 			if hit {
 				poke(seen)
@@ -55,12 +59,16 @@ func Watch(ctx context.Context) (<-chan struct{}, error) {
 	return out, nil
 }
 
-// relevant leaves out routes to anywhere but everywhere: there are many.
-func relevant(typ uint16, data []byte) bool {
-	if typ == unix.RTM_NEWROUTE || typ == unix.RTM_DELROUTE {
-		return len(data) > 1 && data[1] == 0 // rtm_dst_len
+// relevant leaves out routes to anywhere but everywhere, and with anyRoute only our own: there are many.
+func relevant(typ uint16, data []byte, anyRoute bool) bool {
+	if typ != unix.RTM_NEWROUTE && typ != unix.RTM_DELROUTE {
+		return true
 	}
-	return true
+	if len(data) < unix.SizeofRtMsg {
+		return false
+	}
+	toAll, protocol := data[1] == 0, data[5] // rtm_dst_len, rtm_protocol
+	return toAll || anyRoute && protocol != netstate.RouteProtocol
 }
 
 func poke(ch chan struct{}) {

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
 func TestUnderlayIsFollowed(t *testing.T) {
 	netns.Need(t)
 	ctx, stop := context.WithCancel(t.Context())
-	ch, err := probe.Watch(ctx)
+	ch, err := probe.Watch(ctx, probe.Choice{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestUnderlayIsFollowed(t *testing.T) {
 			case <-deadline:
 				t.Fatalf("ip %v: no event", x.command)
 			}
-			if u, err := probe.FindUnderlay("up0"); x.ok == nil || x.ok(u, err) {
+			if u, err := probe.Find(probe.Choice{Names: []string{"up0"}}); x.ok == nil || x.ok(u, err) {
 				break
 			}
 		}

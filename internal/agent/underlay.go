@@ -1,0 +1,259 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"weft/internal/api"
+	"weft/internal/kernel/probe"
+	"weft/internal/lease"
+)
+
+// UnderlayConfig is how the interface that leads to the other nodes is chosen, and what they are told of it.
+type UnderlayConfig struct {
+	Ifaces, Patterns     []string
+	CanReach             string
+	PublicIP, PublicIPv6 string
+
+	choice             probe.Choice
+	publicIP, publicV6 netip.Addr
+}
+
+func (c *UnderlayConfig) flags(f *pflag.FlagSet) {
+	f.StringArrayVar(&c.Ifaces, "iface", nil, "underlay interface, name or address; repeatable, the first that fits is taken; none of these flags: the default route's")
+	f.StringArrayVar(&c.Patterns, "iface-regex", nil, "regular expression that the name or an address of the underlay interface matches; repeatable, looked at after --iface")
+	f.StringVar(&c.CanReach, "iface-can-reach", "", "the interface by which this address is reached is the underlay; looked at after --iface and --iface-regex")
+	f.StringVar(&c.PublicIP, "public-ip", "", "IPv4 address other nodes reach this one by; empty: the underlay interface's")
+	f.StringVar(&c.PublicIPv6, "public-ipv6", "", "IPv6 address other nodes reach this one by; empty: the underlay interface's")
+}
+
+// parse checks the flags.
+func (c *UnderlayConfig) parse() error {
+	if err := c.parseChoice(); err != nil {
+		return err
+	}
+	var err error
+	if c.publicIP, err = publicAddr("--public-ip", c.PublicIP, false); err != nil {
+		return err
+	}
+	c.publicV6, err = publicAddr("--public-ipv6", c.PublicIPv6, true)
+	return err
+}
+
+func (c *UnderlayConfig) parseChoice() error {
+	c.choice = probe.Choice{Names: c.Ifaces}
+	for _, name := range c.Ifaces {
+		if name == "" || strings.ContainsAny(name, "/ ") || len(name) > 15 && !isAddr(name) {
+			return fmt.Errorf("--iface=%s: want an interface's name or one of its addresses, for example eth0 or 172.17.42.31", name)
+		}
+	}
+	for _, text := range c.Patterns {
+		p, err := regexp.Compile(text)
+		if err == nil && text == "" {
+			err = errors.New("it is empty, and would match every interface")
+		}
+		if err != nil {
+			return fmt.Errorf("--iface-regex=%s: want a regular expression such as ^eth: %w", text, err)
+		}
+		c.choice.Patterns = append(c.choice.Patterns, p)
+	}
+	if c.CanReach != "" {
+		ip, err := netip.ParseAddr(c.CanReach)
+		if err != nil || ip.Zone() != "" || ip.IsUnspecified() || ip.IsLoopback() {
+			return fmt.Errorf("--iface-can-reach=%s: want the address of another host, for example 172.17.42.1", c.CanReach)
+		}
+		c.choice.CanReach = ip.Unmap()
+	}
+	return nil
+}
+
+func isAddr(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil
+}
+
+// publicAddr reads an address that others can send to.
+func publicAddr(flag, text string, v6 bool) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	ip, err := netip.ParseAddr(text)
+	example, other := "an IPv4 address like 172.17.42.31", "--public-ipv6"
+	if v6 {
+		example, other = "an IPv6 address like 2001:db8::31", "--public-ip"
+	}
+	switch {
+	case err != nil, ip.Zone() != "", ip.Is4In6():
+		return netip.Addr{}, fmt.Errorf("%s=%s: want %s", flag, text, example)
+	case ip.Is6() != v6:
+		return netip.Addr{}, fmt.Errorf("%s=%s: want %s; the other family's flag is %s", flag, text, example, other)
+	case ip.IsUnspecified(), ip.IsLoopback(), ip.IsMulticast():
+		return netip.Addr{}, fmt.Errorf("%s=%s: no other node can send to it: want %s", flag, text, example)
+	}
+	return ip, nil
+}
+
+// public is what the flags and the node's annotations say of the addresses to publish. The annotations are of this node alone and may
+// change while the agent runs, so they count more than the flags, which often are the same on all nodes.
+type public struct {
+	use, publish [2]netip.Addr // of IPv4 and IPv6; use must not be the interface's own, but is taken as its first address if it is
+}
+
+// public returns what is asked for now. An annotation that can't be read counts as if it were not there, and is reported once.
+func (a *agent) public() public {
+	p := public{use: [2]netip.Addr{a.cfg.Underlay.publicIP, a.cfg.Underlay.publicV6}}
+	asked, err := a.annotatedPublic()
+	if err != nil {
+		if err.Error() != a.badPublic {
+			a.log.Warn("public address not taken from the node's annotation", "err", err)
+		}
+		a.badPublic = err.Error()
+		return p
+	}
+	a.badPublic = ""
+	for i, ip := range [2]netip.Addr{asked.Use, asked.UseV6} {
+		if ip.IsValid() {
+			p.use[i] = ip
+		}
+	}
+	p.publish = [2]netip.Addr{asked.Publish, asked.PublishV6}
+	return p
+}
+
+// annotatedPublic reads the node's annotations, which flannel's users know from clusters whose leases are the nodes' annotations too.
+func (a *agent) annotatedPublic() (lease.Public, error) {
+	if a.watch == nil || !a.cfg.KubeSubnetManager {
+		return lease.Public{}, nil
+	}
+	select {
+	case <-a.watch.Synced():
+	default:
+		return lease.Public{}, nil
+	}
+	return ownPublic(a.watch.Snapshot(), a.cfg.NodeName)
+}
+
+func ownPublic(snap api.Snapshot, node string) (lease.Public, error) {
+	for _, n := range snap.Nodes {
+		if n.Name == node {
+			return lease.PublicFromNode(n, lease.AnnotationPrefix)
+		}
+	}
+	return lease.Public{}, nil
+}
+
+// into puts the published addresses into the facts.
+func (p public) into(f *Facts) {
+	for i, to := range [2]*netip.Addr{&f.PublicIP, &f.PublicIPv6} {
+		want := p.publish[i]
+		if !want.IsValid() {
+			want = p.use[i]
+		}
+		if want != f.addr(i == 1) {
+			*to = want
+		}
+	}
+}
+
+// annotationsWait is how long the start waits for the node's annotations, without which the leases are not known either.
+const annotationsWait = 5 * time.Second
+
+// lookAgain looks at the host once more when the node's annotations, which may choose the address, are known.
+func (a *agent) lookAgain(ctx context.Context, f Facts) (Facts, error) {
+	if !a.cfg.KubeSubnetManager {
+		return f, nil
+	}
+	limit := time.NewTimer(annotationsWait)
+	defer limit.Stop()
+	select {
+	case <-ctx.Done():
+		return f, ctx.Err()
+	case <-limit.C:
+		return f, nil // they are followed when they come
+	case <-a.watch.Synced():
+		return a.look()
+	}
+}
+
+// watchPublic pokes changed when the node's annotations ask for other addresses.
+func (a *agent) watchPublic(ctx context.Context, cluster <-chan struct{}, changed chan struct{}) error {
+	var before lease.Public
+	wrong := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-cluster:
+			if !ok {
+				return nil
+			}
+		}
+		now, err := a.annotatedPublic()
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if now != before || text != wrong {
+			before, wrong = now, text
+			poke(changed)
+		}
+	}
+}
+
+// underlayEvery is how often an agent that waits for its underlay says so though nothing changed.
+const underlayEvery = time.Minute
+
+// waitUnderlay looks until the underlay is there: an interface may come, get its address or its name after the agent's start.
+func (a *agent) waitUnderlay(ctx context.Context) (Facts, error) {
+	f, err := a.look()
+	if !errors.Is(err, probe.ErrNoUnderlay) {
+		return f, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	changed, werr := probe.Watch(ctx, a.cfg.Underlay.choice)
+	if werr != nil {
+		return f, werr
+	}
+	deadline := time.NewTimer(startWait)
+	defer deadline.Stop()
+	said := reporting{log: a.log}
+	for {
+		f, err = a.look() // again after the watch began: nothing is missed
+		if !errors.Is(err, probe.ErrNoUnderlay) {
+			return f, err
+		}
+		said.say(time.Now(), err, "waiting for the underlay")
+		select {
+		case <-ctx.Done():
+			return f, ctx.Err()
+		case <-deadline.C:
+			return f, fmt.Errorf("after %s: %w", startWait, err)
+		case <-changed:
+		}
+	}
+}
+
+// reporting says an error when it is a new one, at most one line a second, and the same one again after a while.
+type reporting struct {
+	log  *slog.Logger
+	text string
+	at   time.Time
+}
+
+func (r *reporting) say(now time.Time, err error, what string) {
+	since := now.Sub(r.at)
+	if err.Error() == r.text && since < underlayEvery || since < time.Second {
+		return
+	}
+	r.text, r.at = err.Error(), now
+	r.log.Warn(what, "err", err)
+}
