@@ -117,6 +117,12 @@ func (e *nftWalk) statement(s nft.Statement) (matched bool, v nft.Verdict, o Out
 		return e.vmap(s)
 	case nft.DNAT:
 		return e.dnat(s)
+	case nft.KeepSource:
+		if e.p.Dst.Addr().Is6() != s.V6 {
+			return false, v, o
+		}
+		e.natted = true
+		return true, nft.Verdict{Kind: nft.Accept}, Outcome{Action: Keep}
 	case nft.Masquerade:
 		e.natted = true
 		return true, nft.Verdict{Kind: nft.Accept}, Outcome{Action: Masquerade}

@@ -280,6 +280,8 @@ func (k *walker) outcome(h *Host, p Packet, o Outcome) (Packet, string) {
 	case Masquerade:
 		p.Src = netip.AddrPortFrom(h.addrOf(p.Out, p.Dst.Addr().Is6()), 0)
 		return p, "source " + p.Src.Addr().String()
+	case Keep:
+		return p, "source " + p.Src.Addr().String() + " stays"
 	case SetMark:
 		p.Mark = p.Mark&^o.Mask ^ o.Mark
 		return p, fmt.Sprintf("mark 0x%x", p.Mark)

@@ -48,6 +48,7 @@ const (
 	Masquerade // source becomes the address of the interface the packet leaves by
 	SetMark
 	Jump  // goes on in another chain: nothing is done to the packet, but a map's element decided
+	Keep  // the source stays, and no rule after this changes it
 	OneOf // one of the Alternatives happens, by chance
 )
 

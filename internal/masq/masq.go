@@ -29,6 +29,8 @@ type Config struct {
 	// Underlay are networks of hosts that lie within Network, as 172.17.0.0/16 in the walkthrough's 172.16.0.0/12: their addresses are
 	// not pods', so packets of pods to them are masqueraded, and packets of hosts are left alone.
 	Underlay []netip.Prefix
+	// NonMasquerade are networks beyond the pod network that see the pods' own addresses (ip-masq-agent's nonMasqueradeCIDRs).
+	NonMasquerade []netip.Prefix
 	// Bridge is the pods' bridge; "" when pods are routed.
 	Bridge string
 	// Forward accepts forwarded packets of the pod network, for hosts whose FORWARD chain has the policy DROP.
@@ -36,13 +38,20 @@ type Config struct {
 	// KeepPorts lets masqueraded connections keep their source ports where possible, instead of random ones
 	// (flannel's --ip-masq-fully-random-disable).
 	KeepPorts bool
+	// MarkBits are the bits of the packet mark by which a service proxy, ours or a kube-proxy, says that it masquerades the packet itself;
+	// 0 is Mark. No other bit is looked at, and none is changed.
+	MarkBits uint32
 }
 
-// Mark is set in packets that the service proxy masquerades itself, as kube-proxy does; Mask are the bits of the mark that count.
-const (
-	Mark = 0x4000
-	Mask = 0x4000
-)
+// Mark is set in packets that the service proxy masquerades itself, as kube-proxy does.
+const Mark = 0x4000
+
+func (c Config) mark() uint32 {
+	if c.MarkBits == 0 {
+		return Mark
+	}
+	return c.MarkBits
+}
 
 // multicast is never masqueraded: its receivers answer to the sender.
 var (
@@ -54,7 +63,7 @@ var (
 type family struct {
 	Config
 	network, subnet, multicast netip.Prefix
-	underlay                   []netip.Prefix
+	underlay, open             []netip.Prefix
 }
 
 // of returns the part of one family; ok is false when the network lacks it.
@@ -69,6 +78,11 @@ func (c Config) of(v6 bool) (f family, ok bool) {
 	for _, u := range c.Underlay {
 		if u.Overlaps(f.network) && u.Bits() >= f.network.Bits() && !u.Overlaps(f.subnet) {
 			f.underlay = append(f.underlay, u)
+		}
+	}
+	for _, n := range c.NonMasquerade {
+		if n.Addr().Is6() == v6 {
+			f.open = append(f.open, n)
 		}
 	}
 	return f, true

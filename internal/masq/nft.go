@@ -1,47 +1,34 @@
 package masq
 
-import (
-	"net/netip"
-
-	"weft/internal/nft"
-)
+import "weft/internal/nft"
 
 // The base chains in table inet weft.
 const (
+	nftKeep        = "pods-keep"
 	nftPostrouting = "pods-postrouting"
-	nftForward     = "pods-forward"
 	nftNotrackIn   = "overlay-prerouting"
 	nftNotrackOut  = "overlay-output"
 )
 
-// NFT plans the same as XT as a fragment of table inet weft. Accepting forwarded packets here does not help against another table that
-// drops them: in nftables every base chain of a hook must accept.
+// NFT plans the same as XT as a fragment of table inet weft, but nothing that accepts forwarded packets: in nftables every base chain of a
+// hook must accept, so an accept of ours would say nothing about another table that drops (see Forwarding).
 //
 // ports are the UDP ports of the overlay's outer packets, which connection tracking must not see: it would track each as a connection,
 // twice, for nothing. None for overlays without them.
 func NFT(c Config, ports ...uint16) nft.Table {
 	t := nft.New()
-	var post, forward []nft.Rule
+	var first, last []nft.Rule
 	for _, v6 := range []bool{false, true} {
-		f, ok := c.of(v6)
-		if !ok {
-			continue
-		}
-		post = append(post, f.nftPostrouting()...)
-		if c.Forward {
-			forward = append(forward,
-				nftRule(f.src(f.network, false), accept), nftRule(f.dst(f.network, false), accept))
+		if f, ok := c.of(v6); ok {
+			first, last = f.nft(first, f.first()), f.nft(last, f.last())
 		}
 	}
-	if len(post) > 0 {
-		if c.Mode == Outside {
-			marked := nftRule(nft.Match{Field: nft.MetaMark, Mask: Mask, Num: Mark}, ret)
-			post = append([]nft.Rule{marked}, post...)
-		}
-		t.Chains = append(t.Chains, nftBase(nftPostrouting, nft.NAT, nft.Postrouting, nft.PrioritySrcNAT, post))
+	// The first to decide about a connection's source wins. Rules of others are at priority srcnat as a rule, iptables' always.
+	if len(first) > 0 {
+		t.Chains = append(t.Chains, nftBase(nftKeep, nft.NAT, nft.Postrouting, nft.PrioritySrcNAT-1, first))
 	}
-	if len(forward) > 0 {
-		t.Chains = append(t.Chains, nftBase(nftForward, nft.Filter, nft.Forward, nft.PriorityFilter, forward))
+	if len(last) > 0 {
+		t.Chains = append(t.Chains, nftBase(nftPostrouting, nft.NAT, nft.Postrouting, nft.PrioritySrcNAT+1, last))
 	}
 	if len(ports) > 0 {
 		rules := notrack(ports)
@@ -58,11 +45,6 @@ func nftBase(name string, typ nft.ChainType, hook nft.Hook, priority int, rules 
 
 func nftRule(s ...nft.Statement) nft.Rule { return nft.Rule{Statements: s} }
 
-var (
-	accept = nft.Verdict{Kind: nft.Accept}
-	ret    = nft.Verdict{Kind: nft.Return}
-)
-
 func notrack(ports []uint16) []nft.Rule {
 	var rules []nft.Rule
 	for _, p := range ports {
@@ -72,50 +54,33 @@ func notrack(ports []uint16) []nft.Rule {
 	return rules
 }
 
-// src and dst match an address, or with not any other of the family.
-func (f family) src(p netip.Prefix, not bool) nft.Match {
-	if p.Addr().Is6() {
-		return nft.Match{Field: nft.IP6Saddr, Not: not, Prefix: p.Masked()}
+// nft appends the rules of the family. Those about marks are for both families: they are there once.
+func (f family) nft(to []nft.Rule, rules []rule) []nft.Rule {
+	v6 := f.network.Addr().Is6()
+	last := map[verdict]nft.Statement{
+		leave: nft.Verdict{Kind: nft.Return}, keep: nft.KeepSource{V6: v6}, masquerade: nft.Masquerade{FullyRandom: f.fullyRandom()},
 	}
-	return nft.Match{Field: nft.IPSaddr, Not: not, Prefix: p.Masked()}
-}
-
-func (f family) dst(p netip.Prefix, not bool) nft.Match {
-	if p.Addr().Is6() {
-		return nft.Match{Field: nft.IP6Daddr, Not: not, Prefix: p.Masked()}
+	for _, r := range rules {
+		var s []nft.Statement
+		if r.marked {
+			if len(to) > 0 {
+				continue
+			}
+			s = append(s, nft.Match{Field: nft.MetaMark, Mask: f.mark(), Num: f.mark()})
+		}
+		fields := [2]nft.Field{nft.IPSaddr, nft.IPDaddr}
+		if v6 {
+			fields = [2]nft.Field{nft.IP6Saddr, nft.IP6Daddr}
+		}
+		for i, m := range []match{r.src, r.dst} {
+			if m.IsValid() {
+				s = append(s, nft.Match{Field: fields[i], Not: m.not, Prefix: m.Masked()})
+			}
+		}
+		if r.bridge != "" {
+			s = append(s, nft.Match{Field: nft.OIFName, Not: true, Name: r.bridge})
+		}
+		to = append(to, nftRule(append(s, last[r.verdict])...))
 	}
-	return nft.Match{Field: nft.IPDaddr, Not: not, Prefix: p.Masked()}
-}
-
-func (f family) nftPostrouting() []nft.Rule {
-	switch f.Mode {
-	case Outside:
-		return f.nftOutside()
-	case Pods:
-		return f.nftPods()
-	}
-	return nil
-}
-
-func (f family) nftOutside() []nft.Rule {
-	masquerade := nft.Masquerade{FullyRandom: !f.KeepPorts}
-	var rules []nft.Rule
-	for _, u := range f.underlay {
-		rules = append(rules,
-			nftRule(f.src(u, false), ret),
-			nftRule(f.src(f.subnet, false), f.dst(u, false), masquerade))
-	}
-	return append(rules,
-		nftRule(f.src(f.subnet, false), f.dst(f.network, false), ret),
-		nftRule(f.src(f.network, false), f.dst(f.subnet, false), ret),
-		nftRule(f.src(f.network, true), f.dst(f.subnet, false), ret),
-		nftRule(f.src(f.network, false), f.dst(f.multicast, true), masquerade),
-		nftRule(f.src(f.network, true), f.dst(f.network, false), masquerade))
-}
-
-func (f family) nftPods() []nft.Rule {
-	if f.Bridge != "" {
-		return []nft.Rule{nftRule(f.src(f.subnet, false), nft.Match{Field: nft.OIFName, Not: true, Name: f.Bridge}, nft.Masquerade{})}
-	}
-	return []nft.Rule{nftRule(f.src(f.subnet, false), f.dst(f.subnet, true), nft.Masquerade{})}
+	return to
 }

@@ -4,12 +4,12 @@ import "weft/internal/xt"
 
 // The chains.
 const (
+	chainKeep        = "WEFT-KEEP"        // table nat
 	chainPostrouting = "WEFT-POSTROUTING" // table nat
 	chainForward     = "WEFT-FORWARD"     // table filter
 )
 
-// XT plans the iptables rules. In mode Outside they decide as flannel's chain FLANNEL-POSTRTG does (S the node's subnet, N the network):
-// marked packets, S to N, N to S, and others to S keep their source; N to anything but multicast, and others to N, do not.
+// XT plans the iptables rules: those about source addresses, and Forwarding's.
 func XT(c Config) xt.Ruleset {
 	var r xt.Ruleset
 	for _, v6 := range []bool{false, true} {
@@ -18,59 +18,54 @@ func XT(c Config) xt.Ruleset {
 			continue
 		}
 		t := r.Family(v6)
-		if rules := f.postrouting(); len(rules) > 0 {
-			t.Add("nat", "POSTROUTING", jump("masquerade pods", chainPostrouting))
-			t.Add("nat", chainPostrouting, rules...)
+		if rules := f.first(); len(rules) > 0 {
+			t.Add("nat", "POSTROUTING", jump("sources that stay", chainKeep, false))
+			t.Add("nat", chainKeep, f.xt(rules)...)
 		}
-		if c.Forward {
-			t.Add("filter", "FORWARD", jump("forward pods", chainForward))
-			t.Add("filter", chainForward,
-				xt.Rule{Src: xt.Net(f.network), Target: xt.Accept}, xt.Rule{Dst: xt.Net(f.network), Target: xt.Accept})
+		if rules := f.last(); len(rules) > 0 {
+			t.Add("nat", "POSTROUTING", jump("masquerade pods", chainPostrouting, true))
+			t.Add("nat", chainPostrouting, f.xt(rules)...)
 		}
+	}
+	return xt.Union(r, Forwarding(c))
+}
+
+// Forwarding plans the iptables rules that accept forwarded packets of the pod network; without Config.Forward there are none. They stand
+// at the end of FORWARD, as flannel's do: what rules of others drop before them stays dropped.
+func Forwarding(c Config) xt.Ruleset {
+	var r xt.Ruleset
+	for _, v6 := range []bool{false, true} {
+		f, ok := c.of(v6)
+		if !ok || !c.Forward {
+			continue
+		}
+		t := r.Family(v6)
+		t.Add("filter", "FORWARD", jump("forward pods", chainForward, true))
+		t.Add("filter", chainForward,
+			xt.Rule{Src: xt.Net(f.network), Target: xt.Accept}, xt.Rule{Dst: xt.Net(f.network), Target: xt.Accept})
 	}
 	return r
 }
 
-// jump goes to the end of its chain: rules of others about the same packets come first.
-func jump(comment, chain string) xt.Rule {
-	return xt.Rule{Match: []xt.Match{xt.Comment(comment)}, Target: xt.Jump{Chain: chain}, Last: true}
+// jump leads to a chain of ours, before the rules of others about the same packets or after them.
+func jump(comment, chain string, last bool) xt.Rule {
+	return xt.Rule{Match: []xt.Match{xt.Comment(comment)}, Target: xt.Jump{Chain: chain}, Last: last, First: !last}
 }
 
-func (f family) postrouting() []xt.Rule {
-	switch f.Mode {
-	case Outside:
-		return f.outside()
-	case Pods:
-		return f.pods()
+// xt renders rules. An accept ends the nat table's chains: no rule after it changes the source.
+func (f family) xt(rules []rule) []xt.Rule {
+	targets := map[verdict]xt.Target{leave: xt.Return, keep: xt.Accept, masquerade: xt.Masquerade{RandomFully: f.fullyRandom()}}
+	var all []xt.Rule
+	for _, r := range rules {
+		x := xt.Rule{Src: xt.Address{Prefix: r.src.Prefix, Not: r.src.not}, Dst: xt.Address{Prefix: r.dst.Prefix, Not: r.dst.not}}
+		x.Target = targets[r.verdict]
+		if r.marked {
+			x.Match = []xt.Match{xt.Mark{Value: f.mark(), Mask: f.mark()}}
+		}
+		if r.bridge != "" {
+			x.Out = xt.Iface{Name: r.bridge, Not: true}
+		}
+		all = append(all, x)
 	}
-	return nil
+	return all
 }
-
-func (f family) outside() []xt.Rule {
-	masquerade := xt.Masquerade{RandomFully: !f.KeepPorts}
-	rules := []xt.Rule{{Match: []xt.Match{xt.Mark{Value: Mark, Mask: Mask}}, Target: xt.Return}}
-	for _, u := range f.underlay {
-		rules = append(rules,
-			xt.Rule{Src: xt.Net(u), Target: xt.Return},
-			xt.Rule{Src: xt.Net(f.subnet), Dst: xt.Net(u), Target: masquerade})
-	}
-	return append(rules,
-		between(xt.Net(f.subnet), xt.Net(f.network), xt.Return),
-		between(xt.Net(f.network), xt.Net(f.subnet), xt.Return),
-		between(xt.NotNet(f.network), xt.Net(f.subnet), xt.Return),
-		between(xt.Net(f.network), xt.NotNet(f.multicast), masquerade),
-		between(xt.NotNet(f.network), xt.Net(f.network), masquerade))
-}
-
-// pods is docker's rule; without a bridge, packets between pods of the node are told by their addresses.
-func (f family) pods() []xt.Rule {
-	r := xt.Rule{Src: xt.Net(f.subnet), Target: xt.Masquerade{}}
-	if f.Bridge != "" {
-		r.Out = xt.Iface{Name: f.Bridge, Not: true}
-	} else {
-		r.Dst = xt.NotNet(f.subnet)
-	}
-	return []xt.Rule{r}
-}
-
-func between(src, dst xt.Address, t xt.Target) xt.Rule { return xt.Rule{Src: src, Dst: dst, Target: t} }

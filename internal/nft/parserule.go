@@ -47,6 +47,8 @@ func (p *parser) statement() Statement {
 	case "masquerade":
 		p.next()
 		return Masquerade{FullyRandom: p.have("fully-random")}
+	case "snat":
+		return p.keepSource()
 	case "reject":
 		return p.reject()
 	case "dnat":
@@ -105,6 +107,16 @@ func (p *parser) dnat() Statement {
 	p.expect("map")
 	d.Map = p.set()
 	return d
+}
+
+// keepSource reads the only source NAT there is here: to the address that the packet has.
+func (p *parser) keepSource() Statement {
+	p.expect("snat")
+	if p.have("ip6", "to", "ip6", "saddr") {
+		return KeepSource{V6: true}
+	}
+	p.expect("ip", "to", "ip", "saddr")
+	return KeepSource{}
 }
 
 func (p *parser) update() Statement {

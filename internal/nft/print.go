@@ -76,6 +76,13 @@ func (d DNAT) String() string {
 	return s + keyText(d.Key) + " map @" + d.Map
 }
 
+func (k KeepSource) String() string {
+	if k.V6 {
+		return "snat ip6 to ip6 saddr"
+	}
+	return "snat ip to ip saddr"
+}
+
 func (m Masquerade) String() string {
 	if m.FullyRandom {
 		return "masquerade fully-random"

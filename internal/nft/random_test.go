@@ -54,7 +54,7 @@ func randomMatch(r *rand.Rand) Match {
 var addrPorts = []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("[fd00::1]:443")}
 
 func randomStatement(r *rand.Rand) Statement {
-	switch r.IntN(11) {
+	switch r.IntN(12) {
 	case 0:
 		return Lookup{Key: randomKey(r), Not: r.IntN(2) == 0, Set: "s"}
 	case 1:
@@ -83,6 +83,8 @@ func randomStatement(r *rand.Rand) Statement {
 		}
 		return u
 	case 9:
+		return KeepSource{V6: r.IntN(2) == 0}
+	case 10:
 		return pick(r, Verdict{}, Verdict{Kind: Accept}, Verdict{Kind: Drop}, Verdict{Kind: Return}, Verdict{Jump, "a-b"}, Verdict{Goto, "c.d/e"})
 	}
 	return randomMatch(r)

@@ -3,7 +3,7 @@ package nft
 import "net/netip"
 
 // Statement is one step of a rule: a match, which ends the rule when it fails, or something done to the packet.
-// It is one of Match, Lookup, VMap, DNAT, Masquerade, Reject, Notrack, Counter, SetMark, Update, Verdict and Foreign.
+// It is one of Match, Lookup, VMap, DNAT, KeepSource, Masquerade, Reject, Notrack, Counter, SetMark, Update, Verdict and Foreign.
 type Statement interface {
 	String() string // as nft(8) writes it
 	statement()
@@ -109,6 +109,12 @@ type DNAT struct {
 	Map string
 }
 
+// KeepSource decides that the source stays as it is: it is a source NAT to the address the packet has. Where an accept ends only the base
+// chain it is in, this ends all: a connection's source is decided once, so no chain after this one changes it.
+type KeepSource struct {
+	V6 bool // of IPv6 packets
+}
+
 // Masquerade changes the source to the address of the device the packet leaves by.
 type Masquerade struct {
 	FullyRandom bool // the source port is chosen at random, not kept if possible
@@ -180,6 +186,7 @@ func (Match) statement()      {}
 func (Lookup) statement()     {}
 func (VMap) statement()       {}
 func (DNAT) statement()       {}
+func (KeepSource) statement() {}
 func (Masquerade) statement() {}
 func (Reject) statement()     {}
 func (Notrack) statement()    {}

@@ -48,19 +48,19 @@ func (o Op) line() string {
 
 // Diff returns the ops that turn what of have bears our mark into want. In want, rules of chains that aren't ours are jumps to our
 // chains: they are inserted at the beginning of the chain (Rule.Last: appended); where one is there already, its place among rules
-// of others is left alone, so two programs that both want to be first don't fight. What does not bear our mark is never touched.
+// of others is left alone, so two programs that both want to be first don't fight, unless it must be (Rule.First). What does not bear our mark is never touched.
 func Diff(want, have Ruleset) []Op {
 	var ops []Op
 	for _, v6 := range []bool{false, true} {
-		ops = append(ops, diffTables(want.Family(v6).Ours(), have.Family(v6).Ours(), v6)...)
+		ops = append(ops, diffTables(want.Family(v6).Ours(), have.Family(v6).Ours(), *have.Family(v6), v6)...)
 	}
 	return ops
 }
 
-func diffTables(want, have Tables, v6 bool) []Op {
+func diffTables(want, have, all Tables, v6 bool) []Op {
 	var ops []Op
 	for _, name := range tableNames(want, have) {
-		d := differ{v6: v6, table: name, want: chains(want, name), have: chains(have, name)}
+		d := differ{v6: v6, table: name, want: chains(want, name), have: chains(have, name), all: all}
 		d.run()
 		ops = append(ops, d.ops...)
 	}
@@ -94,6 +94,7 @@ type differ struct {
 	v6         bool
 	table      string
 	want, have []Chain
+	all        Tables // what is there, rules of others too
 	ops        []Op
 }
 
@@ -188,7 +189,7 @@ func (d *differ) jumpsOf(chain string, want, have []Rule) {
 			first = append(first, r)
 		}
 	}
-	if slices.Equal(texts(slices.Concat(first, last)), texts(have)) {
+	if slices.Equal(texts(slices.Concat(first, last)), texts(have)) && !d.overtaken(chain, want) {
 		return
 	}
 	for _, r := range have {
@@ -200,6 +201,28 @@ func (d *differ) jumpsOf(chain string, want, have []Rule) {
 	for _, r := range last {
 		d.op(chain, Append, 0, r)
 	}
+}
+
+// overtaken reports whether a rule of others stands before one of ours that must be first.
+func (d *differ) overtaken(chain string, want []Rule) bool {
+	must := map[string]bool{}
+	for _, r := range want {
+		if r.First {
+			must[r.String()] = true
+		}
+	}
+	c := d.all.Chain(d.table, chain)
+	if c == nil || len(must) == 0 {
+		return false
+	}
+	foreign := false
+	for _, r := range c.Rules {
+		if foreign && must[r.String()] {
+			return true
+		}
+		foreign = foreign || !r.Owned()
+	}
+	return false
 }
 
 func texts(rules []Rule) []string {

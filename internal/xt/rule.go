@@ -15,6 +15,8 @@ type Rule struct {
 
 	// Last says, in a plan, that the rule goes to the end of a chain that isn't ours; else to its beginning. It's not printed.
 	Last bool
+	// First says, in a plan, that the rule must stand before every rule of others: Diff puts it there again where others were put before it.
+	First bool
 }
 
 // Address is a source or destination; the zero Address is any.

@@ -56,6 +56,8 @@ func (e *ruleEncoder) statement(s nft.Statement) error {
 		})
 	case nft.DNAT:
 		e.dnat(s)
+	case nft.KeepSource:
+		e.keepSource(s)
 	case nft.Masquerade:
 		e.expr("masq", func() {
 			if s.FullyRandom {

@@ -13,6 +13,7 @@ func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
 		`ip saddr 10.0.0.0/8 meta mark & 0x00000001 == 0x00000001 dnat ip to ip daddr . th dport . numgen random mod 3 map @m`,
 		`update @s { ip6 saddr timeout 3s : fd00::1 . 80 } meta mark set meta mark | 0x00000003 reject with tcp reset`,
+		`ip saddr 10.0.0.0/8 snat ip to ip saddr`,
 		`iifname "eth*" ct state new ip daddr vmap @v goto c`,
 	} {
 		r, err := nft.ParseRule(text)

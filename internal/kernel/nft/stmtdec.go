@@ -183,6 +183,9 @@ func (d *ruleDecoder) nat(e *expression) error {
 		port = 4
 	}
 	same := func(first, last int) bool { return e.a[last] == nil || e.word(last) == e.word(first) }
+	if e.num(unix.NFTA_NAT_TYPE) == unix.NFT_NAT_SNAT {
+		return d.keepSource(e, v6)
+	}
 	if e.num(unix.NFTA_NAT_TYPE) != unix.NFT_NAT_DNAT || e.word(unix.NFTA_NAT_REG_ADDR_MIN) != 0 ||
 		e.word(unix.NFTA_NAT_REG_PROTO_MIN) != port || !same(unix.NFTA_NAT_REG_ADDR_MIN, unix.NFTA_NAT_REG_ADDR_MAX) ||
 		!same(unix.NFTA_NAT_REG_PROTO_MIN, unix.NFTA_NAT_REG_PROTO_MAX) || e.num(unix.NFTA_NAT_FLAGS)&^rangeSpecified != 0 {
