@@ -88,6 +88,9 @@ func printStatus(w io.Writer, body []byte) error {
 		}
 		fmt.Fprintln(w)
 	}
+	for _, text := range s.Warnings {
+		fmt.Fprintf(w, "warning   %s\n", text)
+	}
 	return nil
 }
 

@@ -41,6 +41,7 @@ type Config struct {
 	Underlay                          UnderlayConfig
 	SubnetFile                        string
 	IPMasq, MasqueradePods            bool
+	Masquerade                        MasqueradeFlags
 	Attach, Bridge                    string
 	ProxyMode, PodRuntime             string
 	ClusterCIDR, ServiceRange         string
@@ -71,6 +72,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet is written for other programs")
 	f.BoolVar(&c.IPMasq, "ip-masq", true, "masquerade what pods send outside the pod network")
 	f.BoolVar(&c.MasqueradePods, "masquerade-pods", false, "masquerade all that leaves the node's bridge, traffic between pods too (docker's --ip-masq=true): peers then see the node's address")
+	c.Masquerade.bind(f)
 	f.StringVar(&c.Attach, "attach", "routed", "how pods are joined to the node: routed or bridge")
 	f.StringVar(&c.Bridge, "bridge", "cni0", "name of the bridge with --attach=bridge")
 	f.StringVar(&c.ProxyMode, "proxy-mode", "nftables", "how services are programmed: nftables, iptables or userspace")
@@ -105,6 +107,9 @@ func (c *Config) Validate() error {
 	}
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ ") || c.Bridge == "" {
 		return fmt.Errorf("--bridge=%s: an interface name has 1 to 15 characters, no slash, no space", c.Bridge)
+	}
+	if err := c.Masquerade.validate(c.IPMasq || c.MasqueradePods); err != nil {
+		return err
 	}
 	c.attachMode = attach.Mode(c.Attach)
 	return c.parseAddresses()

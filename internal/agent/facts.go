@@ -37,6 +37,7 @@ type Facts struct {
 	IPMasq         bool         `json:"ipMasq"`
 	MasqueradePods bool         `json:"masqueradePods,omitempty"`
 	ServiceRange   netip.Prefix `json:"serviceRange,omitzero"`
+	Masq           Masquerading `json:"masq,omitzero"`
 
 	Network   netip.Prefix    `json:"network,omitzero"`
 	NetworkV6 netip.Prefix    `json:"networkV6,omitzero"`

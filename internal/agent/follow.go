@@ -30,6 +30,7 @@ func (a *agent) look() (Facts, error) {
 		Node: a.cfg.NodeName, Dev: u.Dev, MTU: u.MTU, Addrs: u.Addrs, Connected: u.Connected, Gateway: u.Gateway,
 		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(a.cfg.ProxyMode),
 		IPMasq: a.cfg.IPMasq, MasqueradePods: a.cfg.MasqueradePods, ServiceRange: a.cfg.serviceRange,
+		Masq: a.cfg.Masquerade.facts,
 	}
 	asked.into(&f)
 	if a.cfg.Attach == "bridge" {

@@ -8,7 +8,6 @@ import (
 	"weft/internal/masq"
 	"weft/internal/nft"
 	"weft/internal/proxy"
-	"weft/internal/proxy/nftables"
 )
 
 // owners in the union of table inet weft besides the service ports.
@@ -36,7 +35,7 @@ func (t *tablePlan) update(n proxy.Node, m masq.Config, outer []uint16, services
 	if t.merge == nil || !reflect.DeepEqual(t.node, n) {
 		return t.rebuild(n, m, outer, services)
 	}
-	var p nftables.Planner
+	p := planner(m)
 	parts := map[string]nft.Table{}
 	if !reflect.DeepEqual(t.masq, m) || !slices.Equal(t.outer, outer) {
 		parts[ownerPods] = masq.NFT(m, outer...)

@@ -107,6 +107,7 @@ func (a *agent) Status() Status {
 	if own.Subnet.IsValid() {
 		s.Subnet = own.Subnet.String()
 	}
+	s.Warnings = a.proxy.warnings()
 	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == ""
 	return s
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync"
 
 	"weft/internal/api"
+	kernelnft "weft/internal/kernel/nft"
+	"weft/internal/masq"
 	"weft/internal/netstate"
+	"weft/internal/nft"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
 )
@@ -39,10 +41,17 @@ type proxyLoop struct {
 	want    rules // in mode nftables without the table, which is in table
 	table   tablePlan
 	tableOK bool // the table was as planned after the last step
-	xtOK    bool // the same of want.XT
+	main    xtFilter
+	other   xtFilter // of the iptables variant that the host's default programs are not; none: zero
 	steps   stepStats
-	first   sync.Once
-	ready   chan struct{}
+
+	warned   warned
+	otherErr string // why the last step of other failed
+	// chains lists base chains, those of others too; nil: nobody can tell.
+	chains func(nft.Hook) ([]kernelnft.BaseChain, error)
+
+	first sync.Once
+	ready chan struct{}
 }
 
 // step plans and applies, in mode userspace in two phases: listeners first, then the rules that lead to the ports they hold.
@@ -82,7 +91,7 @@ func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease
 		plan = planRules(f, own, snap, ports)
 	}
 	// The rules of the mode in force come first, so that a service is never without any.
-	filter, err1 := p.applyIPTables(ctx, due, plan.XT)
+	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(f.masqConfig(own)), false)
 	table, err2 := p.applyTable(due, plan.Table, nil)
 	p.table = tablePlan{}
 	p.want = plan
@@ -91,11 +100,13 @@ func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease
 
 // applyNFTables costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
 func (p *proxyLoop) applyNFTables(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot) (work, error) {
-	ops := p.table.update(f.proxyNode(snap), f.masqConfig(own), f.outerPorts(), snap.Services)
+	m := f.masqConfig(own)
+	ops := p.table.update(f.proxyNode(snap), m, f.outerPorts(), snap.Services)
 	table, err1 := p.applyTable(due, nil, ops)
 	_, closed, err2 := p.listen(nil)
-	filter, err3 := p.applyIPTables(ctx, due, xt.Ruleset{})
-	p.want = rules{}
+	forwarding := masq.Forwarding(m)
+	filter, err3 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
+	p.want = rules{XT: p.main.made}
 	return sum(table, work{ops: closed}, filter), errors.Join(err1, err2, err3)
 }
 
@@ -120,51 +131,18 @@ func (p *proxyLoop) listen(want []netstate.Listener) (userspace.Ports, int, erro
 	return ports, max(n, -n), err
 }
 
-// applyIPTables reads the rules when the plan changed, somebody else may have changed them, or the step before failed.
-func (p *proxyLoop) applyIPTables(ctx context.Context, due cause, want xt.Ruleset) (work, error) {
-	planned := len(xt.Diff(want, p.want.XT)) == 0 && len(xt.Diff(p.want.XT, want)) == 0
-	if planned && p.xtOK && due&(byIPTables|byHost|byTime) == 0 {
-		return work{}, nil
-	}
-	wasOK := p.xtOK
-	p.xtOK = false
-	have, err := p.xt.Read(ctx)
-	if err != nil {
-		return work{}, err
-	}
-	ops := xt.Diff(want, have)
-	w := work{ops: len(ops)}
-	if len(ops) == 0 {
-		p.xtOK = true
-		return w, nil
-	}
-	for _, op := range ops {
-		p.log.Debug("op", "what", "iptables", "op", op.String())
-	}
-	if planned && wasOK {
-		w.repaired = chains(ops)
-	}
-	p.log.Info("applied", "what", "iptables", "ops", len(ops))
-	if err := p.xt.Apply(ctx, ops); err != nil {
+// applyIPTables brings the rules of iptables to want, and those of the host's other iptables to what lets pods' packets through.
+func (p *proxyLoop) applyIPTables(ctx context.Context, due cause, want, forwarding xt.Ruleset, sparing bool) (work, error) {
+	p.main.k, p.main.name = p.xt, "iptables"
+	w, err := p.main.apply(ctx, p.log, due, want, sparing)
+	if p.other.k == nil {
 		return w, err
 	}
-	have, err = p.xt.Read(ctx)
-	if left := xt.Diff(want, have); err == nil && len(left) > 0 {
-		err = &undoneError{"chains of iptables", chains(left), left[0].String()}
+	other, err2 := p.other.apply(ctx, p.log, due, forwarding, true)
+	if p.otherErr = ""; err2 != nil { // nobody asked us to use it: said, but no reason not to be converged
+		p.otherErr = err2.Error()
 	}
-	p.xtOK = err == nil
-	return w, err
-}
-
-// chains names the chains of the ops.
-func chains(ops []xt.Op) []string {
-	var out []string
-	for _, op := range ops {
-		if name := "iptables chain " + op.Table + " " + op.Chain; !slices.Contains(out, name) {
-			out = append(out, name)
-		}
-	}
-	return out
+	return sum(w, other), err
 }
 
 // diff is what a step would do to the rules now.
@@ -176,10 +154,14 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	if !ok || !known {
 		return nil, errNoLease
 	}
-	plan := planRules(p.facts(), own, snap, p.relay.Ports())
+	f := p.facts()
+	plan := planRules(f, own, snap, p.relay.Ports())
 	have, err := p.xt.Read(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if f.ProxyMode == NFTables {
+		plan.XT = used(masq.Forwarding(f.masqConfig(own)), have)
 	}
 	var lines []string
 	for _, op := range xt.Diff(plan.XT, have) {

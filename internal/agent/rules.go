@@ -49,7 +49,7 @@ func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports)
 		return r
 	}
 	if f.ProxyMode == IPTables {
-		r.XT = xt.Union(iptproxy.Planner{}.All(n, snap.Services), masq.XT(m))
+		r.XT = xt.Union(iptproxy.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts}.All(n, snap.Services), masq.XT(m))
 		return r
 	}
 	t := nft.Union(fragments(n, m, f.outerPorts(), snap.Services))
@@ -59,7 +59,7 @@ func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports)
 
 // fragments is the content of table inet weft by owner: each service port, the services' common part, and the pods' masquerading.
 func fragments(n proxy.Node, m masq.Config, outer []uint16, services []api.ServicePort) map[string]nft.Table {
-	var p nftables.Planner
+	p := planner(m)
 	parts := make(map[string]nft.Table, len(services)+2)
 	parts[ownerBase] = p.Base(n)
 	parts[ownerPods] = masq.NFT(m, outer...)
@@ -67,6 +67,11 @@ func fragments(n proxy.Node, m masq.Config, outer []uint16, services []api.Servi
 		parts[ownerOf(s)] = p.Plan(n, s)
 	}
 	return parts
+}
+
+// planner plans services in mode nftables, with what they share with the pods' masquerading.
+func planner(m masq.Config) nftables.Planner {
+	return nftables.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts}
 }
 
 // outerPorts are the UDP ports of the overlay's outer packets.
@@ -135,7 +140,8 @@ func setBit(a netip.Addr, bit int) netip.Addr {
 func (f Facts) masqConfig(own api.Lease) masq.Config {
 	c := masq.Config{
 		Mode: masq.None, Network: f.Network, NetworkV6: f.NetworkV6, Subnet: own.Subnet, SubnetV6: own.SubnetV6,
-		Underlay: f.Connected, Forward: true,
+		Underlay: f.Connected, NonMasquerade: f.Masq.NonMasquerade, Forward: !f.Masq.NoForward, KeepPorts: f.Masq.KeepPorts,
+		MarkBits: f.Masq.MarkBits,
 	}
 	if f.Attach == "bridge" {
 		c.Bridge = f.Bridge

@@ -19,7 +19,6 @@ import (
 	"weft/internal/kernel/xt"
 	"weft/internal/lease"
 	"weft/internal/netstate"
-	values "weft/internal/nft"
 	"weft/internal/relay"
 	"weft/internal/store/kube"
 )
@@ -66,6 +65,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := checkPorts(ctx, cfg); err != nil {
 		return err
 	}
+	a.checkRandomPorts(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	if err := a.open(ctx, g); err != nil {
 		return err
@@ -199,7 +199,12 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	})
 	a.proxy = &proxyLoop{
 		log: a.log, facts: a.settings.facts, leases: a.leases, cluster: a.cluster,
-		xt: xt.Kernel{}, relay: engine, nft: table, ready: make(chan struct{}),
+		xt: xt.Kernel{}, relay: engine, nft: table, chains: table.BaseChains, ready: make(chan struct{}),
+	}
+	if other, ok, err := xt.Other(ctx); err != nil {
+		a.log.Warn("the host's other iptables is not looked at", "err", err)
+	} else if ok {
+		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
 	l := loop{name: "services", step: a.proxy.step, every: fullCheck, log: a.log, triggers: []trigger{
 		{leases, byPlan}, {a.settings.subscribe(), byHost},
@@ -207,36 +212,16 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	if a.clusterChanged != nil {
 		l.triggers = append(l.triggers, trigger{a.clusterChanged[0], byPlan})
 	}
-	watched, err := watchRules(ctx, table, ProxyMode(a.cfg.ProxyMode))
+	watched, err := watchRules(ctx, table)
 	if err != nil {
 		return err
 	}
+	legacy := make(chan struct{}, 1)
+	g.Go(func() error { return watchLegacy(ctx, legacy) })
+	l.triggers = append(l.triggers, trigger{legacy, byIPTables})
 	l.triggers = append(l.triggers, watched...)
 	g.Go(func() error { return l.run(ctx) })
 	return nil
-}
-
-// watchRules watches table inet weft and, in the modes that use iptables, its tables: where iptables is the nf_tables variant it tells of
-// changes, else only the full check finds them.
-func watchRules(ctx context.Context, c *nft.Conn, mode ProxyMode) ([]trigger, error) {
-	own, err := c.Watch(ctx, values.INet, values.TableName)
-	if err != nil {
-		return nil, err
-	}
-	out := []trigger{{own, byKernel}}
-	if mode == NFTables {
-		return out, nil
-	}
-	for _, family := range []values.Family{values.IPv4, values.IPv6} {
-		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
-			ch, err := c.Watch(ctx, family, table)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, trigger{ch, byIPTables})
-		}
-	}
-	return out, nil
 }
 
 // split copies a trigger to n channels, coalesced.

@@ -32,6 +32,7 @@ type Status struct {
 	Services  int       `json:"services"`
 	Network   stepStats `json:"network"`
 	Rules     stepStats `json:"rules"`
+	Warnings  []string  `json:"warnings,omitempty"` // what stands in the way and is not ours to change
 }
 
 // reporter answers questions about the agent.

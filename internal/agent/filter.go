@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"weft/internal/xt"
+)
+
+// xtFilter is the iptables rules of one variant of its programs, as planned and as they were found.
+type xtFilter struct {
+	k       iptables
+	name    string
+	plan    xt.Ruleset // what the last step was asked for
+	made    xt.Ruleset // what of it there is to be
+	blocked []string   // rules of others that stop what ours would accept
+	ok      bool       // the rules were as planned after the last step
+}
+
+// apply reads the rules when the plan changed, somebody else may have changed them, or the step before failed. A sparing one makes rules
+// only where somebody uses iptables: where its tables are not, nothing in them can drop.
+func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want xt.Ruleset, sparing bool) (work, error) {
+	planned := equal(want, f.plan)
+	if planned && f.ok && due&(byIPTables|byHost|byTime) == 0 {
+		return work{}, nil
+	}
+	wasOK := f.ok
+	f.ok, f.plan = false, want
+	have, err := f.k.Read(ctx)
+	if err != nil {
+		return work{}, err
+	}
+	before := f.made
+	f.blocked = blocked(have)
+	if f.made = want; sparing {
+		f.made = used(want, have)
+	}
+	ops := xt.Diff(f.made, have)
+	w := work{ops: len(ops)}
+	if len(ops) == 0 {
+		f.ok = true
+		return w, nil
+	}
+	for _, op := range ops {
+		log.Debug("op", "what", f.name, "op", op.String())
+	}
+	if planned && wasOK && equal(f.made, before) {
+		w.repaired = chains(ops)
+	}
+	log.Info("applied", "what", f.name, "ops", len(ops))
+	if err := f.k.Apply(ctx, ops); err != nil {
+		return w, err
+	}
+	have, err = f.k.Read(ctx)
+	if left := xt.Diff(f.made, have); err == nil && len(left) > 0 {
+		err = &undoneError{"chains of " + f.name, chains(left), left[0].String()}
+	}
+	f.ok = err == nil
+	return w, err
+}
+
+func equal(a, b xt.Ruleset) bool { return len(xt.Diff(a, b)) == 0 && len(xt.Diff(b, a)) == 0 }
+
+// used is the part of a plan about forwarding whose chain is there.
+func used(want, have xt.Ruleset) xt.Ruleset {
+	for _, v6 := range []bool{false, true} {
+		if have.Family(v6).Chain("filter", "FORWARD") == nil {
+			*want.Family(v6) = nil
+		}
+	}
+	return want
+}
+
+// blocked names the rules of others in FORWARD that stop every packet before our rule is asked.
+func blocked(have xt.Ruleset) []string {
+	var out []string
+	for _, v6 := range []bool{false, true} {
+		c := have.Family(v6).Chain("filter", "FORWARD")
+		if c == nil {
+			continue
+		}
+		name := "iptables"
+		if v6 {
+			name = "ip6tables"
+		}
+		end := slices.IndexFunc(c.Rules, xt.Rule.Owned)
+		if end < 0 {
+			end = len(c.Rules)
+		}
+		for _, r := range c.Rules[:end] {
+			_, reject := r.Target.(xt.Reject)
+			if (reject || r.Target == xt.Drop) && r.Matches(xt.Packet{}) == xt.Yes && unconditional(r) {
+				out = append(out, fmt.Sprintf("%s: -A FORWARD%s stands before weft's rule: pods' packets that no rule before it accepts are stopped. "+
+					"Put an accept of the pod network before it", name, r))
+			}
+		}
+	}
+	return out
+}
+
+// unconditional reports whether a rule is about every packet.
+func unconditional(r xt.Rule) bool {
+	if r.Src.Prefix.IsValid() || r.Dst.Prefix.IsValid() || r.In.Name != "" || r.Out.Name != "" || r.Proto.Name != "" {
+		return false
+	}
+	return !slices.ContainsFunc(r.Match, func(m xt.Match) bool { _, comment := m.(xt.Comment); return !comment })
+}
+
+// chains names the chains of the ops.
+func chains(ops []xt.Op) []string {
+	var out []string
+	for _, op := range ops {
+		if name := "iptables chain " + op.Table + " " + op.Chain; !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
