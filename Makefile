@@ -4,6 +4,7 @@ SHELL := /bin/bash
 BIN := bin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 K8S := v1.36.3
+FLANNEL := v0.28.10
 VP := k8s.io/component-base/version
 LDFLAGS := -s -w -X weft/internal/cli.Version=$(VERSION)
 K8S_LDFLAGS := -s -w -X $(VP).gitVersion=$(K8S) -X $(VP).gitMajor=1 -X $(VP).gitMinor=36 -X $(VP).gitTreeState=clean
@@ -36,7 +37,14 @@ unit: ## the fast loop: floors 1 and 2
 		./internal/overlay/... ./internal/proxy/... ./internal/lease/... ./internal/ipam/... ./internal/attach/... \
 		./internal/masq/... ./internal/explain/...
 
-test: deps-test build ## the whole test suite, what CI runs
+# The real flanneld, which the tests and the bench run weft beside. It is built from the module proxy, with cgo for its udp backend.
+$(BIN)/flanneld: tools/flannel/go.mod tools/flannel/go.sum
+	cd tools/flannel && CGO_ENABLED=1 go build -ldflags '-s -w -X github.com/flannel-io/flannel/pkg/version.Version=$(FLANNEL)' \
+	  -o ../../$@ github.com/flannel-io/flannel || { echo "bin/flanneld was not built: test/interop needs it." \
+	  "It takes gcc and libc6-dev (make deps-test) and the modules of tools/flannel/go.mod (GOPROXY)" >&2; exit 1; }
+	touch $@
+
+test: deps-test build $(BIN)/flanneld ## the whole test suite, what CI runs
 	go build -o $(BIN)/testreport ./tools/testreport 2>/dev/null || (cd tools && go build -o ../$(BIN)/testreport ./testreport)
 	set -o pipefail; { \
 	  CGO_ENABLED=1 go test -race -json $(LEAN); \
@@ -48,7 +56,7 @@ lint: ## golangci-lint, from tools/go.mod
 	cd tools && go build -o ../$(BIN)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(BIN)/golangci-lint run ./...
 
-bench: build ## measure side by side in one run, print ratios
+bench: build $(BIN)/flanneld ## measure side by side in one run, print ratios
 	scripts/bench
 
 fuzz: ## run every fuzz target for FUZZTIME (20s)
