@@ -158,7 +158,8 @@ func (e *nftWalk) elementText(set string, el nft.Element) string {
 	return m.ElementText(el)
 }
 
-// dnat collects every destination the statement may choose: a random number in the key stands for all its values.
+// dnat collects every destination the statement may choose: a random number in the key stands for all its values. Each is named once, by the
+// first element that leads to it.
 func (e *nftWalk) dnat(s nft.DNAT) (bool, nft.Verdict, Outcome) {
 	accept := nft.Verdict{Kind: nft.Accept}
 	if s.To.IsValid() {
@@ -177,8 +178,11 @@ func (e *nftWalk) dnat(s nft.DNAT) (bool, nft.Verdict, Outcome) {
 			continue
 		}
 		values := el.Data.Values(e.t.Table.Set(s.Map).Data)
-		if len(values) == 2 {
-			to = append(to, netip.AddrPortFrom(values[0].Addr, uint16(values[1].Num)))
+		if len(values) != 2 {
+			continue
+		}
+		if x := netip.AddrPortFrom(values[0].Addr, uint16(values[1].Num)); !slices.Contains(to, x) {
+			to = append(to, x)
 			texts = append(texts, e.elementText(s.Map, el))
 		}
 	}

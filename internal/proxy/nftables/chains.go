@@ -25,14 +25,14 @@ const (
 // choice is what a service's chain does: draw one of the endpoints of a list.
 type choice struct {
 	list
-	k        int    // endpoints
+	slots    int    // of the list, see slots
 	masq     source // who is masqueraded
 	affinity int    // seconds a client keeps its endpoint, 0: none
 }
 
-// chainName says all of the choice, so that equal chains have equal names: "n2-4", "port-m3-a60-local4".
+// chainName says all of the choice, so that equal chains have equal names: "n4-4", "port-m16-a60-local-4".
 func (c choice) chainName() string {
-	kind := string(c.masq) + strconv.Itoa(c.k)
+	kind := string(c.masq) + strconv.Itoa(c.slots)
 	if c.affinity > 0 {
 		kind += "-a" + strconv.Itoa(c.affinity)
 	}
@@ -61,11 +61,20 @@ func (p Planner) chain(n proxy.Node, c choice) nft.Chain {
 	}
 	if c.affinity > 0 {
 		out.Rules = append(out.Rules, c.remembered()...)
-		out.Rules = append(out.Rules, rule(nft.VMap{Key: c.key(c.k), Map: c.picks().Name}))
-		return out
 	}
-	out.Rules = append(out.Rules, rule(nft.DNAT{V6: c.v6, Key: c.key(c.k), Map: c.endpoints().Name}))
+	for range draws {
+		out.Rules = append(out.Rules, c.draw(c.slots))
+	}
+	out.Rules = append(out.Rules, c.draw(surely(c.slots)))
 	return out
+}
+
+// draw sends the packet to the endpoint in a random slot below n; when the slot is empty the next rule follows.
+func (c choice) draw(n int) nft.Rule {
+	if c.affinity > 0 {
+		return rule(nft.VMap{Key: c.key(n), Map: c.picks().Name})
+	}
+	return rule(nft.DNAT{V6: c.v6, Key: c.key(n), Map: c.endpoints().Name})
 }
 
 // remembered sends a client to the endpoint it had, and remembers it for another while.
@@ -95,18 +104,15 @@ func endpointName(proto uint8, a netip.Addr, port uint16) string {
 }
 
 // split is the chain of an address whose packets from outside stay on the node (externalTrafficPolicy Local): clients in the
-// cluster and the node itself reach all endpoints, others the node's own (nil: none) and keep their source address.
-func (p Planner) split(n proxy.Node, inside choice, local *choice) nft.Chain {
-	out := nft.Chain{Name: "split-" + inside.chainName()}
+// cluster and the node itself reach all endpoints, others the node's own and keep their source address.
+func (p Planner) split(n proxy.Node, inside, local choice) nft.Chain {
+	out := nft.Chain{Name: "split-" + inside.chainName() + "-" + local.chainName()}
 	to := nft.Verdict{Kind: nft.Goto, Chain: inside.chainName()}
 	for _, cidr := range inside.clusterCIDRs(n) {
 		out.Rules = append(out.Rules, rule(nft.Match{Field: inside.saddr, Prefix: cidr}, to))
 	}
 	mark := nft.SetMark{Mask: p.mark(), Value: p.mark()}
 	out.Rules = append(out.Rules, rule(nft.Match{Field: nft.FibSaddrType, Num: nft.TypeLocal}, mark, to))
-	if local != nil {
-		out.Name += "-" + local.chainName()
-		out.Rules = append(out.Rules, rule(nft.Verdict{Kind: nft.Goto, Chain: local.chainName()}))
-	}
+	out.Rules = append(out.Rules, rule(nft.Verdict{Kind: nft.Goto, Chain: local.chainName()}))
 	return out
 }

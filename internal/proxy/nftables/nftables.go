@@ -1,13 +1,14 @@
 // Package nftables plans services as nftables values: the default proxy mode.
 //
-// A service costs elements of maps, not chains: a verdict map leads from address, protocol and port to one chain per number of
-// endpoints, which draws a random number below it and takes the endpoint from a second map. A changed endpoint changes an element.
+// A service costs elements of maps, not chains: a verdict map leads from address, protocol and port to a chain for services with up to
+// 4, 16, 32, 64 and so on endpoints, which draws a random slot and takes the endpoint from a second map. A changed endpoint changes elements
+// of that map.
 //
-//	prerouting, output   ip daddr . meta l4proto . th dport vmap @vips4         10.254.0.1 . tcp . 443 : goto n2-4
-//	chain n2-4           dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 2 map @eps4
+//	prerouting, output   ip daddr . meta l4proto . th dport vmap @vips4         10.254.0.1 . tcp . 443 : goto n4-4
+//	chain n4-4           dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 4 map @eps4
 //
-// NodePorts have maps of their own without the address. What has no endpoints is in the verdict maps dead4 and dead-ports4, which the
-// filter hooks look up. Names that end in 4 and 6 are those of the two families.
+// NodePorts have maps of their own without the address. What has no endpoints is in the sets rejected4, dropped4, rejected-ports4 and
+// dropped-ports4, which the filter hooks look up. Names that end in 4 and 6 are those of the two families.
 //
 // Floor 2, planners: pure.
 package nftables
@@ -52,6 +53,7 @@ const (
 	chainForward     = "services-forward"
 	chainFilterOut   = "services-filter-output"
 	chainDead        = "dead"
+	chainDeadPorts   = "dead-ports"
 	chainReject      = "rejected"
 )
 
@@ -65,7 +67,8 @@ const (
 func (p Planner) Base(n proxy.Node) nft.Table {
 	t := nft.New()
 	for _, f := range families {
-		t.Sets = append(t.Sets, f.vips(), f.ports(), f.dead(), f.deadPorts(), f.hairpin(), f.clusterIPs(), f.firewall())
+		t.Sets = append(t.Sets, f.vips(), f.ports(), f.hairpin(), f.clusterIPs(), f.firewall(),
+			f.addresses("rejected"), f.addresses("dropped"), f.portsOnly("rejected"), f.portsOnly("dropped"))
 	}
 	dnat := p.services(n)
 	out := append(p.fromNode(), dnat...)
@@ -87,6 +90,7 @@ func (p Planner) Base(n proxy.Node) nft.Table {
 		base(chainForward, nft.Filter, nft.Forward, nft.PriorityFilter, forward...),
 		base(chainFilterOut, nft.Filter, nft.Output, nft.PriorityFilter, toDead),
 		{Name: chainDead, Rules: p.deadRules(n)},
+		families[0].deadPorts(), families[1].deadPorts(),
 		rejectChain(),
 	}
 	return t
@@ -147,12 +151,22 @@ func (f family) nodePorts(n proxy.Node, s nft.Statement) []nft.Rule {
 // deadRules answer packets to services without endpoints, and to ports that a service's cluster address does not have.
 func (p Planner) deadRules(n proxy.Node) []nft.Rule {
 	var rules []nft.Rule
+	drop, reject := nft.Verdict{Kind: nft.Drop}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}
 	for _, f := range families {
-		rules = append(rules, rule(nft.VMap{Key: f.vipKey(), Map: f.name("dead")}))
-		rules = append(rules, f.nodePorts(n, nft.VMap{Key: portKey(), Map: f.name("dead-ports")})...)
-		rules = append(rules, rule(nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}))
+		rules = append(rules, rule(nft.Lookup{Key: f.vipKey(), Set: f.name("dropped")}, drop))
+		rules = append(rules, rule(nft.Lookup{Key: f.vipKey(), Set: f.name("rejected")}, reject))
+		rules = append(rules, f.nodePorts(n, nft.Verdict{Kind: nft.Jump, Chain: f.name(chainDeadPorts)})...)
+		rules = append(rules, rule(nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, reject))
 	}
 	return rules
+}
+
+// deadPorts answers packets to NodePorts of services without endpoints.
+func (f family) deadPorts() nft.Chain {
+	return nft.Chain{Name: f.name(chainDeadPorts), Rules: []nft.Rule{
+		rule(nft.Lookup{Key: portKey(), Set: f.name("dropped-ports")}, nft.Verdict{Kind: nft.Drop}),
+		rule(nft.Lookup{Key: portKey(), Set: f.name("rejected-ports")}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}),
+	}}
 }
 
 // masquerade gives the node's address to connections whose answers would not come back this way otherwise: those that were

@@ -211,7 +211,7 @@ func TestPlanIsUnion(t *testing.T) {
 	}
 }
 
-// TestOneEndpoint checks that a changed endpoint costs the elements of its service.
+// TestOneEndpoint checks that a changed endpoint costs the elements of its service, and none with a verdict.
 func TestOneEndpoint(t *testing.T) {
 	m := nft.NewMerge(nft.INet, nft.TableName)
 	m.Set("", nftables.Planner{}.Base(node1))
@@ -224,21 +224,55 @@ func TestOneEndpoint(t *testing.T) {
 	s.ClusterIPs = addrs("10.254.1.7")
 	s.Endpoints = endpoints("172.16.28.5:80@kube-node1", "172.16.78.10:80@kube-node2")
 	ops := m.Set("7", nftables.Planner{}.Plan(node1, s))
-	want := "delete element inet weft eps4 { 10.254.1.7 . tcp . 8080 . 1 }; add element inet weft eps4 { 10.254.1.7 . tcp . 8080 . 1 : 172.16.78.10 . 80 }"
+	want := "delete element inet weft eps4 { 10.254.1.7 . tcp . 8080 . 1, 10.254.1.7 . tcp . 8080 . 3 }; " +
+		"add element inet weft eps4 { 10.254.1.7 . tcp . 8080 . 1 : 172.16.78.10 . 80, 10.254.1.7 . tcp . 8080 . 3 : 172.16.78.10 . 80 }"
 	if len(ops) != 1 || ops[0].String() != want {
 		t.Errorf("have %v\nwant [%s]", ops, want)
 	}
-	s.Endpoints = s.Endpoints[:1]
-	ops = m.Set("7", nftables.Planner{}.Plan(node1, s))
-	n := 0
-	for _, op := range ops {
-		n += op.Count()
-		if !strings.Contains(op.String(), "10.254.1.7") && !strings.Contains(op.String(), " c1-4") {
-			t.Errorf("op of another service: %s", op)
+	for n := range 5 { // down to none, and up to four
+		s.Endpoints = nil
+		for i := range n {
+			s.Endpoints = append(s.Endpoints, endpoints("172.16.28."+strconv.Itoa(i+5)+":80")...)
+		}
+		for _, op := range m.Set("7", nftables.Planner{}.Plan(node1, s)) {
+			if op.Set.Name != "eps4" && op.Set.Name != "hairpin4" || !strings.Contains(op.String(), "10.254.1.7") && op.Set.Name == "eps4" {
+				t.Errorf("%d endpoints: op of another service, or one that makes the kernel check the table: %s", n, op)
+			}
 		}
 	}
-	if n != 4 { // chain, its rules, the verdict, the endpoint
-		t.Errorf("%d objects changed by one endpoint: %v", n, ops)
+}
+
+// TestSlots checks that every endpoint has equally many slots, that most slots are full and the ones of the last draw all.
+func TestSlots(t *testing.T) {
+	for n := 1; n <= 300; n++ {
+		s := nginx
+		s.Endpoints = nil
+		for i := range n {
+			a := netip.AddrFrom4([4]byte{172, 16, byte(i / 256), byte(i)})
+			s.Endpoints = append(s.Endpoints, api.Endpoint{Addr: netip.AddrPortFrom(a, 80), Ready: true})
+		}
+		table := nftables.Planner{}.Plan(node1, s)
+		var chain nft.Chain
+		for _, c := range table.Chains {
+			if strings.HasPrefix(c.Name, "c") {
+				chain = c
+			}
+		}
+		all := int(chain.Rules[1].Statements[0].(nft.DNAT).Key[3].Mod)
+		last := int(chain.Rules[len(chain.Rules)-1].Statements[0].(nft.DNAT).Key[3].Mod)
+		eps := table.Set("eps4").Elements
+		of := map[nft.Tuple]int{}
+		for _, e := range eps {
+			of[e.Data]++
+		}
+		for to, c := range of {
+			if c*n != len(eps) {
+				t.Errorf("%d endpoints: %s has %d of %d slots", n, to.Text(table.Set("eps4").Data), c, len(eps))
+			}
+		}
+		if len(of) != n || len(eps) > all || 2*len(eps) <= all || last > len(eps) {
+			t.Errorf("%d endpoints: %d in %d of %d slots, the last draw is among %d", n, len(of), len(eps), all, last)
+		}
 	}
 }
 

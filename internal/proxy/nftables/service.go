@@ -97,27 +97,26 @@ func (b *builder) family(f family) {
 // target is where packets are sent to: an address and a port, or a NodePort.
 type target struct {
 	list
-	verdicts, dead nft.Set
-	key            func() nft.TupleBuilder
+	verdicts, rejected, dropped nft.Set
+	key                         func() nft.TupleBuilder
 }
 
 func (b *builder) address(f family, a netip.Addr) target {
-	return target{list{family: f}, f.vips(), f.dead(), func() nft.TupleBuilder { return b.vip(a) }}
+	return target{list{family: f}, f.vips(), f.addresses("rejected"), f.addresses("dropped"), func() nft.TupleBuilder { return b.vip(a) }}
 }
 
 func (b *builder) port(f family) target {
-	return target{list{family: f, port: true}, f.ports(), f.deadPorts(), b.nodePort}
+	return target{list{family: f, port: true}, f.ports(), f.portsOnly("rejected"), f.portsOnly("dropped"), b.nodePort}
 }
 
 // cluster plans a cluster address. Packets to one whose endpoints are all on other nodes (internalTrafficPolicy Local) are dropped: they
-// may come back. Where there are none at all they are rejected.
+// may come back. Where there are none at all they are rejected, as to every port that a cluster address does not have.
 func (b *builder) cluster(f family, a netip.Addr, endpoints []netip.AddrPort, none bool) {
 	t := b.address(f, a)
-	if len(endpoints) == 0 {
-		b.noEndpoints(t, none)
-		return
+	if len(endpoints) == 0 && !none {
+		b.add(t.dropped, nft.Element{Key: t.key().Tuple()})
 	}
-	c := choice{list: t.list, k: len(endpoints), masq: keep, affinity: b.s.AffinitySeconds}
+	c := choice{list: t.list, slots: slots(len(endpoints)), masq: keep, affinity: b.s.AffinitySeconds}
 	switch {
 	case b.MasqueradeAll:
 		c.masq = all
@@ -128,16 +127,6 @@ func (b *builder) cluster(f family, a netip.Addr, endpoints []netip.AddrPort, no
 	b.choose(t, c, endpoints)
 }
 
-// noEndpoints says what becomes of packets to a target.
-func (b *builder) noEndpoints(t target, reject bool) {
-	v := nft.Verdict{Kind: nft.Drop}
-	if reject {
-		v = nft.Verdict{Kind: nft.Goto, Chain: chainReject}
-		b.chain(rejectChain())
-	}
-	b.add(t.dead, nft.Element{Key: t.key().Tuple(), Verdict: v})
-}
-
 // lead makes the target lead to the chain.
 func (b *builder) lead(t target, chain string) {
 	b.add(t.verdicts, nft.Element{Key: t.key().Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: chain}})
@@ -146,19 +135,22 @@ func (b *builder) lead(t target, chain string) {
 // choose adds the chain of a choice and the list of endpoints it draws from.
 func (b *builder) choose(t target, c choice, endpoints []netip.AddrPort) {
 	b.chain(b.Planner.chain(b.n, c))
+	n := full(len(endpoints))
 	if c.affinity == 0 {
 		list := &b.t.Sets[b.set(c.endpoints())].Elements
-		*list = slices.Grow(*list, len(endpoints))
+		*list = slices.Grow(*list, n)
 		key := t.key()
 		data := make(nft.TupleBuilder, 0, 20)
-		for k, to := range endpoints {
+		for k := range n {
+			to := endpoints[k%len(endpoints)]
 			*list = append(*list, nft.Element{Key: key.Num(uint32(k)).Tuple(), Data: data.Addr(to.Addr()).Port(to.Port()).Tuple()})
 		}
 		return
 	}
 	b.set(c.recent())
-	for k, to := range endpoints {
-		e := c.endpointChain(b.proto, to)
+	b.set(c.picks())
+	for k := range n {
+		e := c.endpointChain(b.proto, endpoints[k%len(endpoints)])
 		b.chain(e)
 		v := nft.Verdict{Kind: nft.Goto, Chain: e.Name}
 		b.add(c.picks(), nft.Element{Key: t.key().Num(uint32(k)).Tuple(), Verdict: v})
@@ -169,12 +161,11 @@ func (b *builder) choose(t target, c choice, endpoints []netip.AddrPort) {
 // through this node, unless only the node's own endpoints serve them.
 func (b *builder) exposed(t target, every []netip.AddrPort) {
 	if len(every) == 0 {
-		b.noEndpoints(t, true)
-		return
+		b.add(t.rejected, nft.Element{Key: t.key().Tuple()})
 	}
 	affinity := b.s.AffinitySeconds
 	if proxy.External(b.s) == proxy.Cluster {
-		c := choice{list: t.list, k: len(every), masq: all, affinity: affinity}
+		c := choice{list: t.list, slots: slots(len(every)), masq: all, affinity: affinity}
 		if b.s.MasqueradeDisabled {
 			c.masq = keep
 		}
@@ -182,20 +173,16 @@ func (b *builder) exposed(t target, every []netip.AddrPort) {
 		b.choose(t, c, every)
 		return
 	}
-	inside := choice{list: t.list, k: len(every), masq: keep, affinity: affinity}
+	inside := choice{list: t.list, slots: slots(len(every)), masq: keep, affinity: affinity}
 	b.choose(t, inside, every)
 	local := proxy.Endpoints(b.n, b.s, t.v6, proxy.Local)
-	if len(local) == 0 {
-		split := b.split(b.n, inside, nil)
-		b.chain(split)
-		b.lead(t, split.Name)
-		b.noEndpoints(t, false)
-		return
+	if len(local) == 0 && len(every) > 0 {
+		b.add(t.dropped, nft.Element{Key: t.key().Tuple()})
 	}
 	t.local = true
-	own := choice{list: t.list, k: len(local), masq: keep, affinity: affinity}
+	own := choice{list: t.list, slots: slots(len(local)), masq: keep, affinity: affinity}
 	b.choose(t, own, local)
-	split := b.split(b.n, inside, &own)
+	split := b.split(b.n, inside, own)
 	b.chain(split)
 	b.lead(t, split.Name)
 }

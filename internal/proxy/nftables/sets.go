@@ -60,14 +60,15 @@ func (f family) ports() nft.Set {
 	return nft.Set{Name: f.name("ports"), Key: portTypes(), Verdicts: true}
 }
 
-// dead says what becomes of packets to addresses of services without endpoints.
-func (f family) dead() nft.Set {
-	return nft.Set{Name: f.name("dead"), Key: f.vipTypes(), Verdicts: true}
+// addresses is a set of addresses with protocol and port: "rejected" and "dropped" say what becomes of packets without endpoint. They are
+// sets, not a map of verdicts, because a change of a verdict costs the kernel a look at all of them.
+func (f family) addresses(set string) nft.Set {
+	return nft.Set{Name: f.name(set), Key: f.vipTypes()}
 }
 
-// deadPorts is the same for NodePorts.
-func (f family) deadPorts() nft.Set {
-	return nft.Set{Name: f.name("dead-ports"), Key: portTypes(), Verdicts: true}
+// portsOnly is the same for NodePorts: "rejected-ports", "dropped-ports".
+func (f family) portsOnly(set string) nft.Set {
+	return nft.Set{Name: f.name(set + "-ports"), Key: portTypes()}
 }
 
 // hairpin holds the node's own endpoints, twice: source and destination of a connection of a pod to itself.
@@ -117,9 +118,9 @@ func (l list) which(kind string) string {
 	return l.name(kind)
 }
 
-// key is the key of the list's maps; k is the number of endpoints.
-func (l list) key(k int) []nft.Expr {
-	random := nft.Expr{Field: nft.Random, Mod: uint32(k)}
+// key is the key of the list's maps with a random slot below n.
+func (l list) key(n int) []nft.Expr {
+	random := nft.Expr{Field: nft.Random, Mod: uint32(n)}
 	if l.port {
 		return append(portKey(), random)
 	}
