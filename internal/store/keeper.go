@@ -39,10 +39,13 @@ type Keeper struct {
 	kv  KV
 	log *slog.Logger
 
-	mu     sync.Mutex
-	want   claim.Want
-	status Status
-	subs   []chan struct{}
+	mu      sync.Mutex
+	want    claim.Want
+	status  Status
+	pending []claim.Delta // changes that are not in status.Peers yet
+	journal Journal       // of the peers
+	subs    []chan struct{}
+	quiet   []chan struct{} // of those who do not care about peers
 
 	wanted chan struct{} // the want changed
 }
@@ -80,17 +83,44 @@ func (k *Keeper) Subscribe() <-chan struct{} {
 	return ch
 }
 
+// SubscribeOwn returns a channel like Changed that does not tell of the leases of others.
+func (k *Keeper) SubscribeOwn() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ch := make(chan struct{}, 1)
+	k.quiet = append(k.quiet, ch)
+	return ch
+}
+
 // Status returns everything known.
 func (k *Keeper) Status() Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.settle()
 	return k.status
+}
+
+// settle brings status.Peers up to date: it is a new list for each change, so it is made only when somebody wants to see it.
+func (k *Keeper) settle() {
+	if len(k.pending) > 0 {
+		k.status.Peers, k.pending = merge(k.status.Peers, k.pending), nil
+	}
+}
+
+// Delta returns the peers' present version and how they changed since an earlier one that it returned. ok is false when that is not
+// known: then Leases tells all, and what it returns is of the version returned or a later one.
+func (k *Keeper) Delta(since uint64) (now uint64, d claim.Delta, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.journal.Since(since)
 }
 
 // Own returns the host's lease; ok is false before the first one.
 func (k *Keeper) Own() (l api.Lease, ok bool) {
-	s := k.Status()
-	return s.Own, s.Own.Subnet.IsValid() || s.Own.SubnetV6.IsValid()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	own := k.status.Own
+	return own, own.Subnet.IsValid() || own.SubnetV6.IsValid()
 }
 
 // Peers returns the leases of the other hosts that may be programmed, by address.
@@ -99,7 +129,7 @@ func (k *Keeper) Peers() []api.Lease { return k.Status().Peers }
 // Leases returns all leases: the host's own first, when it has one, then its peers.
 func (k *Keeper) Leases() []api.Lease {
 	s := k.Status()
-	var out []api.Lease
+	out := make([]api.Lease, 0, len(s.Peers)+1)
 	if own, ok := k.Own(); ok {
 		out = append(out, own)
 	}
@@ -170,7 +200,8 @@ type run struct {
 	view     *claim.View
 	state    claim.State
 	doing    bool
-	dirty    bool // the peers have to be worked out again
+	dirty    bool // everything has to be looked at again
+	touched  bool // only leases changed
 	problem  string
 	silence  string            // why the store does not answer
 	reported map[string]string // key to the value already complained about
@@ -276,6 +307,8 @@ func (r *run) hear(n news) {
 		}
 	default:
 		r.view.Apply(n.batch)
+		r.touched = true
+		return
 	}
 	r.dirty = true
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -10,10 +11,10 @@ import (
 
 // publish makes what is known the status, and says so when it is different from the last.
 func (r *run) publish() {
-	if !r.dirty {
+	if !r.dirty && (!r.touched || r.publishDelta()) {
 		return
 	}
-	r.dirty = false
+	r.dirty, r.touched = false, false
 	r.mu.Lock()
 	avoid := r.want.Avoid
 	r.mu.Unlock()
@@ -21,27 +22,63 @@ func (r *run) publish() {
 	r.report(refused)
 	s := Status{
 		Phase: r.state.Phase, Own: r.state.Own, Permanent: r.state.Permanent, Peers: peers, Refused: refused,
-		Config: r.view.Config, HasConfig: r.view.HasConfig, Revision: r.view.Revision, Problem: r.problem,
-	}
-	if r.silence != "" {
-		s.Problem = r.silence
+		Config: r.view.Config, HasConfig: r.view.HasConfig, Revision: r.view.Revision, Problem: r.trouble(),
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.settle()
 	old := r.status
-	if slices.Equal(old.Peers, s.Peers) {
+	samePeers := slices.Equal(old.Peers, s.Peers)
+	if samePeers {
 		s.Peers = old.Peers // one copy in memory is enough
 	}
-	same := sameOwn(old.Own, s.Own) && old.Phase == s.Phase && old.Config == s.Config && old.HasConfig == s.HasConfig &&
-		slices.Equal(old.Peers, s.Peers) && slices.Equal(old.Refused, s.Refused) && old.Problem == s.Problem
-	r.status = s
-	if same {
-		return
+	if !samePeers || r.journal.Version() == 0 {
+		r.journal.Reset()
 	}
+	same := sameOwn(old.Own, s.Own) && old.Phase == s.Phase && old.Config == s.Config && old.HasConfig == s.HasConfig &&
+		slices.Equal(old.Refused, s.Refused) && old.Problem == s.Problem
+	r.status = s
+	if !same {
+		for _, ch := range r.quiet {
+			poke(ch)
+		}
+	}
+	if !same || !samePeers {
+		for _, ch := range r.subs {
+			poke(ch)
+		}
+	}
+}
+
+// publishDelta makes known how the peers changed, at the cost of what changed. It reports whether that is all there is to say.
+func (r *run) publishDelta() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.journal.Version() == 0 || r.status.Problem != r.trouble() || r.status.Phase != r.state.Phase || !sameOwn(r.status.Own, r.state.Own) {
+		return false
+	}
+	d, ok := r.view.Delta(r.state.Own, r.want.Avoid)
+	if !ok {
+		return false
+	}
+	r.touched = false
+	r.status.Revision = r.view.Revision
+	if len(d.Gone)+len(d.Fresh) == 0 {
+		return true
+	}
+	r.pending = append(r.pending, d)
+	if len(r.pending) >= journalLimit {
+		r.settle()
+	}
+	r.journal.Add(d)
 	for _, ch := range r.subs {
 		poke(ch)
 	}
+	return true
 }
+
+// trouble is what stands between the host and its lease.
+func (r *run) trouble() string { return cmp.Or(r.silence, r.problem) }
 
 // sameOwn compares but for the time, which moves with every renewal and changes nothing in the kernel.
 func sameOwn(a, b api.Lease) bool {

@@ -39,6 +39,7 @@ func (v *View) Peers(own api.Lease, avoid []netip.Prefix) ([]api.Lease, []Refusa
 		good = append(good, r)
 	}
 	good, later := dropOverlaps(good)
+	v.looked(len(later) > 0)
 	refused = append(refused, later...)
 	peers := make([]api.Lease, len(good))
 	for i, r := range good {

@@ -30,6 +30,10 @@ type View struct {
 	records     map[string]*Record
 	order       []*Record            // the same by IPv4 subnet, then key
 	forget      map[string]time.Time // when a remembered record is given up
+
+	touched map[string]touch // records that changed since the peers were worked out
+	whole   bool             // so much changed that all have to be looked at
+	clash   bool             // of the peers, some were refused because they overlap others
 }
 
 // Reset takes a new snapshot; now is used to give up, later, what is only remembered. When the snapshot is of another
@@ -46,6 +50,7 @@ func (v *View) Reset(s Snapshot, now time.Time) {
 	oldForget := v.forget
 	v.forget = map[string]time.Time{}
 	v.Revision, v.Cluster = s.Revision, s.Cluster
+	v.whole = true
 	config := Change{Entry: Entry{Key: ConfigKey}, Deleted: true}
 	for _, e := range s.Entries {
 		if key, ok := strings.CutPrefix(e.Key, Subnets); ok {
@@ -110,7 +115,9 @@ func readRecord(key string, e Entry, old *Record) *Record {
 
 // put files a record under its key, in place of an older one.
 func (v *View) put(r *Record) {
-	v.remove(r.Key)
+	old := v.records[r.Key]
+	v.drop(r.Key)
+	v.touch(r.Key, old, r)
 	v.records[r.Key] = r
 	r.judge(v.Config)
 	i, _ := slices.BinarySearchFunc(v.order, r, byAddress)
@@ -118,6 +125,13 @@ func (v *View) put(r *Record) {
 }
 
 func (v *View) remove(key string) {
+	if r := v.records[key]; r != nil {
+		v.touch(key, r, nil)
+		v.drop(key)
+	}
+}
+
+func (v *View) drop(key string) {
 	r := v.records[key]
 	if r == nil {
 		return
@@ -131,6 +145,7 @@ func (v *View) remove(key string) {
 
 // judge holds every record against the network config.
 func (v *View) judge() {
+	v.whole, v.touched = true, nil
 	for _, r := range v.order {
 		r.judge(v.Config)
 	}
