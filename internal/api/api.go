@@ -46,6 +46,7 @@ type Lease struct {
 	WGKey       string // wireguard only: public key, base64; both devices of a host share it
 	WGPort      uint16 // wireguard only: the holder's UDP port, 0 when an old writer left it out
 	WGPortV6    uint16
+	Also        string // further kinds by which the holder receives, as package lease writes them; "" none
 	Expiry      time.Time
 }
 

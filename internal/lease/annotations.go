@@ -11,6 +11,9 @@ import (
 // AnnotationPrefix is flannel's default prefix of the node annotations (--kube-annotation-prefix), with the slash.
 const AnnotationPrefix = "flannel.alpha.coreos.com/"
 
+// AlsoAnnotation is weft's own: further kinds by which the node receives ([]Kind). flannel does not look at it.
+const AlsoAnnotation = "weft.dev/overlay-also"
+
 // The annotation names after the prefix.
 const (
 	annManaged     = "kube-subnet-manager"
@@ -54,6 +57,9 @@ func Annotations(l api.Lease, prefix string) (map[string]string, error) {
 			a[prefix+annPublicIPv6] = l.PublicIPv6.String()
 		}
 	}
+	if l.Also != "" {
+		a[AlsoAnnotation] = l.Also
+	}
 	return a, nil
 }
 
@@ -83,6 +89,11 @@ func FromNode(n api.Node, prefix string) (api.Lease, error) {
 	}
 	if err := l6(get(annV6Data), &l); err != nil {
 		return fail(annV6Data, err)
+	}
+	if text := n.Annotations[AlsoAnnotation]; text != "" && text != "null" {
+		if l.Also, err = readKinds([]byte(text)); err != nil {
+			return api.Lease{}, fmt.Errorf("node %s: annotation %s: %w", n.Name, AlsoAnnotation, err)
+		}
 	}
 	if err := complete(l); err != nil {
 		return api.Lease{}, fmt.Errorf("node %s: %w", n.Name, err)

@@ -98,14 +98,17 @@ func TestPublicFromNode(t *testing.T) {
 
 // FuzzAnnotations: a lease that is read can be written, and reads the same again.
 func FuzzAnnotations(f *testing.F) {
-	f.Add("vxlan", `{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b8"}`, "null", "172.17.42.31", "")
-	f.Add("vxlan", `{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b8"}`, `{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b9"}`, "172.17.42.31", "2001:db8::1")
-	f.Add("wireguard", `{"PublicKey":"`+wgKey+`","Port":51820}`, "", "172.17.42.31", "")
-	f.Add("host-gw", "null", "null", "172.17.42.31", "")
-	f.Fuzz(func(t *testing.T, kind, data, data6, ip, ip6 string) {
+	for _, also := range alsos {
+		f.Add("host-gw", "null", "null", "172.17.42.31", "", also)
+	}
+	f.Add("vxlan", `{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b8"}`, `{"VNI":1,"VtepMAC":"b2:69:2c:67:63:b9"}`, "172.17.42.31", "2001:db8::1", "")
+	f.Add("wireguard", `{"PublicKey":"`+wgKey+`","Port":51820}`, "", "172.17.42.31", "", "null")
+	f.Add("host-gw", "null", "null", "172.17.42.31", "", "")
+	f.Fuzz(func(t *testing.T, kind, data, data6, ip, ip6, also string) {
 		n := api.Node{Name: "n1", PodCIDRs: []netip.Prefix{v4, v6}, Annotations: map[string]string{
 			AnnotationPrefix + annManaged: "true", AnnotationPrefix + annType: kind, AnnotationPrefix + annData: data,
 			AnnotationPrefix + annV6Data: data6, AnnotationPrefix + annPublicIP: ip, AnnotationPrefix + annPublicIPv6: ip6,
+			AlsoAnnotation: also,
 		}}
 		l, err := FromNode(n, AnnotationPrefix)
 		if err != nil {

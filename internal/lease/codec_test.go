@@ -205,6 +205,9 @@ func FuzzValue(f *testing.F) {
 		f.Add(c.key, []byte(c.value))
 	}
 	f.Add("10.5.1.0-24", []byte(`{"publicip":"10.0.0.1","BackendType":"vxlan","BackendData":{"VtepMAC":"AA:BB:CC:00:11:22:33:44"}}`))
+	for _, also := range alsos {
+		f.Add("172.16.28.0-24", []byte(`{"PublicIP":"172.17.42.31","Also":`+also+`}`))
+	}
 	f.Fuzz(func(t *testing.T, key string, data []byte) {
 		l, err := Unmarshal(key, data)
 		if err != nil {

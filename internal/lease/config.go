@@ -17,6 +17,11 @@ type Config struct {
 	EnableNFTables bool  // flannel's choice of packet filter; weft always uses nftables for its own rules
 	V4, V6         Range // the zero Range when the family is off
 	Backend        Backend
+
+	// Of a change of the backend that is under way; Type "" none.
+	Next     Backend // hosts get ready to receive by it, and send by Backend
+	Previous Backend // hosts go on receiving by it, and send by Backend
+	Change   string  // names the change: what a host says of an earlier one does not count
 }
 
 // Range is the part of the address space that is handed out in one family.
@@ -75,6 +80,7 @@ func ParseConfig(data []byte) (Config, []string, error) {
 		c.Backend = defaultBackend(UDP)
 		warn(`Backend: missing, which means type "udp": write "Backend": {"Type": "vxlan"} unless you mean that`)
 	}
+	readChange(o, &c, warn)
 	if o.err == nil && !c.EnableIPv4 && !c.EnableIPv6 {
 		o.err = errors.New("EnableIPv4: false, and EnableIPv6 is not true: a network needs one of them")
 	}

@@ -15,6 +15,7 @@ type value struct {
 	BackendType   string          `json:",omitempty"`
 	BackendData   json.RawMessage `json:",omitempty"`
 	BackendV6Data json.RawMessage `json:",omitempty"`
+	Also          json.RawMessage `json:",omitempty"` // weft's own: []Kind
 }
 
 type vxlanData struct {
@@ -48,6 +49,9 @@ func Marshal(l api.Lease) ([]byte, error) {
 	var err error
 	if v.BackendData, v.BackendV6Data, err = backendData(l); err != nil {
 		return nil, fmt.Errorf("lease %s: %w", key, err)
+	}
+	if l.Also != "" {
+		v.Also = json.RawMessage(l.Also)
 	}
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -129,6 +133,7 @@ func readValue(data []byte, v4, v6 netip.Prefix) (api.Lease, error) {
 			l.WGKey = wgKey
 		}
 	}
+	o.kinds("Also", &l.Also)
 	if o.err == nil {
 		o.err = complete(l)
 	}
