@@ -16,6 +16,7 @@ import (
 	"weft/internal/kernel"
 	"weft/internal/lease"
 	"weft/internal/netstate"
+	"weft/internal/overlay"
 	"weft/internal/runtime"
 )
 
@@ -47,6 +48,8 @@ type dataplane struct {
 	planned bool                      // want was applied without an error
 	checked map[string]netstate.State // the inside of pods as it was found or made, by UID
 	kinds   map[kind]time.Time        // ways in use, and until when those that no longer are stay
+	told    basis                     // of the last step that worked
+	heard   chan struct{}             // receives after that changed, while the network changes its backend
 	podsSet chan struct{}             // receives after a pod was attached or detached
 	steps   stepStats
 	first   sync.Once
@@ -73,37 +76,45 @@ func newDataplane(log *slog.Logger, s *settings, l leases, cluster func() (api.S
 	}
 	return &dataplane{
 		log: log, settings: s, leases: l, cluster: cluster, pods: pods, handle: h,
-		checked: map[string]netstate.State{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1), ready: make(chan struct{}),
+		checked: map[string]netstate.State{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1),
+		heard: make(chan struct{}, 1), ready: make(chan struct{}),
 	}, nil
 }
 
 // plan is what the host and each of its pods want now.
-func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]netstate.State, err error) {
+func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]netstate.State, b basis, err error) {
 	stored, ok := d.leases.Own()
 	if !ok {
-		return netstate.State{}, nil, errNoLease
+		return netstate.State{}, nil, basis{}, errNoLease
 	}
 	s := d.settings.get()
 	own, all := s.own(stored), d.leases.Leases()
-	ways, err := s.ways(own, all, s.earlier)
+	ways, err := s.ways(own, all)
 	if err != nil {
-		return netstate.State{}, nil, err
+		return netstate.State{}, nil, basis{}, err
 	}
 	if keep := d.remember(now, ways); len(keep) > 0 {
-		if ways, err = s.ways(own, all, s.earlier, keep...); err != nil {
-			return netstate.State{}, nil, err
+		if ways, err = s.ways(own, all, keep...); err != nil {
+			return netstate.State{}, nil, basis{}, err
 		}
 	}
 	if s.Backend == lease.L2 {
 		snap, known := d.cluster()
 		if !known {
-			return netstate.State{}, nil, errUnknown // nothing may be removed for want of knowledge
+			return netstate.State{}, nil, basis{}, errUnknown // nothing may be removed for want of knowledge
 		}
 		all = named(snap.Nodes, all)
 		place(ways, endpointsOf(snap.Nodes, all))
 	}
 	host, inPod = planNode(s.Facts, ways, own, all, d.pods.pods())
-	return host, inPod, nil
+	b = basis{setting: s, open: map[kind]bool{}}
+	for _, w := range ways {
+		b.open[w.kind] = true
+	}
+	if s.Other != nil {
+		b.peers, _ = overlay.Peers(ways[0].self, all)
+	}
+	return host, inPod, b, nil
 }
 
 // remember notes the ways in use and returns those that are no longer and stay for a while.
@@ -136,7 +147,7 @@ func (d *dataplane) step(ctx context.Context, _ cause) (work, error) {
 }
 
 func (d *dataplane) locked(ctx context.Context) (work, error) {
-	host, inPod, err := d.plan(time.Now())
+	host, inPod, b, err := d.plan(time.Now())
 	if errors.Is(err, errNoLease) || errors.Is(err, errUnknown) {
 		return work{}, nil // their arrival is a trigger
 	}
@@ -167,6 +178,7 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 	d.planned = err == nil
 	d.steps.Ops += w.ops
 	if err == nil {
+		d.done(b)
 		d.first.Do(func() {
 			d.steps.FirstOps = w.ops
 			d.log.Info("first check of the node's network done", "ops", w.ops)
@@ -268,7 +280,7 @@ func (d *dataplane) Detach(ctx context.Context, uid string) error {
 func (d *dataplane) diff(ctx context.Context) ([]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	host, _, err := d.plan(time.Now())
+	host, _, _, err := d.plan(time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,9 @@ type Facts struct {
 	NetworkV6 netip.Prefix    `json:"networkV6,omitzero"`
 	Backend   string          `json:"backend"`
 	Options   overlay.Options `json:"options"`
+	Other     *otherBackend   `json:"other,omitempty"` // of a change under way
+
+	earlier map[string]overlay.Options // of backends that were in force before, by name
 
 	Etcd       []string `json:"etcd,omitempty"` // endpoints that hold the leases; none: the nodes' annotations do
 	EtcdPrefix string   `json:"etcdPrefix,omitempty"`
@@ -113,10 +116,8 @@ func (f Facts) attachConfig(own api.Lease, mtu int) attach.Config {
 func (f *Facts) takeNetwork(c lease.Config) {
 	f.Network, f.NetworkV6 = c.V4.Network, c.V6.Network
 	f.Backend = c.Backend.Type
-	f.Options = overlay.Options{
-		VNI: c.Backend.VNI, Port: c.Backend.Port, MTU: c.Backend.MTU, GBP: c.Backend.GBP, Learning: c.Backend.Learning,
-		DirectRouting: c.Backend.DirectRouting,
-	}
+	f.Options = optionsOf(c.Backend)
+	f.Other = otherOf(c)
 }
 
 // underlayState is what the host has without us, as far as a packet's way depends on it.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel/probe"
 	"weft/internal/kernel/sysctl"
@@ -47,11 +49,13 @@ func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting
 	if err := a.checkRanges(c); err != nil {
 		return setting{}, err
 	}
+	if err := c.Supported(); err != nil {
+		return setting{}, fmt.Errorf("network configuration: %w", err)
+	}
 	if _, err := backendOf(c.Backend.Type); err != nil {
 		return setting{}, err
 	}
 	f.takeNetwork(c)
-	f.takeTunnels(c)
 	if c.Backend.Type == lease.L2 {
 		if a.kube == nil {
 			return setting{}, fmt.Errorf("network configuration: Backend.Type %q needs the Kubernetes API, which knows where the pods are: give --kubeconfig", lease.L2)
@@ -59,7 +63,21 @@ func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting
 		f.Attach, f.Bridge = attach.L2, a.cfg.Bridge
 	}
 	self, err := a.self(ctx, f, c)
-	return setting{Facts: f, self: self, psk: c.Backend.PSK}, err
+	if err != nil {
+		return setting{}, err
+	}
+	also, err := a.otherSelf(ctx, f, c)
+	return setting{Facts: f, self: lease.Announce(self, also...), psk: presharedKey(c)}, err
+}
+
+// presharedKey is that of whichever of the configuration's backends is wireguard.
+func presharedKey(c lease.Config) string {
+	for _, b := range []lease.Backend{c.Backend, c.Next, c.Previous} {
+		if b.Type == lease.WireGuard {
+			return b.PSK
+		}
+	}
+	return ""
 }
 
 // startFollow runs the loop that follows changes of the host and of the network's configuration.
@@ -69,6 +87,7 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	l := loop{name: "host", step: a.follow, every: fullCheck, log: a.log, triggers: []trigger{{host, byHost}}}
+	l.triggers = append(l.triggers, trigger{a.data.heard, byPlan})
 	if a.networkChanged != nil {
 		l.triggers = append(l.triggers, trigger{a.networkChanged, byPlan})
 	}
@@ -114,22 +133,32 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 		}
 		next.earlier[old.Backend] = old.Options
 	}
-	if !a.settings.set(next) {
-		return work{}, nil
+	if a.settings.set(next) {
+		a.log.Info("the host or the network changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
+			"backend", next.Backend)
+		if n, err := closeStale(vanished(old.Addrs, next.Addrs)); err != nil || n > 0 {
+			a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
+		}
+		if old.self != next.self || !reflect.DeepEqual(old.Other, next.Other) {
+			if _, err = a.data.step(ctx, byHost); err != nil {
+				a.log.Debug("announced though not everything is in place", "err", err) // the network's loop reports and repeats it
+			}
+		}
 	}
-	a.log.Info("the host or the network changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
-		"backend", next.Backend)
-	if n, err := closeStale(vanished(old.Addrs, next.Addrs)); err != nil || n > 0 {
-		a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
+	return work{}, a.tell(next.self)
+}
+
+// tell announces what the node is, with what it can receive by now, when that is not what was announced before.
+func (a *agent) tell(self api.Lease) error {
+	l := a.data.announcement(self, a.settings.facts())
+	if l == a.announced {
+		return nil
 	}
-	if old.self == next.self {
-		return work{}, nil
+	err := a.announceSelf(l)
+	if err == nil {
+		a.announced = l
 	}
-	_, err = a.data.step(ctx, byHost)
-	if err != nil {
-		a.log.Debug("announced though not everything is in place", "err", err) // the network's loop reports and repeats it
-	}
-	return work{}, a.announceSelf(next.self)
+	return err
 }
 
 // parameterCheck is how often the host's parameters are looked at: not all of them cause events.

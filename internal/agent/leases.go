@@ -18,6 +18,7 @@ import (
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
 	"weft/internal/netstate"
+	"weft/internal/overlay/vxlan"
 	"weft/internal/store"
 	"weft/internal/store/etcd"
 )
@@ -97,10 +98,11 @@ func waitConfig(ctx context.Context, kv *etcd.Client, log *slog.Logger) (lease.C
 
 // want is what the node asks the store for.
 func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
-	self, err := a.self(ctx, a.settings.facts(), c)
+	s, err := a.configure(ctx, a.settings.facts(), c)
 	if err != nil {
 		return claim.Want{}, err
 	}
+	self := s.self
 	if a.cfg.subnet.Addr().Is6() {
 		self.SubnetV6 = a.cfg.subnet
 	} else {
@@ -126,7 +128,7 @@ func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
 // avoid lists the networks the host reaches by itself.
 func (a *agent) avoid() ([]netip.Prefix, error) {
 	return probe.HostRoutes(netstate.RouteProtocol, func(dev string) bool {
-		return strings.HasPrefix(dev, "flannel") || dev == a.cfg.Bridge || dev == "cni0" || dev == "docker0"
+		return strings.HasPrefix(dev, "flannel") || vxlan.StandIn(dev) || dev == a.cfg.Bridge || dev == "cni0" || dev == "docker0"
 	})
 }
 
@@ -135,9 +137,11 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 	if err != nil {
 		return lease.Config{}, err
 	}
-	if k.self, err = a.self(ctx, a.settings.facts(), k.config); err != nil {
+	s, err := a.configure(ctx, a.settings.facts(), k.config)
+	if err != nil {
 		return lease.Config{}, err
 	}
+	k.self = s.self
 	a.leases = k
 	a.network = func() (lease.Config, bool) { return k.config, true }
 	a.announceSelf = func(self api.Lease) error {
@@ -154,7 +158,8 @@ func (a *agent) annotateLease(ctx context.Context, l api.Lease) error {
 	if err != nil {
 		return err
 	}
-	patch := make(map[string]*string, len(text))
+	patch := make(map[string]*string, len(text)+1)
+	patch[lease.AlsoAnnotation] = nil // goes when there is nothing more to say
 	for k, v := range text {
 		patch[k] = &v
 	}

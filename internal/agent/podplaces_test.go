@@ -38,7 +38,7 @@ func TestPodsOfAllNodesAreKnown(t *testing.T) {
 	}
 	f := walkthroughFacts(NFTables)
 	f.Backend, f.Attach, f.Options.VNI = lease.L2, attach.L2, 1
-	ways, err := f.ways(own, all, nil)
+	ways, err := f.ways(own, all)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,10 +76,15 @@ func planner(m masq.Config) nftables.Planner {
 
 // outerPorts are the UDP ports of the overlay's outer packets.
 func (f Facts) outerPorts() []uint16 {
-	if f.Backend != lease.VXLAN && f.Backend != lease.L2 {
-		return nil
+	var ports []uint16
+	if f.Backend == lease.VXLAN || f.Backend == lease.L2 {
+		ports = append(ports, cmp.Or(f.Options.Port, vxlan.DefaultPort))
 	}
-	return []uint16{cmp.Or(f.Options.Port, vxlan.DefaultPort)}
+	if o := f.Other; o != nil && o.Backend == lease.VXLAN {
+		ports = append(ports, portOf(o.Backend, o.Options))
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
 }
 
 // proxyNode is the node as the proxies' planners see it.

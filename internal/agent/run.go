@@ -38,6 +38,7 @@ type agent struct {
 	announceSelf   func(self api.Lease) error  // tells the others what the node is now
 	underlayLost   reporting                   // why the underlay is not there
 	badPublic      string                      // why the node's annotations of its public address are not used
+	announced      api.Lease                   // what announceSelf last told
 	kube           *kube.Store                 // nil without --kubeconfig
 	watch          *kube.Watch
 	// clusterChanged are copies of the watch's trigger, nil without --kubeconfig: for services, for pods' places, for leases,

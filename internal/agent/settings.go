@@ -5,15 +5,13 @@ import (
 	"sync"
 
 	"weft/internal/api"
-	"weft/internal/overlay"
 )
 
 // setting is what a node's plans depend on besides the cluster's objects. It is a value: its slices are not changed.
 type setting struct {
 	Facts
-	self    api.Lease                  // what the node announces of itself, without its subnets
-	earlier map[string]overlay.Options // of backends that were in force before, by name
-	psk     string                     // of backend wireguard, base64; a secret
+	self api.Lease // what the node announces of itself, without its subnets, when all it names is open
+	psk  string    // of backend wireguard, base64; a secret
 }
 
 // own is the node's lease as it is to be: what the store holds may still be announced under an older setting.

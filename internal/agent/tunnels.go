@@ -10,7 +10,6 @@ import (
 	"weft/internal/api"
 	"weft/internal/kernel/tun/datagram"
 	"weft/internal/kernel/tun/wg"
-	"weft/internal/lease"
 	"weft/internal/netstate"
 	"weft/internal/overlay/udp"
 	"weft/internal/overlay/wireguard"
@@ -181,16 +180,6 @@ func kernelDriver(want netstate.State) bool {
 		}
 	}
 	return false
-}
-
-// takeTunnels puts what only backend wireguard needs of the network's configuration into the facts, without its secret.
-func (f *Facts) takeTunnels(c lease.Config) {
-	if c.Backend.Type != lease.WireGuard {
-		return
-	}
-	b, o := c.Backend, &f.Options
-	o.ListenPort, o.ListenPortV6, o.Keepalive, o.Mode = b.ListenPort, b.ListenPortV6, b.PersistentKeepalive, b.Mode
-	o.Userspace = !wg.KernelDriver()
 }
 
 // wireguardSelf adds the node's public key and ports to what it tells the others.

@@ -1,15 +1,12 @@
 package agent
 
 import (
-	"cmp"
-
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/lease"
 	"weft/internal/netstate"
 	"weft/internal/overlay"
 	"weft/internal/overlay/l2"
-	"weft/internal/overlay/vxlan"
 )
 
 // kind is a way packets travel between hosts, as leases announce it. While the network changes from one kind to another, hosts announce
@@ -17,6 +14,7 @@ import (
 type kind struct {
 	backend string
 	vni     uint32 // vxlan only
+	port    uint16 // vxlan only: two devices with one VNI differ in it
 }
 
 // way is one kind with the backend that plans it and the node as that backend shall see it.
@@ -33,61 +31,83 @@ func (k kind) mixes() bool {
 	return k.backend == lease.VXLAN || k.backend == lease.HostGW || k.backend == lease.UDP
 }
 
-func kindOf(l api.Lease) kind {
-	k := kind{backend: cmp.Or(l.BackendType, lease.UDP)} // udp's leases do not say so, as flannel's
-	if k.backend == lease.VXLAN {
-		k.vni = cmp.Or(l.VNI, vxlan.DefaultVNI)
-	}
-	return k
-}
-
 // kind is the one the network's configuration names.
 func (f Facts) kind() kind {
-	return kindOf(api.Lease{BackendType: f.Backend, VNI: f.Options.VNI})
+	return f.kindOf(lease.Kind{Type: f.Backend, VNI: f.Options.VNI})
 }
 
-// ways returns the node's own way first, then those that peers still announce. Each host sends to a peer by the kind that the peer
-// announces, and a host announces a kind when it can receive by it; so a change of the network's backend breaks no path, in whatever
-// order the hosts take it up. Kinds in keep stay too: packets of peers that have not heard of a change yet are under way. Options earlier
-// in force are by backend; where there are none the other kinds have their defaults.
-func (f Facts) ways(own api.Lease, leases []api.Lease, earlier map[string]overlay.Options, keep ...kind) ([]way, error) {
+// ways returns the node's own way first, then the second one of a change under way, then those that peers still announce. Each host sends
+// to a peer by a kind that the peer announces, and a host announces a kind when it can receive by it; so a change of the network's
+// backend breaks no path, in whatever order the hosts take it up. Kinds in keep stay too: packets of peers that have not heard of a
+// change yet are under way.
+func (f Facts) ways(own api.Lease, leases []api.Lease, keep ...kind) ([]way, error) {
 	b, err := backendOf(f.Backend)
 	if err != nil {
 		return nil, err
 	}
 	first := f.kind()
 	out := []way{{first, b, f.self(own), f.Bridge}}
+	seen := map[kind]bool{first: true}
+	add := func(k kind, o overlay.Options, as api.Lease) {
+		b, err := backendOf(k.backend)
+		if seen[k] || err != nil {
+			return // a kind nobody can use is no reason to stop
+		}
+		seen[k] = true
+		self := f.self(as)
+		self.Options = o
+		out = append(out, way{k, b, self, ""})
+	}
+	if o := f.Other; o != nil {
+		if mine := f.asKind(nil, own, f.otherKind()); len(mine) > 0 {
+			add(f.otherKind(), o.Options, mine[0])
+			standIn(out, o.Next)
+		}
+	}
 	if !first.mixes() {
 		return out, nil
 	}
-	seen := map[kind]bool{first: true}
-	add := func(k kind) {
-		if seen[k] || !k.mixes() {
+	mix := func(k kind) {
+		if !k.mixes() {
 			return
 		}
-		seen[k] = true
-		b, err := backendOf(k.backend)
-		if err != nil {
-			return // a kind nobody can use is no reason to stop
+		o := f.earlier[k.backend] // none: the defaults
+		if k.backend == f.Backend {
+			o = f.Options
+			if k.vni == first.vni {
+				return // the device of another port would have the same name
+			}
 		}
-		self := f.self(own)
-		if k.backend != f.Backend {
-			self.Options = earlier[k.backend]
+		if k.backend == lease.VXLAN {
+			o.VNI, o.Port = k.vni, k.port
 		}
-		self.Options.VNI = k.vni
 		// The MAC of another kind's device is not announced: the device keeps the one it has.
-		self.Lease.BackendType, self.Lease.VNI, self.Lease.VTEPMAC, self.Lease.VTEPMACv6 = k.backend, k.vni, "", ""
-		out = append(out, way{k, b, self, ""})
+		add(k, o, lease.Kind{Type: k.backend, VNI: k.vni}.Of(own))
 	}
 	for _, l := range leases {
 		if l.Subnet != own.Subnet || l.SubnetV6 != own.SubnetV6 {
-			add(kindOf(l))
+			mix(f.kindOf(lease.Kinds(l)[0]))
 		}
 	}
 	for _, k := range keep {
-		add(k)
+		mix(k)
 	}
 	return out, nil
+}
+
+// standIn gives the newer of two VXLAN devices with one VNI, which differ in the port, another name for as long as there are two.
+func standIn(ways []way, next bool) {
+	if len(ways) < 2 {
+		return
+	}
+	if a, b := ways[0].kind, ways[1].kind; a.backend == lease.VXLAN && b.backend == lease.VXLAN && a.vni == b.vni {
+		ways[0].self.Options.StandIn, ways[1].self.Options.StandIn = !next, next
+	}
+}
+
+// otherKind is the kind of the second backend.
+func (f Facts) otherKind() kind {
+	return f.kindOf(lease.Kind{Type: f.Other.Backend, VNI: f.Other.Options.VNI, Port: portOf(f.Other.Backend, f.Other.Options)})
 }
 
 // place tells an overlay of one Ethernet segment where the pods are; the others need only the leases.
@@ -119,9 +139,5 @@ func planNode(f Facts, ways []way, own api.Lease, all []api.Lease, pods []attach
 		v6 := f.ServiceRange.Addr().Is6()
 		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.addr(v6), Scope: "link"})
 	}
-	states := make([]netstate.State, 0, len(ways)+1)
-	for _, w := range ways {
-		states = append(states, w.backend.Plan(w.self, all))
-	}
-	return netstate.Union(append(states, host)...), inPod
+	return netstate.Union(append(planWays(f, ways, own, all), host)...), inPod
 }

@@ -21,7 +21,7 @@ func leaseWith(node, subnet, public, backend string, vni uint32, mac string) api
 func planOf(t *testing.T, f Facts, own api.Lease, peers ...api.Lease) string {
 	t.Helper()
 	all := append([]api.Lease{own}, peers...)
-	ways, err := f.ways(own, all, nil)
+	ways, err := f.ways(own, all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,8 @@ func TestOldWayStaysForAWhile(t *testing.T) {
 	f := walkthroughFacts(NFTables)
 	f.Backend = lease.HostGW
 	own := leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.HostGW, 0, "")
-	ways, err := f.ways(own, []api.Lease{own}, map[string]overlay.Options{lease.VXLAN: {VNI: 1, Port: 4789}}, kind{lease.VXLAN, 1})
+	f.earlier = map[string]overlay.Options{lease.VXLAN: {VNI: 1, Port: 4789}}
+	ways, err := f.ways(own, []api.Lease{own}, kind{lease.VXLAN, 1, 4789})
 	if err != nil || len(ways) != 2 {
 		t.Fatalf("%v, %v", ways, err)
 	}
@@ -92,7 +93,7 @@ func TestEncryptedNetworkMixesWithNothing(t *testing.T) {
 	f.Backend = lease.WireGuard
 	own := leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.WireGuard, 0, "")
 	peer := leaseWith("kube-node2", "172.16.78.0/24", "172.17.42.32", lease.HostGW, 0, "")
-	ways, err := f.ways(own, []api.Lease{own, peer}, nil, kind{lease.VXLAN, 1})
+	ways, err := f.ways(own, []api.Lease{own, peer}, kind{lease.VXLAN, 1, 8472})
 	if err != nil || len(ways) != 1 || ways[0].kind.backend != lease.WireGuard {
 		t.Errorf("%v, %v", ways, err)
 	}

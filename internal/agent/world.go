@@ -45,7 +45,7 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 	if !ok {
 		return errNoLease
 	}
-	ways, err := f.ways(own, leases, nil)
+	ways, err := f.ways(own, leases)
 	if err != nil {
 		return err
 	}

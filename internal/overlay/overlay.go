@@ -35,6 +35,7 @@ type Options struct {
 	GBP           bool
 	Learning      bool
 	DirectRouting bool // peers in a connected network are reached without tunnel
+	StandIn       bool `json:",omitzero"` // vxlan: the device has another name, as one with the VNI is there
 
 	ListenPort   uint16 `json:",omitzero"` // wireguard: 51820
 	ListenPortV6 uint16 `json:",omitzero"` // wireguard: 51821, of the IPv6 device

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"weft/internal/api"
 	"weft/internal/netstate"
@@ -43,12 +44,30 @@ func (Backend) Overhead(self overlay.Self) int {
 	return OverheadV4
 }
 
-// Device is the name of the VXLAN device of a family: "flannel.<VNI>" or "flannel-v6.<VNI>".
+// Device is the name of the VXLAN device of a family: "flannel.<VNI>" or "flannel-v6.<VNI>"; of one that stands in for it while the port
+// changes "weft4.<VNI>" or "weft6.<VNI>".
 func Device(o overlay.Options, v6 bool) string {
-	if v6 {
-		return fmt.Sprintf("flannel-v6.%d", cmp.Or(o.VNI, DefaultVNI))
+	name := "flannel.%d"
+	switch {
+	case o.StandIn && v6:
+		name = standIn6 + "%d"
+	case o.StandIn:
+		name = standIn4 + "%d"
+	case v6:
+		name = "flannel-v6.%d"
 	}
-	return fmt.Sprintf("flannel.%d", cmp.Or(o.VNI, DefaultVNI))
+	return fmt.Sprintf(name, cmp.Or(o.VNI, DefaultVNI))
+}
+
+// The names of devices that stand in; with the longest VNI they have 14 of the 15 characters there are.
+const (
+	standIn4 = "weft4."
+	standIn6 = "weft6."
+)
+
+// StandIn reports whether the device is one that stands in.
+func StandIn(dev string) bool {
+	return strings.HasPrefix(dev, standIn4) || strings.HasPrefix(dev, standIn6)
 }
 
 // Plan returns the devices with their addresses and the paths to all peers.

@@ -1,0 +1,248 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"reflect"
+	"slices"
+
+	"weft/internal/api"
+	"weft/internal/kernel/tun/wg"
+	"weft/internal/lease"
+	"weft/internal/netstate"
+	"weft/internal/overlay"
+	"weft/internal/overlay/udp"
+	"weft/internal/overlay/vxlan"
+	"weft/internal/overlay/wireguard"
+)
+
+// otherBackend is the second backend of a network that changes from one to another: hosts receive by both and send by the one in force.
+type otherBackend struct {
+	Backend string          `json:"backend"`
+	Options overlay.Options `json:"options"`
+	Next    bool            `json:"next,omitempty"` // it is prepared; else it is left
+	Change  string          `json:"change,omitempty"`
+}
+
+// otherOf is the second backend of a network configuration, nil when it names none.
+func otherOf(c lease.Config) *otherBackend {
+	b := cmp.Or(c.Next, c.Previous)
+	if b.Type == "" {
+		return nil
+	}
+	return &otherBackend{Backend: b.Type, Options: optionsOf(b), Next: c.Next.Type != "", Change: cmp.Or(c.Change, "by-hand")}
+}
+
+// optionsOf are a backend's options as its planner takes them.
+func optionsOf(b lease.Backend) overlay.Options {
+	o := overlay.Options{VNI: b.VNI, Port: b.Port, MTU: b.MTU, GBP: b.GBP, Learning: b.Learning, DirectRouting: b.DirectRouting}
+	if b.Type == lease.WireGuard {
+		o.ListenPort, o.ListenPortV6, o.Keepalive, o.Mode = b.ListenPort, b.ListenPortV6, b.PersistentKeepalive, b.Mode
+		o.Userspace = !wg.KernelDriver()
+	}
+	return o
+}
+
+// otherSelf is the node as its lease describes it for the second backend.
+func (a *agent) otherSelf(ctx context.Context, f Facts, c lease.Config) ([]lease.Kind, error) {
+	if f.Other == nil {
+		return nil, nil
+	}
+	c.Backend = cmp.Or(c.Next, c.Previous)
+	f.Backend, f.Options = f.Other.Backend, f.Other.Options
+	l, err := a.self(ctx, f, c)
+	if err != nil {
+		return nil, err
+	}
+	k := lease.OwnKind(l)
+	k.InForce = false
+	if k.Type == lease.VXLAN || k.Type == lease.UDP {
+		k.Port = portOf(f.Backend, f.Options)
+	}
+	return []lease.Kind{k}, nil
+}
+
+func portOf(backend string, o overlay.Options) uint16 {
+	switch backend {
+	case lease.VXLAN:
+		return cmp.Or(o.Port, vxlan.DefaultPort)
+	case lease.UDP:
+		return cmp.Or(o.Port, udp.DefaultPort)
+	}
+	return 0
+}
+
+// sealed reports whether the node sends only encrypted: while its configuration in force says so, whatever it prepares or leaves.
+func (f Facts) sealed() bool { return f.Backend == lease.WireGuard }
+
+// kindOf names a kind that a lease tells. A vxlan port that is not told is the one this node knows for the VNI.
+func (f Facts) kindOf(k lease.Kind) kind {
+	out := kind{backend: k.Type}
+	if k.Type == lease.VXLAN {
+		out.vni = cmp.Or(k.VNI, vxlan.DefaultVNI)
+		out.port = k.Port
+		if out.port == 0 {
+			out.port = f.portFor(out.vni)
+		}
+	}
+	return out
+}
+
+func (f Facts) portFor(vni uint32) uint16 {
+	if f.Backend == lease.VXLAN && cmp.Or(f.Options.VNI, vxlan.DefaultVNI) == vni {
+		return portOf(f.Backend, f.Options)
+	}
+	if o := f.Other; o != nil && o.Backend == lease.VXLAN && cmp.Or(o.Options.VNI, vxlan.DefaultVNI) == vni {
+		return portOf(o.Backend, o.Options)
+	}
+	if o := f.earlier[lease.VXLAN]; cmp.Or(o.VNI, vxlan.DefaultVNI) == vni {
+		return portOf(lease.VXLAN, o)
+	}
+	return vxlan.DefaultPort
+}
+
+// choose says by which of the ways packets go to a peer, and the peer's lease as that way's backend reads it: by the node's own way when
+// the peer receives by it, else by the one the peer has in force, else by any both have. A sealed node takes only its own.
+func (f Facts) choose(ways []way, l api.Lease) (api.Lease, int) {
+	kinds := lease.Kinds(l)
+	own := ways[0].kind
+	for _, k := range kinds {
+		if f.kindOf(k) == own {
+			return k.Of(l), 0
+		}
+	}
+	if f.sealed() {
+		return api.Lease{}, -1
+	}
+	for _, k := range kinds {
+		name := f.kindOf(k)
+		if i := slices.IndexFunc(ways, func(w way) bool { return w.kind == name }); i >= 0 {
+			return k.Of(l), i
+		}
+	}
+	return api.Lease{}, -1
+}
+
+// planWays is the overlay's part of the host: to each peer one path, by the way chosen for it, and on all ways what is needed to receive.
+func planWays(f Facts, ways []way, own api.Lease, all []api.Lease) []netstate.State {
+	out := make([]netstate.State, 0, len(ways)+1)
+	also := slices.ContainsFunc(all, func(l api.Lease) bool { return l.Also != "" })
+	if len(ways) == 1 && !also {
+		return append(out, ways[0].backend.Plan(ways[0].self, all))
+	}
+	peers, _ := overlay.Peers(ways[0].self, all)
+	send, receive := make([][]api.Lease, len(ways)), make([][]api.Lease, len(ways))
+	for _, l := range peers {
+		as, chosen := f.choose(ways, l)
+		if chosen >= 0 {
+			send[chosen] = append(send[chosen], as)
+		}
+		for i, w := range ways {
+			if i != chosen && w.receivesBySender() {
+				receive[i] = f.asKind(receive[i], l, w.kind)
+			}
+		}
+	}
+	for i, w := range ways {
+		s := w.backend.Plan(w.self, send[i])
+		if i > 0 {
+			s = s.Select(func(o netstate.Object) bool { return !f.networkRoute(o) })
+		}
+		out = append(out, s)
+		if len(receive[i]) > 0 {
+			out = append(out, w.standby(receive[i]))
+		}
+	}
+	return out
+}
+
+// asKind appends the lease as one of the kind, when its holder receives by that.
+func (f Facts) asKind(to []api.Lease, l api.Lease, want kind) []api.Lease {
+	for _, k := range lease.Kinds(l) {
+		if f.kindOf(k) == want {
+			return append(to, k.Of(l))
+		}
+	}
+	return to
+}
+
+// networkRoute reports whether the object is the route of the whole pod network, which only the way in force has.
+func (f Facts) networkRoute(o netstate.Object) bool {
+	r, ok := o.(netstate.Route)
+	return ok && (r.Dst == f.Network.Masked() || r.Dst == f.NetworkV6.Masked())
+}
+
+// receivesBySender reports whether the way takes packets only from peers it was told of.
+func (w way) receivesBySender() bool {
+	return w.kind.backend == lease.UDP || w.kind.backend == lease.WireGuard
+}
+
+// standbyKeepalive, in seconds, keeps an encrypted session with a peer that is not sent to yet: when the change comes the first packet
+// does not wait for a handshake.
+const standbyKeepalive = 25
+
+// standby is what the way needs to receive from peers it does not send to: no routes.
+func (w way) standby(peers []api.Lease) netstate.State {
+	self := w.self
+	if w.kind.backend == wireguard.Name && self.Options.Keepalive == 0 {
+		self.Options.Keepalive = standbyKeepalive
+	}
+	return w.backend.Plan(self, peers).Select(func(o netstate.Object) bool { return o.Kind() == netstate.KindTunnel })
+}
+
+// announced is what the node's lease says once the host is as planned: self, and the second backend's kind. That every other host is heard
+// by it is said only for the change that asked.
+func (f Facts) announced(self api.Lease, peers []api.Lease, early bool) api.Lease {
+	mine := lease.Kinds(self)
+	if f.Other == nil || len(mine) < 2 {
+		return lease.Announce(self)
+	}
+	k := mine[1]
+	if !early && (!f.Other.Next || f.hears(peers, f.kindOf(k))) {
+		k.Ready = f.Other.Change
+	}
+	if mine[0].Type != lease.VXLAN {
+		return lease.Announce(self, k)
+	}
+	return lease.Announce(self, lease.Kind{Type: lease.VXLAN, VNI: mine[0].VNI, Port: portOf(f.Backend, f.Options), InForce: true}, k)
+}
+
+// hears reports whether all peers announce the kind, so that the node knows whom to take packets from.
+func (f Facts) hears(peers []api.Lease, want kind) bool {
+	for _, l := range peers {
+		if len(f.asKind(nil, l, want)) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// basis is what a step planned from.
+type basis struct {
+	setting setting
+	peers   []api.Lease // without the own lease
+	open    map[kind]bool
+}
+
+// done notes what the node now receives by, and tells when others want to know.
+func (d *dataplane) done(b basis) {
+	before := d.told
+	d.told = b
+	if b.setting.Other == nil && before.setting.Other == nil {
+		return
+	}
+	if !reflect.DeepEqual(before.setting.Other, b.setting.Other) || before.setting.self != b.setting.self || !slices.Equal(before.peers, b.peers) {
+		poke(d.heard)
+	}
+}
+
+// announcement is what the node with the lease self tells the others: what a step made ready, and nothing else.
+func (d *dataplane) announcement(self api.Lease, f Facts) api.Lease {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f.Other == nil || !d.told.open[f.otherKind()] {
+		return lease.Announce(self)
+	}
+	same := d.told.setting.self == self && reflect.DeepEqual(d.told.setting.Other, f.Other)
+	return f.announced(self, d.told.peers, !same) // early: the step that knows of the change did not work yet
+}
