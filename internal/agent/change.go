@@ -124,7 +124,7 @@ func (f Facts) choose(ways []way, l api.Lease) (api.Lease, int) {
 }
 
 // planWays is the overlay's part of the host: to each peer one path, by the way chosen for it, and on all ways what is needed to receive.
-func planWays(f Facts, ways []way, own api.Lease, all []api.Lease) []netstate.State {
+func planWays(f Facts, ways []way, all []api.Lease) []netstate.State {
 	out := make([]netstate.State, 0, len(ways)+1)
 	also := slices.ContainsFunc(all, func(l api.Lease) bool { return l.Also != "" })
 	if len(ways) == 1 && !also {
@@ -236,13 +236,19 @@ func (d *dataplane) done(b basis) {
 	}
 }
 
-// announcement is what the node with the lease self tells the others: what a step made ready, and nothing else.
-func (d *dataplane) announcement(self api.Lease, f Facts) api.Lease {
+// announcement is what the node with the lease self tells the others: what a step made ready, and nothing else. ok is false before the
+// first step: what the node told at its start holds.
+func (d *dataplane) announcement(self api.Lease, f Facts) (l api.Lease, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if f.Other == nil || !d.told.open[f.otherKind()] {
-		return lease.Announce(self)
+	switch {
+	case f.Other == nil:
+		return lease.Announce(self), true
+	case d.told.open == nil:
+		return l, false
+	case !d.told.open[f.otherKind()]:
+		return lease.Announce(self), true
 	}
 	same := d.told.setting.self == self && reflect.DeepEqual(d.told.setting.Other, f.Other)
-	return f.announced(self, d.told.peers, !same) // early: the step that knows of the change did not work yet
+	return f.announced(self, d.told.peers, !same), true // early: the step that knows of the change did not work yet
 }

@@ -150,8 +150,8 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 
 // tell announces what the node is, with what it can receive by now, when that is not what was announced before.
 func (a *agent) tell(self api.Lease) error {
-	l := a.data.announcement(self, a.settings.facts())
-	if l == a.announced {
+	l, ok := a.data.announcement(self, a.settings.facts())
+	if !ok || l == a.announced {
 		return nil
 	}
 	err := a.announceSelf(l)

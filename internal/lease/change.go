@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"weft/internal/api"
 )
 
 // The keys of the network configuration that a change of the backend needs. flannel's readers skip them.
@@ -137,4 +139,35 @@ func plainFields(data []byte) (map[string]json.RawMessage, error) {
 		}
 	}
 	return fields, nil
+}
+
+// SameKind reports whether hosts under the one backend receive what those under the other send.
+func SameKind(a, b Backend) bool { return a.Kind() == b.Kind() }
+
+// Receives reports whether the lease's holder says that it can receive by the backend from every other host, for the change.
+func Receives(l api.Lease, b Backend, change string) bool {
+	for _, k := range Kinds(l) {
+		if k.matches(b) && k.Ready == change {
+			return true
+		}
+	}
+	return false
+}
+
+// Announces reports whether the lease's holder can receive by the backend at all.
+func Announces(l api.Lease, b Backend) bool {
+	return slices.ContainsFunc(Kinds(l), func(k Kind) bool { return k.matches(b) })
+}
+
+// Sends reports whether the lease's holder sends by the backend, in the change's second phase: its lease has the kind in force and names
+// the one before for that change.
+func Sends(l api.Lease, b Backend, change string) bool {
+	kinds := Kinds(l)
+	return kinds[0].matches(b) && slices.ContainsFunc(kinds[1:], func(k Kind) bool { return k.Ready == change })
+}
+
+// matches compares a kind a host announces with a backend's; a port that is not told is any.
+func (k Kind) matches(b Backend) bool {
+	want := b.Kind()
+	return k.Type == want.Type && (k.Type != VXLAN || k.VNI == want.VNI && (k.Port == 0 || k.Port == want.Port))
 }
