@@ -6,6 +6,8 @@ package api
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -90,22 +92,34 @@ type ServicePort struct {
 
 // Ready returns the addresses of the endpoints of one family that may get new connections, in order.
 // When none is ready but some are terminating and still serving, those are returned (KEP-1669).
-func (s ServicePort) Ready(v6 bool) []netip.AddrPort {
-	var ready, serving []netip.AddrPort
+func (s ServicePort) Ready(v6 bool) []netip.AddrPort { return Addrs(s.Usable(v6)) }
+
+// Usable is Ready with all that is known of the endpoints.
+func (s ServicePort) Usable(v6 bool) []Endpoint {
+	var ready, serving []Endpoint
 	for _, e := range s.Endpoints {
 		if e.Addr.Addr().Is6() != v6 {
 			continue
 		}
 		if e.Ready {
-			ready = append(ready, e.Addr)
+			ready = append(ready, e)
 		} else if e.Serving && e.Terminating {
-			serving = append(serving, e.Addr)
+			serving = append(serving, e)
 		}
 	}
 	if len(ready) > 0 {
 		return ready
 	}
 	return serving
+}
+
+// Addrs are the endpoints' addresses, nil for none.
+func Addrs(list []Endpoint) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, e := range list {
+		out = append(out, e.Addr)
+	}
+	return out
 }
 
 // Endpoint is one address behind a service port.
@@ -116,6 +130,28 @@ type Endpoint struct {
 	Ready       bool
 	Serving     bool
 	Terminating bool
+	// ZoneHints and NodeHints are the zones and nodes whose clients the endpoint shall serve (EndpointSlice hints, KEP-2433, KEP-3015).
+	ZoneHints, NodeHints Names
+}
+
+// Names is a set of names as one comparable text: sorted, joined with commas. Names of zones and nodes have none.
+type Names string
+
+// NamesOf is the set of the names, without empty ones.
+func NamesOf(names ...string) Names {
+	sorted := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "" || strings.Contains(n, ",") })
+	slices.Sort(sorted)
+	return Names(strings.Join(slices.Compact(sorted), ","))
+}
+
+// Has reports whether the name is in the set.
+func (n Names) Has(name string) bool {
+	for x := range strings.SplitSeq(string(n), ",") {
+		if x == name && name != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // Pod is a pod with a network attachment (host-network pods have none).

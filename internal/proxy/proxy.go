@@ -68,10 +68,42 @@ func Exposed(s api.ServicePort) bool {
 }
 
 // Endpoints returns the endpoints of one family in the scope that may get new connections: the ready ones, else those that are
-// terminating and still serve (KEP-1669).
+// terminating and still serve (KEP-1669). Of the cluster's endpoints they are those near the node, where hints say which (see near).
 func Endpoints(n Node, s api.ServicePort, v6 bool, in Scope) []netip.AddrPort {
 	if in == Local {
 		s.Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), func(e api.Endpoint) bool { return e.Node != n.Name })
+		return s.Ready(v6)
 	}
-	return s.Ready(v6)
+	usable := s.Usable(v6)
+	if len(usable) > 0 && usable[0].Ready {
+		usable = near(n, usable)
+	}
+	return api.Addrs(usable)
+}
+
+// near returns the endpoints that the hints of the EndpointSlices give to the node: by node (trafficDistribution PreferSameNode), else by
+// zone (PreferSameZone, PreferClose, topology aware routing). Hints count when every endpoint has some and one names the node or its
+// zone; else all endpoints are returned, since an incomplete hint would leave clients without any (KEP-2433, KEP-3015).
+func near(n Node, ready []api.Endpoint) []api.Endpoint {
+	if e := hinted(ready, n.Name, func(e api.Endpoint) api.Names { return e.NodeHints }); e != nil {
+		return e
+	}
+	if e := hinted(ready, n.Zone, func(e api.Endpoint) api.Names { return e.ZoneHints }); e != nil {
+		return e
+	}
+	return ready
+}
+
+// hinted returns the endpoints whose hints have the name, nil where hints do not count.
+func hinted(ready []api.Endpoint, name string, hints func(api.Endpoint) api.Names) []api.Endpoint {
+	var out []api.Endpoint
+	for _, e := range ready {
+		switch h := hints(e); {
+		case h == "":
+			return nil
+		case h.Has(name):
+			out = append(out, e)
+		}
+	}
+	return out
 }

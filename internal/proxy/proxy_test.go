@@ -53,3 +53,48 @@ func TestScopes(t *testing.T) {
 		t.Error("a NodePort service with internalTrafficPolicy Local")
 	}
 }
+
+// TestNear checks which endpoints hints leave to a node.
+func TestNear(t *testing.T) {
+	ap := netip.MustParseAddrPort
+	a, b, c := ap("10.0.0.1:80"), ap("10.0.0.2:80"), ap("10.0.0.3:80")
+	hinted := func(zones, nodes [3]string) api.ServicePort {
+		var s api.ServicePort
+		for i, addr := range []netip.AddrPort{a, b, c} {
+			s.Endpoints = append(s.Endpoints, api.Endpoint{
+				Addr: addr, Ready: true, ZoneHints: api.NamesOf(zones[i]), NodeHints: api.NamesOf(nodes[i]),
+			})
+		}
+		return s
+	}
+	here := proxy.Node{Name: "here", Zone: "z1"}
+	for name, x := range map[string]struct {
+		s    api.ServicePort
+		n    proxy.Node
+		want []netip.AddrPort
+	}{
+		"zone":                    {hinted([3]string{"z1", "z2", "z1"}, [3]string{}), here, []netip.AddrPort{a, c}},
+		"node before zone":        {hinted([3]string{"z1", "z1", "z1"}, [3]string{"here", "there", "there"}), here, []netip.AddrPort{a}},
+		"no node hint, zone":      {hinted([3]string{"z1", "z2", "z2"}, [3]string{"x", "there", "there"}), here, []netip.AddrPort{a}},
+		"one hint missing":        {hinted([3]string{"z1", "", "z2"}, [3]string{}), here, []netip.AddrPort{a, b, c}},
+		"no endpoint of the zone": {hinted([3]string{"z2", "z2", "z2"}, [3]string{}), here, []netip.AddrPort{a, b, c}},
+		"node without zone":       {hinted([3]string{"z1", "z2", "z2"}, [3]string{}), proxy.Node{Name: "here"}, []netip.AddrPort{a, b, c}},
+		"none":                    {hinted([3]string{}, [3]string{}), here, []netip.AddrPort{a, b, c}},
+	} {
+		if got := proxy.Endpoints(x.n, x.s, false, proxy.Cluster); !slices.Equal(got, x.want) {
+			t.Errorf("%s: %v, want %v", name, got, x.want)
+		}
+	}
+	terminating := hinted([3]string{"z1", "z2", "z2"}, [3]string{})
+	for i := range terminating.Endpoints {
+		terminating.Endpoints[i].Ready, terminating.Endpoints[i].Serving, terminating.Endpoints[i].Terminating = false, true, true
+	}
+	if got := proxy.Endpoints(here, terminating, false, proxy.Cluster); len(got) != 3 {
+		t.Errorf("terminating endpoints by hints: %v", got)
+	}
+	local := hinted([3]string{"z2", "z2", "z1"}, [3]string{})
+	local.Endpoints[0].Node = "here"
+	if got := proxy.Endpoints(here, local, false, proxy.Local); !slices.Equal(got, []netip.AddrPort{a}) {
+		t.Errorf("policy Local by hints: %v", got)
+	}
+}

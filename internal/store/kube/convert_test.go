@@ -188,3 +188,13 @@ func FuzzServicePorts(f *testing.F) {
 		}
 	})
 }
+
+func TestHints(t *testing.T) {
+	s := service(t, `"clusterIP":"10.254.0.9","ports":[{"port":80}]`, "")
+	e := endpointSlice(t, "web-1", "IPv4", `{"port":80,"protocol":"TCP","name":""}`,
+		`{"addresses":["10.1.0.3"],"hints":{"forZones":[{"name":"z2"},{"name":"z1"}],"forNodes":[{"name":"n1"}]}},{"addresses":["10.1.0.4"]}`)
+	got := ServicePorts(s, []*discoveryv1.EndpointSlice{e})[0].Endpoints
+	if len(got) != 2 || got[0].ZoneHints != "z1,z2" || got[0].NodeHints != "n1" || got[1].ZoneHints != "" {
+		t.Errorf("have %+v", got)
+	}
+}

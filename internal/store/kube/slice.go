@@ -28,6 +28,7 @@ type endpoint struct {
 	addr                        netip.Addr
 	node, zone                  string
 	ready, serving, terminating bool
+	zoneHints, nodeHints        api.Names
 }
 
 // ServicePorts returns a service's ports with the endpoints of all its slices, as planners want them.
@@ -75,12 +76,27 @@ func convertEndpoint(e *discoveryv1.Endpoint, v6 bool) (endpoint, bool) {
 	}
 	c := e.Conditions
 	out := endpoint{addr: a, node: deref(e.NodeName), zone: deref(e.Zone), terminating: deref(c.Terminating)}
+	if e.Hints != nil {
+		out.zoneHints, out.nodeHints = hints(e.Hints)
+	}
 	out.ready = c.Ready == nil || *c.Ready
 	out.serving = out.ready
 	if c.Serving != nil {
 		out.serving = *c.Serving
 	}
 	return out, true
+}
+
+// hints are the zones and the nodes whose clients the endpoint shall serve.
+func hints(h *discoveryv1.EndpointHints) (zones, nodes api.Names) {
+	var z, n []string
+	for _, x := range h.ForZones {
+		z = append(z, x.Name)
+	}
+	for _, x := range h.ForNodes {
+		n = append(n, x.Name)
+	}
+	return api.NamesOf(z...), api.NamesOf(n...)
 }
 
 // merge gives every port of the service the endpoints of the slices' ports of the same name and protocol, sorted, each once.
@@ -110,7 +126,10 @@ func merge(skeleton []api.ServicePort, parts []slice) []api.ServicePort {
 func addEndpoints(to map[netip.AddrPort]api.Endpoint, ends []endpoint, port uint16) {
 	for _, e := range ends {
 		addr := netip.AddrPortFrom(e.addr, port)
-		add := api.Endpoint{Addr: addr, Node: e.node, Zone: e.zone, Ready: e.ready, Serving: e.serving, Terminating: e.terminating}
+		add := api.Endpoint{
+			Addr: addr, Node: e.node, Zone: e.zone, Ready: e.ready, Serving: e.serving, Terminating: e.terminating,
+			ZoneHints: e.zoneHints, NodeHints: e.nodeHints,
+		}
 		if have, dup := to[addr]; !dup || better(add, have) {
 			to[addr] = add
 		}
