@@ -31,6 +31,7 @@ type Handle struct {
 	indexes  map[int]string  // links by index
 	ours     map[string]bool // links all of whose objects are ours
 	interest map[string]bool // links whose changes matter: ours, wanted ones, and those that ours lie on
+	injuries injuries
 }
 
 // Open opens a handle in the calling thread's network namespace; run it in another one with netns.Do.

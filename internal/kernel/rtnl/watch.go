@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +48,7 @@ func (h *Handle) receive(conn *wire.Conn, dirty chan<- struct{}) {
 			if conn.Drain() != nil {
 				return
 			}
+			h.lost()
 			poke(dirty)
 		case err != nil:
 			return
@@ -80,7 +80,14 @@ func poke(ch chan<- struct{}) {
 func (h *Handle) news(msgs []wire.Message) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.ContainsFunc(msgs, h.isNews)
+	hit := false
+	for _, m := range msgs {
+		if h.isNews(m) {
+			h.injuries.take(h, m)
+			hit = true
+		}
+	}
+	return hit
 }
 
 func (h *Handle) name(index int) (string, bool) {

@@ -1,0 +1,92 @@
+package rtnl_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"weft/internal/netstate"
+	"weft/internal/overlay/vxlan"
+)
+
+// TestInjuries: what events alone say must be repaired is what a Read would say.
+func TestInjuries(t *testing.T) {
+	w, _ := node(t)
+	want := vxlan.Backend{}.Plan(self(true), leases(3))
+	ch := w.watch(want)
+	drain(ch)
+	for _, c := range []struct {
+		line  string
+		whole bool
+	}{
+		{"ip route del 10.0.1.0/24", false},
+		{"ip route replace 10.0.1.0/24 via 172.17.0.9 dev eth0", false},
+		{"ip route replace blackhole 10.0.2.0/24", false},
+		{"ip route add blackhole 10.98.0.0/16 table 77 proto 119", false},
+		{"ip neigh del 10.0.1.0 dev flannel.1", false},
+		{"ip neigh replace 10.0.1.0 lladdr 02:00:00:00:00:99 dev flannel.1 nud permanent", false},
+		{"ip neigh replace 10.0.1.0 lladdr 02:00:00:00:00:01 dev flannel.1 nud stale", false},
+		{"bridge fdb del 02:00:00:00:00:01 dev flannel.1 dst 172.17.0.1", false},
+		{"bridge fdb replace 02:00:00:00:00:01 dev flannel.1 dst 172.17.9.9 self permanent", false},
+		{"ip route append 10.0.1.0/24 via 172.17.0.9 dev eth0", true},
+		{"ip link set flannel.1 down", true},
+		{"ip addr flush dev flannel.1", true},
+		{"ip link del flannel.1", true},
+	} {
+		if err := w.run(c.line); err != nil {
+			t.Errorf("%s: %v", c.line, err)
+			continue
+		}
+		if !fired(ch, time.Second) {
+			t.Errorf("%s: no event", c.line)
+		}
+		list, ops, whole := w.h.Injuries()
+		if whole != c.whole {
+			t.Errorf("%s: whole %v, list %v", c.line, whole, list)
+		}
+		if !whole {
+			if len(list) == 0 || len(ops) == 0 || list[0].By == "" && list[0].ID.Kind != netstate.KindFDB {
+				t.Errorf("%s: list %v, ops %v", c.line, list, ops)
+			}
+			w.must(w.h.Apply(context.Background(), ops))
+			if left := netstate.Diff(want, w.read(want)); len(left) > 0 {
+				t.Errorf("%s: after %v is left: %v", c.line, ops, left)
+			}
+		}
+		for range 3 {
+			w.converge(want)
+		}
+		drain(ch)
+		if list, ops, whole := w.h.Injuries(); whole || len(list)+len(ops) > 0 {
+			t.Errorf("%s: afterwards %v %v %v", c.line, list, ops, whole)
+		}
+		w.settled(want)
+	}
+}
+
+// BenchmarkHealOne is BenchmarkHeal by the event alone.
+func BenchmarkHealOne(b *testing.B) {
+	w := benchWorld(b)
+	want := vxlan.Backend{}.Plan(self(false), leases(many))
+	ch := w.watch(want)
+	drain(ch)
+	w.converge(want) // what is said late of the programming is known now
+	drain(ch)
+	routes := netstate.Of[netstate.Route](want)
+	thief := &world{t: b, ns: w.ns}
+	thief.restart()
+	defer thief.h.Close()
+	i := 0
+	for b.Loop() {
+		w.must(thief.h.Apply(context.Background(), []netstate.Op{{Verb: netstate.Del, Object: routes[i%len(routes)]}}))
+		if !fired(ch, time.Second) {
+			b.Fatal("no event")
+		}
+		_, ops, whole := w.h.Injuries()
+		if whole || len(ops) != 1 {
+			b.Fatal(ops, whole)
+		}
+		w.must(w.h.Apply(context.Background(), ops))
+		i++
+	}
+}
