@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"weft/internal/kernel"
 	"weft/internal/netstate"
@@ -12,12 +13,12 @@ import (
 const passes = 2
 
 // converge brings a network namespace to the wanted state and reads back: it returns the ops it applied, and an error that
-// names what could not be done or still differs.
-func converge(ctx context.Context, n *kernel.Netns, want netstate.State) ([]netstate.Op, error) {
+// names what could not be done or still differs. Objects that hold says yes to are left as they are; nil holds none.
+func converge(ctx context.Context, n *kernel.Netns, want netstate.State, hold func(netstate.Object) bool) ([]netstate.Op, error) {
 	want = want.Select(func(o netstate.Object) bool { return kernel.Applies(o.Kind()) })
 	var done []netstate.Op
 	for range passes {
-		ops, err := difference(ctx, n, want)
+		ops, err := difference(ctx, n, want, hold)
 		if err != nil || len(ops) == 0 {
 			return done, err
 		}
@@ -26,33 +27,27 @@ func converge(ctx context.Context, n *kernel.Netns, want netstate.State) ([]nets
 			return done, err
 		}
 	}
-	left, err := difference(ctx, n, want)
+	left, err := difference(ctx, n, want, hold)
 	if err == nil && len(left) > 0 {
 		e := &undoneError{what: "objects", first: left[0].String()}
 		for _, op := range left {
-			e.objects = append(e.objects, op.Object.String())
+			e.objects = append(e.objects, nameOf(op.Object))
 		}
 		err = e
 	}
 	return done, err
 }
 
-func difference(ctx context.Context, n *kernel.Netns, want netstate.State) ([]netstate.Op, error) {
+func difference(ctx context.Context, n *kernel.Netns, want netstate.State, hold func(netstate.Object) bool) ([]netstate.Op, error) {
 	have, err := n.Read(ctx, want)
 	if err != nil {
 		return nil, err
 	}
-	return netstate.Diff(want, have), nil
-}
-
-// convergePod does the same inside a pod's network namespace.
-func convergePod(ctx context.Context, path string, want netstate.State) ([]netstate.Op, error) {
-	n, err := kernel.Open(path)
-	if err != nil {
-		return nil, err
+	ops := netstate.Diff(want, have)
+	if hold != nil {
+		ops = slices.DeleteFunc(ops, func(op netstate.Op) bool { return hold(op.Object) })
 	}
-	defer n.Close()
-	return converge(ctx, n, want)
+	return ops, nil
 }
 
 // logOps says what was applied: the count always, each op for those who debug.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -45,12 +44,17 @@ type dataplane struct {
 
 	mu      sync.Mutex // one step at a time
 	want    netstate.State
-	planned bool                      // want was applied without an error
-	checked map[string]netstate.State // the inside of pods as it was found or made, by UID
-	kinds   map[kind]time.Time        // ways in use, and until when those that no longer are stay
-	told    basis                     // of the last step that worked
-	heard   chan struct{}             // receives after that changed, while the network changes its backend
-	podsSet chan struct{}             // receives after a pod was attached or detached
+	planned bool               // want was applied without an error
+	mender  mender             // repairs of the host's objects
+	inside  map[string]*podNet // of the pods, by UID
+	life    context.Context    //nolint:containedctx // of what watches the inside of pods, nil: nothing does
+	spawn   func(func() error) // runs that
+	healing *healing
+	made    chan struct{}      // receives after a step that changed something
+	kinds   map[kind]time.Time // ways in use, and until when those that no longer are stay
+	told    basis              // of the last step that worked
+	heard   chan struct{}      // receives after that changed, while the network changes its backend
+	podsSet chan struct{}      // receives after a pod was attached or detached
 	steps   stepStats
 	first   sync.Once
 	ready   chan struct{} // closed after the first step that worked
@@ -76,7 +80,7 @@ func newDataplane(log *slog.Logger, s *settings, l leases, cluster func() (api.S
 	}
 	return &dataplane{
 		log: log, settings: s, leases: l, cluster: cluster, pods: pods, handle: h,
-		checked: map[string]netstate.State{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1),
+		inside: map[string]*podNet{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1), made: make(chan struct{}, 1),
 		heard: make(chan struct{}, 1), ready: make(chan struct{}),
 	}, nil
 }
@@ -134,15 +138,25 @@ func (d *dataplane) remember(now time.Time, ways []way) (keep []kind) {
 }
 
 // step is the dataplane's loop body.
-func (d *dataplane) step(ctx context.Context, _ cause) (work, error) {
+func (d *dataplane) step(ctx context.Context, due cause) (work, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	w, err := d.locked(ctx)
+	now := time.Now()
+	notes := d.mender.fights.ended(now)
+	w, done := d.mend(ctx, due)
+	var err error
+	if !done {
+		w, err = d.locked(ctx)
+	}
 	d.steps.Steps++
 	d.steps.LastError = ""
 	if err != nil {
 		d.steps.LastError = err.Error()
 	}
+	w.paced = true
+	w.notes = append(notes, d.mender.fights.repaired(now, w.repaired, w.by)...)
+	w.fights = d.mender.fights.report("network")
+	w.again = d.mender.again()
 	return w, err
 }
 
@@ -157,25 +171,23 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 	before := d.want
 	d.want = host
 	tunnelErr := d.tunnels.prepare(host, d.settings.get().psk)
-	ops, err := converge(ctx, d.handle, host)
+	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
 	err = errors.Join(tunnelErr, err, d.tunnels.apply(host))
 	w := work{ops: len(ops)}
 	if d.planned {
 		w.repaired = repaired(ops, host, before)
+		w.by = d.mender.seen(ops)
+	}
+	if e, ok := errors.AsType[*undoneError](err); ok {
+		w.repaired = append(w.repaired, e.objects...)
 	}
 	d.forget(ops)
 	logOps(d.log, "host", ops)
-	errs := []error{err}
-	for _, p := range d.pods.pods() {
-		if was, ok := d.checked[p.UID]; ok && netstate.Equal(was, inPod[p.UID]) {
-			continue
-		}
-		podOps, err := d.pod(ctx, p, inPod[p.UID])
-		w.ops += podOps
-		errs = append(errs, err)
-	}
-	err = errors.Join(errs...)
+	w.ops += d.convergePods(ctx, inPod)
 	d.planned = err == nil
+	if w.ops > 0 {
+		poke(d.made)
+	}
 	d.steps.Ops += w.ops
 	if err == nil {
 		d.done(b)
@@ -196,39 +208,10 @@ func repaired(ops []netstate.Op, want, before netstate.State) []string {
 		now, wanted := want.Get(id)
 		old, was := before.Get(id)
 		if wanted == was && (!wanted || now.String() == old.String()) {
-			out = append(out, op.Object.String())
+			out = append(out, nameOf(op.Object))
 		}
 	}
 	return out
-}
-
-// pod brings the inside of a pod to the plan. A pod whose namespace is gone is the node's to remove, not an error here.
-func (d *dataplane) pod(ctx context.Context, p attach.Pod, want netstate.State) (int, error) {
-	if _, err := os.Stat(p.Netns); errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	ops, err := convergePod(ctx, p.Netns, want)
-	logOps(d.log, "pod "+p.Namespace+"/"+p.Name, ops)
-	if err != nil {
-		return len(ops), fmt.Errorf("pod %s/%s: %w", p.Namespace, p.Name, err)
-	}
-	d.checked[p.UID] = want
-	return len(ops), nil
-}
-
-// forget marks pods whose veth pair was made anew: their inside is gone with the old pair.
-func (d *dataplane) forget(ops []netstate.Op) {
-	made := map[string]bool{}
-	for _, op := range ops {
-		if op.Object.Kind() == netstate.KindLink {
-			made[op.Object.Key()] = true
-		}
-	}
-	for uid := range d.checked {
-		if made[attach.HostInterface(uid)] {
-			delete(d.checked, uid)
-		}
-	}
 }
 
 // Attach gives a sandbox its addresses and its interface.
@@ -244,9 +227,10 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 	poke(d.podsSet)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.checked, s.UID)
+	d.drop(s.UID)
 	_, err = d.locked(ctx)
-	if _, done := d.checked[s.UID]; err != nil && !done { // another object's trouble is the loop's
+	done, perr := d.attached(s.UID)
+	if err = errors.Join(err, perr); err != nil && !done { // another object's trouble is the loop's
 		return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, err)
 	}
 	return p.IPs, nil
@@ -271,7 +255,7 @@ func (d *dataplane) Detach(ctx context.Context, uid string) error {
 	poke(d.podsSet)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.checked, uid)
+	d.drop(uid)
 	_, err = d.locked(ctx)
 	return err
 }
@@ -284,7 +268,7 @@ func (d *dataplane) diff(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	ops, err := difference(ctx, d.handle, host.Select(func(o netstate.Object) bool { return kernel.Applies(o.Kind()) }))
+	ops, err := difference(ctx, d.handle, host.Select(func(o netstate.Object) bool { return kernel.Applies(o.Kind()) }), nil)
 	lines := make([]string, len(ops))
 	for i, op := range ops {
 		lines[i] = op.String()
@@ -297,6 +281,9 @@ func (d *dataplane) state() (netstate.State, stepStats) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	steps := d.steps
+	if steps.LastError == "" {
+		steps.LastError = d.podTrouble()
+	}
 	steps.Tunnels = d.tunnels.stats()
 	return d.want, steps
 }

@@ -13,9 +13,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel/probe"
-	"weft/internal/kernel/sysctl"
 	"weft/internal/lease"
-	"weft/internal/netstate"
 	"weft/internal/overlay"
 )
 
@@ -159,43 +157,4 @@ func (a *agent) tell(self api.Lease) error {
 		a.announced = l
 	}
 	return err
-}
-
-// parameterCheck is how often the host's parameters are looked at: not all of them cause events.
-const parameterCheck = 3 * time.Second
-
-// watchParameters pokes wrong when a parameter of the plan is not as planned.
-func (d *dataplane) watchParameters(ctx context.Context, changed <-chan struct{}, wrong chan struct{}) error {
-	tick := time.NewTicker(parameterCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		case _, ok := <-changed:
-			if !ok {
-				changed = nil
-				continue
-			}
-		}
-		want := d.parameters()
-		have, err := sysctl.Read(want)
-		if err != nil {
-			d.log.Debug("parameters not read", "err", err) // the loop's full check reports it
-		}
-		for id, o := range have.All() {
-			if w, ok := want.Get(id); ok && w.String() != o.String() {
-				poke(wrong)
-				break
-			}
-		}
-	}
-}
-
-// parameters are those of the host's plan.
-func (d *dataplane) parameters() netstate.State {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.want.Select(func(o netstate.Object) bool { return o.Kind() == netstate.KindSysctl })
 }

@@ -34,6 +34,13 @@ type work struct {
 	ops int
 	// repaired names objects that were as planned after the step before and no longer were: somebody else changed them.
 	repaired []string
+	by       map[string]string // who, as far as known
+
+	// A step that is paced holds objects that are fought for back by itself, so that others do not wait for them.
+	paced  bool
+	fights []Fight
+	notes  []string  // for the log
+	again  time.Time // when what is held back is due
 }
 
 // undoneError says that what a step did was not there when it looked again: the kernel does not keep it, or somebody else undid it.
@@ -54,6 +61,8 @@ type loop struct {
 	step     func(context.Context, cause) (work, error)
 	triggers []trigger
 	every    time.Duration // a full check runs at least this often
+	duty     int           // see pace
+	healing  *healing      // is told of repairs; nil for nobody
 	log      *slog.Logger
 }
 
@@ -61,8 +70,9 @@ type loop struct {
 // against another writer is slowed down.
 func (l *loop) run(ctx context.Context) error {
 	in := listen(ctx, l.triggers)
-	var p pace
+	p := pace{duty: l.duty}
 	due, lastErr := byTime, ""
+	var since time.Time
 	for {
 		begun := time.Now()
 		w, err := l.step(ctx, due)
@@ -70,12 +80,13 @@ func (l *loop) run(ctx context.Context) error {
 			return nil
 		}
 		now := time.Now()
-		if e, ok := errors.AsType[*undoneError](err); ok {
+		if e, ok := errors.AsType[*undoneError](err); ok && !w.paced {
 			w.repaired = append(w.repaired, e.objects...)
 		}
 		for _, note := range p.after(now, now.Sub(begun), w, err) {
 			l.log.Warn(note, "loop", l.name)
 		}
+		l.healing.step(l.name, now, since, w, append(w.fights, p.fights.report(l.name)...))
 		switch {
 		case err != nil && err.Error() != lastErr:
 			l.log.Error("step failed, will be tried again", "loop", l.name, "err", err)
@@ -89,7 +100,7 @@ func (l *loop) run(ctx context.Context) error {
 			full = now.Add(p.retry())
 		}
 		var ok bool
-		if due, ok = in.next(ctx, &p, full); !ok {
+		if due, since, ok = in.next(ctx, &p, full, w.again); !ok {
 			return nil
 		}
 	}
@@ -98,6 +109,7 @@ func (l *loop) run(ctx context.Context) error {
 // inbox collects causes for one loop.
 type inbox struct {
 	pending atomic.Uint32
+	since   atomic.Int64 // when the first of them came, in ns since 1970; 0: none did
 	wake    chan struct{}
 }
 
@@ -114,6 +126,7 @@ func listen(ctx context.Context, triggers []trigger) *inbox {
 					if !ok {
 						return
 					}
+					in.since.CompareAndSwap(0, time.Now().UnixNano())
 					in.pending.Or(uint32(t.cause))
 					poke(in.wake)
 				}
@@ -123,28 +136,38 @@ func listen(ctx context.Context, triggers []trigger) *inbox {
 	return in
 }
 
-// next waits until a step is due: for a cause, as soon as the pace lets it, or at the time full. ok is false when ctx ended.
-func (in *inbox) next(ctx context.Context, p *pace, full time.Time) (due cause, ok bool) {
+// next waits until a step is due: for a cause, as soon as the pace lets it, at the time again, if any, for what was held back, or at the
+// time full. since is when the first cause came, zero without one; ok is false when ctx ended.
+func (in *inbox) next(ctx context.Context, p *pace, full, again time.Time) (due cause, since time.Time, ok bool) {
 	for {
 		now := time.Now()
 		at := full
+		if !again.IsZero() && again.Before(at) {
+			at = again
+		}
 		if pending := cause(in.pending.Load()); pending != 0 {
 			if t := p.earliest(pending); t.Before(at) {
 				at = t
 			}
 		}
 		if !at.After(now) {
+			if ns := in.since.Swap(0); ns != 0 {
+				since = time.Unix(0, ns)
+			}
 			due = cause(in.pending.Swap(0))
 			if !full.After(now) {
 				due |= byTime
 			}
-			return due, true
+			if due == 0 {
+				due = byKernel
+			}
+			return due, since, true
 		}
 		timer := time.NewTimer(at.Sub(now))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return 0, false
+			return 0, time.Time{}, false
 		case <-in.wake:
 		case <-timer.C:
 		}

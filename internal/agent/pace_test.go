@@ -39,8 +39,8 @@ func TestPaceOfAFight(t *testing.T) {
 	}
 	now = now.Add(time.Minute)
 	notes := p.after(now, 0, work{}, nil)
-	if len(notes) != 1 || !strings.Contains(notes[0], "any more") || len(p.fights) != 0 {
-		t.Errorf("after the fight: %q, %d left", notes, len(p.fights))
+	if len(notes) != 1 || !strings.Contains(notes[0], "any more") || len(p.fights.list) != 0 {
+		t.Errorf("after the fight: %q, %d left", notes, len(p.fights.list))
 	}
 	if p.after(now, 0, work{repaired: []string{"route 172.16.78.0/24"}}, nil); p.earliest(byKernel).After(now) {
 		t.Error("the first repair after peace waits")

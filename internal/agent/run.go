@@ -46,6 +46,7 @@ type agent struct {
 	clusterChanged []<-chan struct{}
 	pods           *attachments
 	data           *dataplane
+	healing        healing
 	proxy          *proxyLoop
 }
 
@@ -173,9 +174,14 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	if err != nil {
 		return err
 	}
+	files, err := sysctl.WatchFiles(ctx)
+	if err != nil {
+		return err
+	}
 	wrong := make(chan struct{}, 1)
-	g.Go(func() error { return a.data.watchParameters(ctx, parameters, wrong) })
-	l := loop{name: "network", step: a.data.step, every: fullCheck, log: a.log, triggers: []trigger{
+	g.Go(func() error { return a.data.watchParameters(ctx, parameters, a.data.made, files, wrong) })
+	a.data.life, a.data.spawn, a.data.healing = ctx, g.Go, &a.healing
+	l := loop{name: "network", step: a.data.step, every: fullCheck, healing: &a.healing, log: a.log, triggers: []trigger{
 		{leases, byPlan}, {changed, byKernel}, {wrong, byKernel}, {a.settings.subscribe(), byHost},
 	}}
 	if a.clusterChanged != nil {
@@ -207,7 +213,7 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	} else if ok {
 		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
-	l := loop{name: "services", step: a.proxy.step, every: fullCheck, log: a.log, triggers: []trigger{
+	l := loop{name: "services", step: a.proxy.step, every: fullCheck, healing: &a.healing, log: a.log, triggers: []trigger{
 		{leases, byPlan}, {a.settings.subscribe(), byHost},
 	}}
 	if a.clusterChanged != nil {
@@ -217,9 +223,6 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	if err != nil {
 		return err
 	}
-	legacy := make(chan struct{}, 1)
-	g.Go(func() error { return watchLegacy(ctx, legacy) })
-	l.triggers = append(l.triggers, trigger{legacy, byIPTables})
 	l.triggers = append(l.triggers, watched...)
 	g.Go(func() error { return l.run(ctx) })
 	return nil

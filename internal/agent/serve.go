@@ -33,6 +33,9 @@ type Status struct {
 	Network   stepStats `json:"network"`
 	Rules     stepStats `json:"rules"`
 	Warnings  []string  `json:"warnings,omitempty"` // what stands in the way and is not ours to change
+	Fights    []Fight   `json:"fights,omitempty"`   // objects that somebody else keeps changing
+
+	healing *healing // for metrics
 }
 
 // reporter answers questions about the agent.
@@ -130,6 +133,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_service_ports", "service ports programmed", float64(s.Services), "gauge")
 	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
 	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
+	s.healing.writeMetrics(w)
 	writeTunnelMetrics(w, s.Network.Tunnels)
 }
 

@@ -108,7 +108,7 @@ func TestRepairedNamesWhatThePlanDidNotChange(t *testing.T) {
 	ops := netstate.Diff(want, netstate.New(b, foreign))
 	got := repaired(ops, want, before)
 	slices.Sort(got)
-	if len(got) != 2 || got[0] != a.String() || got[1] != foreign.String() {
+	if len(got) != 2 || got[0] != nameOf(a) || got[1] != nameOf(foreign) {
 		t.Errorf("repaired: %v", got)
 	}
 }

@@ -21,11 +21,16 @@ type Netns struct {
 	rt   *rtnl.Handle
 }
 
-// Open opens the network namespace at path (ip-netns(8) names are below /run/netns), "" for the process's own.
+// Open opens the network namespace at path (ip-netns(8) names are below /run/netns), "" for the process's own. Another than the own one is
+// taken for a pod's, whose processes are not trusted (rtnl.OpenUntrusted).
 func Open(path string) (*Netns, error) {
 	n := &Netns{path: path}
+	open := rtnl.Open
+	if path != "" {
+		open = rtnl.OpenUntrusted
+	}
 	err := n.do(func() (err error) {
-		n.rt, err = rtnl.Open()
+		n.rt, err = open()
 		return err
 	})
 	if err != nil {
@@ -104,6 +109,11 @@ func (n *Netns) Watch(ctx context.Context) (<-chan struct{}, error) {
 		return err
 	})
 	return ch, err
+}
+
+// Injuries returns what others changed since the last Read or Injuries and the ops that repair just that (rtnl.Handle.Injuries).
+func (n *Netns) Injuries(also ...netstate.ID) (list []rtnl.Injury, ops []netstate.Op, whole bool) {
+	return n.rt.Injuries(also...)
 }
 
 // Link returns the link with the name, whoever made it, for what an existing device decides: its MAC, its MTU. ok is false when there

@@ -95,9 +95,9 @@ func (h *Handle) lost() {
 	h.injuries = injuries{whole: true}
 }
 
-// Injuries returns the objects that others changed since the last Read or Injuries, and the ops that bring just these to what the last Read
-// wanted. whole says that the events don't tell everything, so only a Read helps; it stays so until then.
-func (h *Handle) Injuries() (list []Injury, ops []netstate.Op, whole bool) {
+// Injuries returns the objects that others changed since the last Read or Injuries, and the ops that bring just these, and those with the
+// other IDs, to what the last Read wanted. whole says that the events don't tell everything, so only a Read helps; it stays so until then.
+func (h *Handle) Injuries(also ...netstate.ID) (list []Injury, ops []netstate.Op, whole bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.injuries.whole {
@@ -106,13 +106,19 @@ func (h *Handle) Injuries() (list []Injury, ops []netstate.Op, whole bool) {
 	list = h.injuries.list
 	h.injuries = injuries{}
 	want, have := netstate.New(), netstate.New()
-	for _, in := range list {
-		if o, ok := h.wanted.Get(in.ID); ok {
+	pick := func(id netstate.ID) {
+		if o, ok := h.wanted.Get(id); ok {
 			want.Add(o)
 		}
-		if o, ok := h.known.Get(in.ID); ok {
+		if o, ok := h.known.Get(id); ok {
 			have.Add(o)
 		}
+	}
+	for _, in := range list {
+		pick(in.ID)
+	}
+	for _, id := range also {
+		pick(id)
 	}
 	return list, netstate.Diff(want, have), false
 }

@@ -32,6 +32,8 @@ type Handle struct {
 	ours     map[string]bool // links all of whose objects are ours
 	interest map[string]bool // links whose changes matter: ours, wanted ones, and those that ours lie on
 	injuries injuries
+
+	untrusted bool // see OpenUntrusted
 }
 
 // Open opens a handle in the calling thread's network namespace; run it in another one with netns.Do.
@@ -41,6 +43,16 @@ func Open() (*Handle, error) {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
 	return &Handle{conn: conn, indexes: map[int]string{}, ours: map[string]bool{}, interest: map[string]bool{}}, nil
+}
+
+// OpenUntrusted is Open for the namespace of processes that are not trusted, as a pod's. Watch then keeps few events and reads no more than
+// some thousand a second: what is too much counts as news, which the caller answers as slowly as it likes.
+func OpenUntrusted() (*Handle, error) {
+	h, err := Open()
+	if err == nil {
+		h.untrusted = true
+	}
+	return h, err
 }
 
 // Close closes the handle.

@@ -21,7 +21,11 @@ const settle = 2 * time.Millisecond
 //
 // Watch must be called in the handle's network namespace.
 func (h *Handle) Watch(ctx context.Context) (<-chan struct{}, error) {
-	conn, err := wire.Dial(unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+	queue := 0
+	if h.untrusted {
+		queue = untrustedQueue
+	}
+	conn, err := wire.Subscribe(queue, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("watch rtnetlink: %w", err)
@@ -39,11 +43,28 @@ func (h *Handle) Watch(ctx context.Context) (<-chan struct{}, error) {
 	return out, nil
 }
 
+// What is read of an untrusted namespace's events: the kernel drops the rest.
+const (
+	untrustedQueue = 128 << 10 // bytes
+	untrustedBurst = 256       // datagrams
+	untrustedRest  = 50 * time.Millisecond
+)
+
 // receive puts a token into dirty for each relevant event, until the socket is closed.
 func (h *Handle) receive(conn *wire.Conn, dirty chan<- struct{}) {
+	begun, n := time.Now(), 0
 	for {
+		if n++; h.untrusted && n >= untrustedBurst {
+			if busy := time.Since(begun); busy < untrustedRest {
+				<-time.NewTimer(untrustedRest - busy).C
+			}
+			begun, n = time.Now(), 0
+		}
 		msgs, err := conn.Receive()
 		switch {
+		case errors.Is(err, wire.ErrMalformed):
+			h.lost()
+			poke(dirty)
 		case errors.Is(err, unix.ENOBUFS):
 			if conn.Drain() != nil {
 				return

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +18,8 @@ type Conn struct {
 	raw  syscall.RawConn
 	port uint32 // nl_pid, the socket's own address
 	seq  uint32
-	buf  []byte // for receiving; the kernel makes dump datagrams as large as 32 KiB
+	buf  []byte // for receiving
+	size int    // of buf when it is needed
 }
 
 // Message is a message received. Data is what follows struct nlmsghdr.
@@ -30,25 +32,39 @@ type Message struct {
 // bufferSize is the socket's buffer: acknowledgements of a whole batch, or events of a burst, must fit.
 const bufferSize = 8 << 20
 
-// Dial opens a socket in the calling thread's network namespace and subscribes it to the groups (rtnetlink(7), RTNLGRP_*).
-func Dial(groups ...uint32) (*Conn, error) {
+// The receive buffer of a connection: the kernel makes dump datagrams as large as 32 KiB, an event tells of one object.
+const (
+	answerSize = 64 << 10
+	eventSize  = 16 << 10
+)
+
+// Dial opens a socket in the calling thread's network namespace.
+func Dial() (*Conn, error) { return dial(bufferSize, answerSize) }
+
+// Subscribe opens a socket that gets the events of the groups (rtnetlink(7), RTNLGRP_*). The kernel keeps up to queue bytes of events that
+// were not received yet, 0 for as many as a burst of thousands of objects makes.
+func Subscribe(queue int, groups ...uint32) (*Conn, error) {
+	return dial(cmp.Or(queue, bufferSize), eventSize, groups...)
+}
+
+func dial(queue, size int, groups ...uint32) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	port, err := setUp(fd, groups)
+	port, err := setUp(fd, queue, groups)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	c := &Conn{file: os.NewFile(uintptr(fd), "netlink"), port: port, buf: make([]byte, 64<<10)}
+	c := &Conn{file: os.NewFile(uintptr(fd), "netlink"), port: port, size: size}
 	if c.raw, err = c.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("poll netlink socket: %w", err), c.file.Close())
 	}
 	return c, nil
 }
 
-func setUp(fd int, groups []uint32) (port uint32, err error) {
+func setUp(fd, queue int, groups []uint32) (port uint32, err error) {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return 0, fmt.Errorf("bind netlink socket: %w", err)
 	}
@@ -60,8 +76,8 @@ func setUp(fd int, groups []uint32) (port uint32, err error) {
 		port = a.Pid
 	}
 	// Beyond net.core.rmem_max only with the capability in the initial user namespace; else as much as we get.
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferSize) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bufferSize)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queue) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, queue)
 	}
 	// Strict checking lets the kernel filter dumps (Linux 5.0); the others shorten and explain errors.
 	for _, opt := range []int{unix.NETLINK_GET_STRICT_CHK, unix.NETLINK_CAP_ACK, unix.NETLINK_EXT_ACK} {
@@ -97,12 +113,13 @@ func (c *Conn) Bound(ctx context.Context, limit time.Duration) (release func(), 
 		if !stop() {
 			<-ended // or it would hit the next call
 		}
+		c.buf = nil // there may be one connection for each pod, most of them idle
 	}, nil
 }
 
 // Receive waits for a datagram and returns its messages, which are good until the next call. ENOBUFS says that messages were lost.
 func (c *Conn) Receive() ([]Message, error) {
-	n, err := c.recv(c.buf)
+	n, err := c.recv(c.buffer())
 	if err != nil {
 		return nil, err
 	}
@@ -113,9 +130,10 @@ func (c *Conn) Receive() ([]Message, error) {
 // is empty once, the kernel drops further events without saying so again.
 func (c *Conn) Drain() error {
 	var err error
+	buf := c.buffer()
 	cerr := c.raw.Control(func(fd uintptr) {
 		for err == nil || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) {
-			_, _, err = unix.Recvfrom(int(fd), c.buf, unix.MSG_DONTWAIT)
+			_, _, err = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
 		}
 	})
 	if errors.Is(err, unix.EAGAIN) {
@@ -125,6 +143,14 @@ func (c *Conn) Drain() error {
 		return fmt.Errorf("drain netlink: %w", err)
 	}
 	return nil
+}
+
+// buffer is what is received into, made when it is needed.
+func (c *Conn) buffer() []byte {
+	if c.buf == nil {
+		c.buf = make([]byte, c.size)
+	}
+	return c.buf
 }
 
 func (c *Conn) recv(buf []byte) (n int, err error) {
@@ -159,15 +185,15 @@ func (c *Conn) send(b []byte) error {
 	return nil
 }
 
-// errMalformed says that a datagram is not a row of netlink messages.
-var errMalformed = errors.New("malformed netlink message")
+// ErrMalformed says that a datagram is not a row of netlink messages.
+var ErrMalformed = errors.New("malformed netlink message")
 
 func split(b []byte) ([]Message, error) {
 	var out []Message
 	for len(b) >= unix.SizeofNlMsghdr {
 		n := int(order.Uint32(b))
 		if n < unix.SizeofNlMsghdr || n > len(b) {
-			return out, errMalformed
+			return out, ErrMalformed
 		}
 		out = append(out, Message{
 			Type: order.Uint16(b[4:]), Flags: order.Uint16(b[6:]), Seq: order.Uint32(b[8:]), Port: order.Uint32(b[12:]),

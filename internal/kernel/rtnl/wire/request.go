@@ -26,7 +26,7 @@ func (e *Error) Unwrap() error { return e.Errno }
 // ackError reads an NLMSG_ERROR: nil for an acknowledgement.
 func ackError(m Message) error {
 	if len(m.Data) < 4 {
-		return errMalformed
+		return ErrMalformed
 	}
 	errno := -int32(order.Uint32(m.Data))
 	if errno == 0 {
@@ -130,7 +130,7 @@ func (c *Conn) dump(b *Buffer) (all []Message, interrupted bool, err error) {
 		return nil, false, err
 	}
 	for {
-		n, err := c.recv(c.buf)
+		n, err := c.recv(c.buffer())
 		if err != nil {
 			return nil, false, err
 		}

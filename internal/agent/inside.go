@@ -1,0 +1,230 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+
+	"weft/internal/attach"
+	"weft/internal/kernel"
+	"weft/internal/netstate"
+)
+
+// podDuty makes a pod that changes its own network all the time cost at most a twentieth of the time.
+const podDuty = 20
+
+// podNet is the inside of one pod, watched: it costs two sockets, four goroutines and some 40 KB.
+type podNet struct {
+	pod  attach.Pod
+	log  *slog.Logger
+	stop context.CancelFunc
+
+	mu    sync.Mutex // one step at a time
+	net   *kernel.Netns
+	want  netstate.State
+	done  bool // want was found or made
+	fresh bool // by the step before the loop's first
+	err   error
+	again chan struct{} // receives when the host's loop could not do what the pod's loop then tries again
+}
+
+// convergePods brings the inside of each pod whose plan changed to it. What fails there is the pod's: its own loop goes on with it, and the
+// host's network does not wait.
+func (d *dataplane) convergePods(ctx context.Context, inPod map[string]netstate.State) (ops int) {
+	pods := d.pods.pods()
+	for uid := range d.inside {
+		if !slices.ContainsFunc(pods, func(p attach.Pod) bool { return p.UID == uid }) {
+			d.drop(uid)
+		}
+	}
+	for _, p := range pods {
+		// A pod whose namespace is gone is the node's to remove.
+		if _, err := os.Stat(p.Netns); errors.Is(err, os.ErrNotExist) {
+			d.drop(p.UID)
+			continue
+		}
+		n := d.inside[p.UID]
+		if n != nil && n.pod.Netns != p.Netns {
+			d.drop(p.UID)
+			n = nil
+		}
+		if n == nil {
+			n = d.enter(p)
+		}
+		ops += n.take(ctx, inPod[p.UID])
+	}
+	return ops
+}
+
+// enter opens a pod's namespace and watches it.
+func (d *dataplane) enter(p attach.Pod) *podNet {
+	n := &podNet{pod: p, log: d.log, stop: func() {}, again: make(chan struct{}, 1)}
+	d.inside[p.UID] = n
+	if d.life == nil {
+		return n
+	}
+	ctx, stop := context.WithCancel(d.life)
+	n.stop = stop
+	changed, err := n.open(ctx)
+	if err != nil {
+		n.err = err
+	}
+	l := loop{
+		name: "pod " + p.Namespace + "/" + p.Name, step: n.step, every: fullCheck, duty: podDuty, healing: d.healing, log: d.log,
+		triggers: []trigger{{n.again, byPlan}},
+	}
+	if changed != nil {
+		l.triggers = append(l.triggers, trigger{changed, byKernel})
+	}
+	d.spawn(func() error {
+		defer n.close()
+		return l.run(ctx)
+	})
+	return n
+}
+
+// open opens the namespace, and watches it until ctx ends.
+func (n *podNet) open(ctx context.Context) (changed <-chan struct{}, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.net, err = kernel.Open(n.pod.Netns); err != nil {
+		return nil, err
+	}
+	return n.net.Watch(ctx)
+}
+
+func (n *podNet) close() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.net != nil {
+		_ = n.net.Close() // of a namespace that is no longer ours to look at
+		n.net = nil
+	}
+}
+
+// take makes want the pod's plan and brings it about, when it is another one or the veth pair is new.
+func (n *podNet) take(ctx context.Context, want netstate.State) (ops int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.done && netstate.Equal(n.want, want) {
+		return 0
+	}
+	n.want = want
+	done, err := n.converge(ctx, nil)
+	n.fresh = true
+	if err != nil {
+		poke(n.again)
+	}
+	return len(done)
+}
+
+// renew makes take look though the plan is the same: the veth pair was made anew.
+func (n *podNet) renew() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.done = false
+}
+
+// step is the body of the pod's own loop. What the pod adds for itself, addresses say, is left to it.
+func (n *podNet) step(ctx context.Context, due cause) (work, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fresh && due == byTime {
+		n.fresh = false
+		return work{}, n.err
+	}
+	if n.want.Len() == 0 {
+		return work{}, nil
+	}
+	if _, err := os.Stat(n.pod.Netns); errors.Is(err, os.ErrNotExist) {
+		n.stop() // a watch would keep the namespace alive
+		return work{}, nil
+	}
+	whole := n.done
+	done, err := n.converge(ctx, n.extra)
+	w := work{ops: len(done)}
+	if whole {
+		for _, op := range done {
+			w.repaired = append(w.repaired, "pod "+n.pod.Namespace+"/"+n.pod.Name+" "+nameOf(op.Object))
+		}
+	}
+	return w, err
+}
+
+// extra reports whether the object is one that the pod added for itself. A link of ours that is not planned is ours, renamed.
+func (n *podNet) extra(o netstate.Object) bool {
+	_, wanted := n.want.Get(netstate.IDOf(o))
+	l, isLink := o.(netstate.Link)
+	return !wanted && (!isLink || !l.Owned())
+}
+
+func (n *podNet) converge(ctx context.Context, hold func(netstate.Object) bool) ([]netstate.Op, error) {
+	target := n.net
+	if target == nil {
+		var err error
+		if target, err = kernel.Open(n.pod.Netns); err != nil {
+			n.done, n.err = false, fmt.Errorf("pod %s/%s: %w", n.pod.Namespace, n.pod.Name, err)
+			return nil, n.err
+		}
+		defer target.Close()
+	}
+	ops, err := converge(ctx, target, n.want, hold)
+	logOps(n.log, "pod "+n.pod.Namespace+"/"+n.pod.Name, ops)
+	if err != nil {
+		err = fmt.Errorf("pod %s/%s: %w", n.pod.Namespace, n.pod.Name, err)
+	}
+	n.done, n.err = err == nil, err
+	return ops, err
+}
+
+// state says whether the plan was found or made, and why not.
+func (n *podNet) state() (done bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.done, n.err
+}
+
+// drop lets go of a pod.
+func (d *dataplane) drop(uid string) {
+	if n := d.inside[uid]; n != nil {
+		n.stop()
+		delete(d.inside, uid)
+	}
+}
+
+// attached says whether the inside of a pod is as planned, and why not.
+func (d *dataplane) attached(uid string) (done bool, err error) {
+	if n := d.inside[uid]; n != nil {
+		return n.state()
+	}
+	return false, nil
+}
+
+// podTrouble is the first pod's error.
+func (d *dataplane) podTrouble() string {
+	for _, p := range d.pods.pods() {
+		if _, err := d.attached(p.UID); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+// forget marks pods whose veth pair was made anew: their inside is gone with the old pair.
+func (d *dataplane) forget(ops []netstate.Op) {
+	made := map[string]bool{}
+	for _, op := range ops {
+		if op.Object.Kind() == netstate.KindLink {
+			made[op.Object.Key()] = true
+		}
+	}
+	for uid, n := range d.inside {
+		if made[attach.HostInterface(uid)] {
+			n.renew()
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"weft/internal/kernel/rtnl"
+	"weft/internal/kernel/sysctl"
+	"weft/internal/netstate"
+)
+
+// mender repairs single objects of the host, and holds back those that somebody else fights for.
+type mender struct {
+	fights fights
+	held   map[netstate.ID]time.Time // not repaired before
+	by     map[string]string         // who changed it last, by the object's name
+
+	mu    sync.Mutex
+	wrong map[netstate.ID]bool // parameters that are not as planned
+}
+
+// maxWriters bounds how many names of writers are kept.
+const maxWriters = 256
+
+// mend repairs just what the kernel's events were about, which costs the same however large the network is. done is false when that is not
+// enough: the causes are others, too, or the events do not tell everything.
+func (d *dataplane) mend(ctx context.Context, due cause) (w work, done bool) {
+	m := &d.mender
+	wrong := m.takeWrong()
+	if due != byKernel || !d.planned {
+		return work{}, false
+	}
+	now := time.Now()
+	list, ops, whole := d.handle.Injuries(m.due(now)...)
+	m.note(list)
+	if whole {
+		return work{}, false
+	}
+	parameters, err := parameterOps(d.want, wrong)
+	if err != nil {
+		return work{}, false
+	}
+	hold := m.hold(now, true)
+	ops = append(parameters, ops...)
+	if hold != nil {
+		ops = slices.DeleteFunc(ops, func(op netstate.Op) bool { return hold(op.Object) })
+	}
+	w.ops = len(ops)
+	if err := d.handle.Apply(ctx, ops); err != nil {
+		return work{}, false // a whole look finds out why, and reports it
+	}
+	logOps(d.log, "host", ops)
+	for _, op := range ops {
+		w.repaired = append(w.repaired, nameOf(op.Object))
+	}
+	w.by = m.seen(ops)
+	d.steps.Ops += w.ops
+	return w, true
+}
+
+// parameterOps are those that bring the parameters to what is wanted.
+func parameterOps(want netstate.State, wrong map[netstate.ID]bool) ([]netstate.Op, error) {
+	if len(wrong) == 0 {
+		return nil, nil
+	}
+	some := netstate.New()
+	for id := range wrong {
+		if o, ok := want.Get(id); ok {
+			some.Add(o)
+		}
+	}
+	have, err := sysctl.Read(some)
+	if err != nil {
+		return nil, err
+	}
+	for id := range some.All() {
+		if _, ok := have.Get(id); !ok {
+			some.Remove(id) // gone with its device, whose event says so
+		}
+	}
+	return netstate.Diff(some, have), nil
+}
+
+// setWrong notes parameters that are not as planned, for the next mend.
+func (m *mender) setWrong(ids map[netstate.ID]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wrong == nil {
+		m.wrong = map[netstate.ID]bool{}
+	}
+	maps.Copy(m.wrong, ids)
+}
+
+func (m *mender) takeWrong() map[netstate.ID]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	wrong := m.wrong
+	m.wrong = nil
+	return wrong
+}
+
+// note remembers who changed what.
+func (m *mender) note(list []rtnl.Injury) {
+	for _, in := range list {
+		if in.By == "" {
+			continue
+		}
+		if m.by == nil || len(m.by) >= maxWriters {
+			m.by = map[string]string{}
+		}
+		m.by[nameOfID(in.ID)] = in.By
+	}
+}
+
+// seen returns who changed the objects of the ops, as far as known.
+func (m *mender) seen(ops []netstate.Op) map[string]string {
+	var by map[string]string
+	for _, op := range ops[:min(len(ops), fightNames)] {
+		name := nameOf(op.Object)
+		if who, ok := m.by[name]; ok {
+			if by == nil {
+				by = map[string]string{}
+			}
+			by[name] = who
+		}
+	}
+	return by
+}
+
+// hold returns the objects that are left as they are at the time now, and notes them; nil when nobody fights. What lies on a link that is
+// fought for waits with it.
+func (m *mender) hold(now time.Time, planned bool) func(netstate.Object) bool {
+	if !planned || !m.fights.rest().After(now) {
+		return nil
+	}
+	return func(o netstate.Object) bool {
+		at := m.fights.held(nameOf(o))
+		if dev := o.On(); dev != "" {
+			if t := m.fights.held("link " + dev); t.After(at) {
+				at = t
+			}
+		}
+		if !at.After(now) {
+			return false
+		}
+		if m.held == nil {
+			m.held = map[netstate.ID]time.Time{}
+		}
+		m.held[netstate.IDOf(o)] = at
+		return true
+	}
+}
+
+// due takes the objects out whose time has come.
+func (m *mender) due(now time.Time) (ids []netstate.ID) {
+	for id, at := range maps.All(m.held) {
+		if !at.After(now) {
+			ids = append(ids, id)
+			delete(m.held, id)
+		}
+	}
+	return ids
+}
+
+// again is when the first of the objects held back is due, the zero time without any.
+func (m *mender) again() (first time.Time) {
+	for _, at := range m.held {
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	return first
+}
+
+// nameOf is an object's name for those who look for what happened to it: "route 172.16.78.0/24", "link flannel.1".
+func nameOf(o netstate.Object) string { return nameOfID(netstate.IDOf(o)) }
+
+func nameOfID(id netstate.ID) string {
+	if words := strings.Fields(id.Key); id.Kind == netstate.KindRoute && len(words) == 3 { // table, destination, metric
+		return "route " + words[1]
+	}
+	return id.Kind.String() + " " + id.Key
+}
