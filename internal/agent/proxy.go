@@ -36,6 +36,7 @@ type proxyLoop struct {
 	xt      iptables
 	relay   relayEngine
 	nft     tableEngine
+	writer  func() string // who changed a table last; nil: not known
 
 	mu      sync.Mutex
 	want    rules // in mode nftables without the table, which is in table
@@ -65,6 +66,7 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	}
 	f := p.facts()
 	w, err := p.apply(ctx, due, f, own, snap)
+	w.by = p.blame(w.repaired)
 	p.steps.Steps++
 	p.steps.Ops += w.ops
 	p.steps.LastError = ""
@@ -108,6 +110,18 @@ func (p *proxyLoop) applyNFTables(ctx context.Context, due cause, f Facts, own a
 	filter, err3 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
 	p.want = rules{XT: p.main.made}
 	return sum(table, work{ops: closed}, filter), errors.Join(err1, err2, err3)
+}
+
+// blame says who changed the objects.
+func (p *proxyLoop) blame(repaired []string) map[string]string {
+	if len(repaired) == 0 || p.writer == nil {
+		return nil
+	}
+	by, who := map[string]string{}, p.writer()
+	for _, name := range repaired[:min(len(repaired), fightNames)] {
+		by[name] = who
+	}
+	return by
 }
 
 func sum(all ...work) work {

@@ -206,7 +206,7 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	})
 	a.proxy = &proxyLoop{
 		log: a.log, facts: a.settings.facts, leases: a.leases, cluster: a.cluster,
-		xt: xt.Kernel{}, relay: engine, nft: table, chains: table.BaseChains, ready: make(chan struct{}),
+		xt: xt.Kernel{}, relay: engine, nft: table, writer: table.Writer, chains: table.BaseChains, ready: make(chan struct{}),
 	}
 	if other, ok, err := xt.Other(ctx); err != nil {
 		a.log.Warn("the host's other iptables is not looked at", "err", err)

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +27,8 @@ type Conn struct {
 	port uint32 // nl_pid: marks the events of our own changes
 	seq  uint32
 	buf  []byte
+
+	writer atomic.Pointer[string] // see Writer
 }
 
 // The socket's buffers: a transaction goes to the kernel in one piece, and every message of it may be answered with an error.

@@ -282,6 +282,9 @@ func TestWatch(t *testing.T) {
 		}
 		program(t, c, everything(t))
 		t.Logf("%s: healed %v after the event", theft, time.Since(begin))
+		if who := c.Writer(); !strings.HasSuffix(who, "(nft)") {
+			t.Errorf("%s: done by %q", theft, who)
+		}
 		for len(changed) > 0 {
 			<-changed
 		}

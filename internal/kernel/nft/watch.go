@@ -25,7 +25,7 @@ func (c *Conn) Watch(ctx context.Context, family nft.Family, name string) (<-cha
 	if err != nil {
 		return nil, fmt.Errorf("watch nf_tables: %w", err)
 	}
-	w := &watcher{file: os.NewFile(uintptr(fd), "nf_tables events"), own: c.port, family: families[family], table: name}
+	w := &watcher{file: os.NewFile(uintptr(fd), "nf_tables events"), own: c.port, family: families[family], table: name, wrote: c.wrote}
 	if w.raw, err = w.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch nf_tables: %w", err), w.file.Close())
 	}
@@ -84,6 +84,9 @@ type watcher struct {
 	own    uint32
 	family uint8
 	table  string
+
+	touched bool // by the transaction that is being told
+	wrote   func(message)
 }
 
 // run reads events until the socket is closed. An overflow may have lost ours: it counts as one.
@@ -97,6 +100,10 @@ func (w *watcher) run(changed chan<- struct{}) {
 		}
 		_ = split(b[:n], func(m message) error {
 			hit = hit || w.ours(m)
+			if m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN && w.touched { // the end of a transaction
+				w.wrote(m)
+			}
+			w.touched = hit
 			return nil
 		})
 		if !hit {
@@ -139,4 +146,33 @@ func (w *watcher) ours(m message) bool {
 		return nil
 	})
 	return found
+}
+
+// wrote notes who made a transaction.
+func (c *Conn) wrote(m message) {
+	if len(m.data) < nfgenmsg {
+		return
+	}
+	pid, comm := uint32(0), ""
+	_ = attributes(m.data[nfgenmsg:], func(typ uint16, v []byte) error {
+		switch {
+		case typ == unix.NFTA_GEN_PROC_PID && len(v) >= 4:
+			pid = binary.BigEndian.Uint32(v)
+		case typ == unix.NFTA_GEN_PROC_NAME:
+			comm = text(v)
+		}
+		return nil
+	})
+	if comm != "" {
+		who := fmt.Sprintf("pid %d (%s)", pid, comm)
+		c.writer.Store(&who)
+	}
+}
+
+// Writer is the process that last changed a table that is watched, "pid 711 (nft)"; "" before anybody did.
+func (c *Conn) Writer() string {
+	if who := c.writer.Load(); who != nil {
+		return *who
+	}
+	return ""
 }
