@@ -19,6 +19,7 @@ func commands() []*cobra.Command {
 		agent.StatusCommand(),
 		agent.StateCommand(),
 		agent.DiffCommand(),
+		agent.DockerOptsCommand(),
 		explainCommand(),
 		network.Command(),
 		captureCommand(),
