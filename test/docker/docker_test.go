@@ -1,0 +1,149 @@
+package docker
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"weft/internal/lab"
+)
+
+// etcd is where the leases are.
+const etcd = "http://172.17.42.31:2379"
+
+// TestContainersOfThreeDaemons joins containers of dockerd on three hosts.
+func TestContainersOfThreeDaemons(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("dockerd needs root")
+	}
+	group := fmt.Sprintf("weft-docker-test-%d", os.Getpid())
+	t.Cleanup(func() { removeCgroups(t, group) }) // after the lab is down
+	h := up(t, 3)
+	all := h.Topology().Names()
+	h.background("h1", "etcd", "exec etcd --data-dir /var/lib/etcd --listen-client-urls "+etcd+" --advertise-client-urls "+etcd+
+		" --listen-peer-urls http://127.0.0.1:2380")
+	h.must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan"}}' > /root/net.json`)
+	h.eventually("h1", "weft network apply -f /root/net.json --etcd-endpoints="+etcd, 20*time.Second)
+
+	rootfs := image(t)
+	var wg sync.WaitGroup
+	for i, host := range all {
+		mode := []string{"nftables", "iptables", "nftables"}[i]
+		wg.Go(func() { h.docker(host, mode, i == 2, group, rootfs) })
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	at := map[string]string{}
+	for _, host := range all {
+		at[host] = h.must(host, "docker inspect -f '{{.NetworkSettings.IPAddress}}' web")
+		env := h.must(host, "cat /run/flannel/subnet.env")
+		bridge := h.must(host, "ip addr show docker0; iptables -S FORWARD")
+		for _, want := range []string{"mtu 1450", "inet " + value(env, "FLANNEL_SUBNET") + " ", "-P FORWARD DROP"} {
+			if !strings.Contains(bridge, want) {
+				t.Errorf("%s: no %q in\n%s", host, want, bridge)
+			}
+		}
+		if inside := h.must(host, "docker exec web ip link show eth0"); !strings.Contains(inside, "mtu 1450") {
+			t.Errorf("%s: container's interface: %s", host, inside)
+		}
+	}
+	h.everyPair(all, at)
+	for _, host := range all { // dockerd and the agent do not fight over the bridge
+		if diff := h.must(host, "weft diff"); diff != "" {
+			t.Errorf("%s is not as planned:\n%s", host, diff)
+		}
+	}
+	h.must("h1", "docker rm -f web")
+}
+
+// value is that of a line NAME=value.
+func value(env, name string) string {
+	for line := range strings.Lines(env) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// docker runs agent, dockerd and a container with a web server on a host. It is called beside the test: it reports, it does not stop it.
+func (h *hosts) docker(host, mode string, file bool, group string, rootfs []byte) {
+	try := func(command string) (string, bool) {
+		out, err := h.ExecIOText(h.t.Context(), host, command)
+		if err != nil {
+			h.t.Errorf("%s: %s: %v\n%s", host, command, err, out)
+		}
+		return out, err == nil
+	}
+	start := `{ weft agent --kubeconfig= --etcd-endpoints=` + etcd + ` --iface=eth0 --attach=bridge --bridge=docker0 --pod-runtime=none \
+  --proxy-mode=` + mode + `; } >/var/log/agent.log 2>&1 </dev/null &
+for i in $(seq 200); do weft docker-opts -d /run/docker_opts.env 2>/run/why && break; sleep 0.1; done
+[ -s /run/docker_opts.env ] || { cat /run/why; exit 1; }
+rm -f /etc/docker; mkdir -p /etc/docker /www/cgi-bin 2>/dev/null; mkdir -p /etc/docker`
+	if _, ok := try(start); !ok {
+		return
+	}
+	options := `. /run/docker_opts.env; exec dockerd $DOCKER_OPTS`
+	if file {
+		options = `weft docker-opts -o json > /etc/docker/daemon.json; exec dockerd`
+	}
+	daemon := `{ ` + options + ` --data-root /var/lib/docker --exec-root /run/docker --pidfile /run/docker.pid -H unix:///run/docker.sock \
+  --cgroup-parent=/` + group + `; } >/var/log/dockerd.log 2>&1 </dev/null &
+for i in $(seq 200); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
+iptables -P FORWARD DROP # as dockerd does where it is the first to switch ip_forward on
+docker info -f '{{.Driver}} {{.CgroupVersion}}'`
+	driver, ok := try(daemon)
+	if !ok {
+		return
+	}
+	h.t.Logf("%s: storage driver and version of cgroups: %s", host, driver)
+	var out bytes.Buffer
+	if err := h.ExecIO(h.t.Context(), host, lab.Stdio{In: bytes.NewReader(rootfs), Out: &out, Err: &out}, "docker", "import", "-", "web"); err != nil {
+		h.t.Errorf("%s: docker import: %v\n%s", host, err, out.String())
+		return
+	}
+	try("docker run -d --name web web httpd -f -p 80 -h /www")
+	// The same page on the host itself, for containers that ask the host.
+	try(`mkdir -p /tmp/www/cgi-bin && printf '%s' '` + who + `' > /tmp/www/cgi-bin/who && chmod 755 /tmp/www/cgi-bin/who && busybox httpd -p 8080 -h /tmp/www`)
+}
+
+// everyPair sends between containers of all hosts, and between containers and hosts, and looks at the source address that arrives.
+func (h *hosts) everyPair(all []string, at map[string]string) {
+	ask := func(from, url, want string, inside bool) {
+		h.t.Helper()
+		command := "wget -T 5 -q -O - " + url
+		if inside {
+			command = "docker exec web " + command
+		} else {
+			command = "busybox " + command
+		}
+		if got, err := h.ExecIOText(h.t.Context(), from, command); err != nil || got != want {
+			h.t.Errorf("%s: %s: source %q, %v; want %s", from, command, got, err, want)
+		}
+	}
+	for _, from := range all {
+		host, _ := h.Topology().Host(from)
+		for _, to := range all {
+			other, _ := h.Topology().Host(to)
+			if from == to {
+				continue
+			}
+			h.must(from, "docker exec web ping -c 1 -W 5 "+at[to])
+			// Container to container: nobody masquerades. Container to a host: the agent does, as outside the pod network.
+			ask(from, "http://"+at[to]+"/cgi-bin/who", at[from], true)
+			ask(from, "http://"+other.Address.String()+":8080/cgi-bin/who", host.Address.String(), true)
+			// Host to a container elsewhere: the address of its tunnel.
+			tunnel, _, _ := strings.Cut(h.must(from, "ip -4 -o addr show flannel.1 | awk '{print $4}'"), "/")
+			ask(from, "http://"+at[to]+"/cgi-bin/who", tunnel, false)
+			if n := h.must(from, "docker exec web sh -c 'wget -T 10 -q -O - http://"+at[to]+"/bulk | wc -c'"); n != "4194304" {
+				h.t.Errorf("%s to %s: %s bytes of 4 MB", from, to, n)
+			}
+		}
+	}
+}
