@@ -173,7 +173,7 @@ func TestTopologyExamples(t *testing.T) {
 func TestCommandExamples(t *testing.T) {
 	known := map[string]bool{
 		"agent": true, "status": true, "state": true, "diff": true, "explain": true, "network": true, "capture": true,
-		"graph": true, "lab": true, "completion": true, "version": true, "help": true,
+		"graph": true, "lab": true, "docker-opts": true, "completion": true, "version": true, "help": true,
 	}
 	labs := map[string]bool{"demo": true, "graph": true}
 	each := func(c *cobra.Command, to map[string]bool) {
@@ -182,7 +182,7 @@ func TestCommandExamples(t *testing.T) {
 		}
 	}
 	each(lab.Command(), labs)
-	word := regexp.MustCompile(`(?m)^(?:\$ |# |\[root@[\w-]+ ~\]# |)(?:bin/)?weft (\w+)(?: (?:--name \w+ )?([a-z]+))?`)
+	word := regexp.MustCompile(`(?m)^(?:\$ |# |\[root@[\w-]+ ~\]# |)(?:bin/)?weft ([\w-]+)(?: (?:--name \w+ )?([a-z]+))?`)
 	for path, text := range pages(t) {
 		fenced := false
 		for line := range strings.Lines(text) {

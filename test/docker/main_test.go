@@ -70,13 +70,13 @@ func up(t *testing.T, n int) *hosts {
 // logs shows the end of every program's log.
 func (h *hosts) logs() {
 	for _, host := range h.Topology().Names() {
-		out, err := h.ExecIOText(context.Background(), host, "tail -n 25 /var/log/*.log; ip route; iptables-save")
+		out, err := h.text(context.Background(), host, "tail -n 25 /var/log/*.log; ip route; iptables-save")
 		h.t.Logf("%s:\n%s%v", host, out, err)
 	}
 }
 
-// ExecIOText runs a shell's command line on a host and returns all it prints.
-func (h *hosts) ExecIOText(ctx context.Context, host, command string) (string, error) {
+// text runs a shell's command line on a host and returns all it prints.
+func (h *hosts) text(ctx context.Context, host, command string) (string, error) {
 	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
 	defer stop()
 	var out bytes.Buffer
@@ -86,7 +86,7 @@ func (h *hosts) ExecIOText(ctx context.Context, host, command string) (string, e
 
 func (h *hosts) must(host, command string) string {
 	h.t.Helper()
-	out, err := h.ExecIOText(h.t.Context(), host, command)
+	out, err := h.text(h.t.Context(), host, command)
 	if err != nil {
 		h.t.Fatalf("%s: %s: %v\n%s", host, command, err, out)
 	}
@@ -104,7 +104,7 @@ func (h *hosts) eventually(host, command string, limit time.Duration) string {
 	h.t.Helper()
 	begun := time.Now()
 	for {
-		out, err := h.ExecIOText(h.t.Context(), host, command)
+		out, err := h.text(h.t.Context(), host, command)
 		if err == nil {
 			return out
 		}
@@ -137,7 +137,7 @@ func image(t *testing.T) []byte {
 		}
 	}
 	file("bin/busybox", 0o755, program)
-	for _, applet := range []string{"sh", "httpd", "wget", "ping", "sleep", "ip", "cat", "dd", "head", "wc"} {
+	for _, applet := range []string{"sh", "httpd", "nc", "printf", "tail", "ping", "sleep", "ip", "cat", "dd", "head", "wc"} {
 		if err := w.WriteHeader(&tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func image(t *testing.T) []byte {
 }
 
 // who is a CGI program that answers with the client's address.
-const who = "#!/bin/sh\necho Content-Type: text/plain\necho\necho ${REMOTE_ADDR#::ffff:}\n"
+const who = "#!/bin/sh\necho Content-Type: text/plain\necho\na=${REMOTE_ADDR#[}; a=${a%]}; echo ${a#::ffff:}\n"
 
 // removeCgroups removes what dockerd left of its containers' control groups, which are the machine's.
 func removeCgroups(t *testing.T, name string) {
