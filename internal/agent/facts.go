@@ -30,6 +30,7 @@ type Facts struct {
 
 	Attach          attach.Mode `json:"attach"`
 	Bridge          string      `json:"bridge,omitempty"`
+	BridgeMAC       string      `json:"bridgeMAC,omitempty"` // of a bridge that was there before: pods know it
 	BridgeNetfilter bool        `json:"bridgeNetfilter,omitempty"`
 	IPv6            bool        `json:"ipv6,omitempty"`
 
@@ -107,7 +108,7 @@ func (f Facts) self(own api.Lease) overlay.Self {
 // attachConfig is the pods' side.
 func (f Facts) attachConfig(own api.Lease, mtu int) attach.Config {
 	return attach.Config{
-		Mode: f.Attach, Bridge: f.Bridge, Subnet: own.Subnet, SubnetV6: own.SubnetV6, MTU: mtu,
+		Mode: f.Attach, Bridge: f.Bridge, BridgeMAC: f.BridgeMAC, Subnet: own.Subnet, SubnetV6: own.SubnetV6, MTU: mtu,
 		Network: f.Network, NetworkV6: f.NetworkV6, BridgeNetfilter: f.BridgeNetfilter, IPv6: f.IPv6,
 	}
 }

@@ -16,6 +16,7 @@ type xtFilter struct {
 	plan    xt.Ruleset // what the last step was asked for
 	made    xt.Ruleset // what of it there is to be
 	blocked []string   // rules of others that stop what ours would accept
+	flannel []string   // chains a flannel left behind
 	ok      bool       // the rules were as planned after the last step
 }
 
@@ -33,7 +34,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 		return work{}, err
 	}
 	before := f.made
-	f.blocked = blocked(have)
+	f.blocked, f.flannel = blocked(have), flannelLeft(have)
 	if f.made = want; sparing {
 		f.made = used(want, have)
 	}

@@ -34,7 +34,7 @@ func (a *agent) look() (Facts, error) {
 	}
 	asked.into(&f)
 	if a.cfg.Attach == "bridge" {
-		f.Bridge = a.cfg.Bridge
+		f.Bridge, f.BridgeMAC = a.cfg.Bridge, a.bridgeMAC
 	}
 	if !a.cfg.KubeSubnetManager {
 		f.Etcd, f.EtcdPrefix = a.cfg.EtcdEndpoints, a.cfg.EtcdPrefix
@@ -58,7 +58,7 @@ func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting
 		if a.kube == nil {
 			return setting{}, fmt.Errorf("network configuration: Backend.Type %q needs the Kubernetes API, which knows where the pods are: give --kubeconfig", lease.L2)
 		}
-		f.Attach, f.Bridge = attach.L2, a.cfg.Bridge
+		f.Attach, f.Bridge, f.BridgeMAC = attach.L2, a.cfg.Bridge, a.bridgeMAC
 	}
 	self, err := a.self(ctx, f, c)
 	if err != nil {

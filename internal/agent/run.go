@@ -32,6 +32,7 @@ type agent struct {
 	log            *slog.Logger
 	settings       settings
 	macs           map[string]string // of VTEP devices, by name
+	bridgeMAC      string            // of --bridge as it was at the start
 	leases         leases
 	network        func() (lease.Config, bool) // the configuration in the store, once there is one
 	networkChanged <-chan struct{}             // nil: it never does
@@ -94,6 +95,9 @@ func makeDirs(cfg Config) error {
 // open finds out about the host, connects to the stores and waits for the node's subnet.
 func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	klog.SetSlogLogger(a.log)
+	if err := a.meetBridge(ctx); err != nil {
+		return err
+	}
 	f, err := a.waitUnderlay(ctx)
 	if err != nil {
 		return err

@@ -31,9 +31,9 @@ type warned struct {
 
 func (p *proxyLoop) findWarnings() []string {
 	p.mu.Lock()
-	var out []string
+	var out, flannel []string
 	for _, f := range []*xtFilter{&p.main, &p.other} {
-		out = append(out, f.blocked...)
+		out, flannel = append(out, f.blocked...), append(flannel, f.flannel...)
 	}
 	if p.otherErr != "" {
 		out = append(out, p.other.name+": "+p.otherErr)
@@ -41,12 +41,13 @@ func (p *proxyLoop) findWarnings() []string {
 	list, read := p.chains, p.nft.Read
 	p.mu.Unlock()
 	if list == nil {
-		return out
+		return warnFlannel(out, flannel)
 	}
 	all, err := list(nft.Forward)
 	if err != nil {
 		return append(out, err.Error())
 	}
+	out = warnFlannel(out, append(flannel, flannelTablesLeft(all)...))
 	for _, c := range all {
 		if stops(c, read) {
 			out = append(out, fmt.Sprintf("%s, at hook forward, drops what its own rules do not accept: an accept of weft or of iptables does not "+

@@ -22,6 +22,8 @@ type Config struct {
 	Mode Mode
 	// Bridge is the bridge's name in modes bridge and l2, "cni0" when empty.
 	Bridge string
+	// BridgeMAC is the bridge's Ethernet address where there is one that others know; empty: one made of the gateway's address.
+	BridgeMAC string
 	// Subnet and SubnetV6 are the node's pod subnets, zero where the network lacks the family. The first address of each is the
 	// pods' gateway.
 	Subnet, SubnetV6 netip.Prefix

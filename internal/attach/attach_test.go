@@ -121,3 +121,20 @@ func TestNames(t *testing.T) {
 		t.Errorf("alias of %d bytes", len(a))
 	}
 }
+
+// TestBridgeMAC: a bridge that others made keeps its address, which their pods have as that of their gateway.
+func TestBridgeMAC(t *testing.T) {
+	for _, mac := range []string{"", "b6:0e:60:e5:2d:c3"} {
+		c := config(attach.Bridge, true)
+		c.BridgeMAC = mac
+		host, _ := attach.Plan(c, nil)
+		o, ok := host.Get(netstate.ID{Kind: netstate.KindLink, Key: "docker0"})
+		want := mac
+		if want == "" {
+			want = "02:42:ac:10:1c:01"
+		}
+		if l, is := o.(netstate.Link); !ok || !is || l.MAC != want {
+			t.Errorf("with %q: %v, want the address %s", mac, o, want)
+		}
+	}
+}

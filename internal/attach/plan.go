@@ -150,7 +150,7 @@ func (c Config) addBridge(s *netstate.State) {
 		return
 	}
 	s.Add(netstate.Link{
-		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: MAC(Gateway(subnets[0])), Alias: netstate.AliasPrefix + "bridge", Up: true,
+		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: cmp.Or(c.BridgeMAC, MAC(Gateway(subnets[0]))), Alias: netstate.AliasPrefix + "bridge", Up: true,
 	})
 	for _, subnet := range subnets {
 		s.Add(netstate.Addr{Dev: c.Bridge, Prefix: netip.PrefixFrom(Gateway(subnet), subnet.Bits())})
@@ -245,7 +245,7 @@ func (c Config) addIsolated(s *netstate.State) {
 		return
 	}
 	s.Add(netstate.Link{
-		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: MAC(Gateway(subnets[0])), Alias: netstate.AliasPrefix + "bridge", Up: true,
+		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: cmp.Or(c.BridgeMAC, MAC(Gateway(subnets[0]))), Alias: netstate.AliasPrefix + "bridge", Up: true,
 	})
 	if c.IPv6 {
 		s.Add(netstate.Sysctl{Name: "net/ipv6/conf/" + c.Bridge + "/disable_ipv6", Value: disabled[true]})

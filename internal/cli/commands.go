@@ -20,6 +20,7 @@ func commands() []*cobra.Command {
 		agent.StateCommand(),
 		agent.DiffCommand(),
 		agent.DockerOptsCommand(),
+		agent.CleanupCommand(),
 		explainCommand(),
 		network.Command(),
 		captureCommand(),

@@ -222,4 +222,3 @@ func (w world) etcdctl(args ...string) string {
 	}
 	return strings.TrimSpace(out)
 }
-

@@ -96,13 +96,6 @@ const (
 	kubeconfig  = "/root/.kube/config"
 )
 
-// env is what the page's command lines use.
-func (n *network) env(h *host) []string {
-	return []string{
-		"ETCD=" + etcd, "PREFIX=" + n.prefix(), "NODE=" + h.name, "PUBLIC_IP=" + h.addr.String(), "IFACE=eth0", "KUBECONFIG_FILE=" + kubeconfig,
-	}
-}
-
 // flannel starts flanneld on the host as a flannel host has it and waits for its subnet.
 func (n *network) flannel(h *host, more ...string) {
 	n.t.Helper()

@@ -38,8 +38,15 @@ type talk struct {
 type flow struct {
 	Sent, Lost int
 	Gap        time.Duration // longest time without an answer
+	Holes      []hole        // where datagrams were lost
 	Bytes      int64         // that the connection carried there and back
 	Broken     string        // why the connection ended, if it did
+}
+
+// hole is datagrams lost in a row.
+type hole struct {
+	At time.Time // when the first was sent
+	N  int
 }
 
 func probeMain(argv []string) (code int, ran bool) {
@@ -245,6 +252,7 @@ func (f *flow) datagrams(c net.Conn, over <-chan struct{}) {
 			a.seen[binary.BigEndian.Uint64(buf)] = true
 		}
 	}()
+	var at []time.Time
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for running := true; running; {
@@ -252,13 +260,24 @@ func (f *flow) datagrams(c net.Conn, over <-chan struct{}) {
 		case <-over:
 			running = false
 		case <-tick.C:
-			_, _ = c.Write(binary.BigEndian.AppendUint64(nil, uint64(f.Sent))) // refused here is lost too
-			f.Sent++
+			_, _ = c.Write(binary.BigEndian.AppendUint64(nil, uint64(len(at)))) // refused here is lost too
+			at = append(at, time.Now())
 		}
 	}
 	_ = c.SetReadDeadline(time.Now().Add(time.Second))
 	a := <-done
-	f.Lost, f.Gap = f.Sent-len(a.seen), a.gap
+	f.Sent, f.Gap = len(at), a.gap
+	for i, t := range at {
+		switch n := len(f.Holes); {
+		case a.seen[uint64(i)]:
+			continue
+		case i > 0 && !a.seen[uint64(i-1)]:
+			f.Holes[n-1].N++
+		default:
+			f.Holes = append(f.Holes, hole{t, 1})
+		}
+		f.Lost++
+	}
 }
 
 // carry sends bytes all the while and reads them back; broken says what ended the connection before its time.
