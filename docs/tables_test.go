@@ -1,7 +1,6 @@
 package docs_test
 
 import (
-	"net/netip"
 	"reflect"
 	"regexp"
 	"slices"
@@ -15,8 +14,6 @@ import (
 	"weft/internal/lab"
 	"weft/internal/lab/topology"
 	"weft/internal/lease"
-	"weft/internal/masq"
-	"weft/internal/xt"
 )
 
 // rows returns the cells of the table after a marker, without its head.
@@ -41,49 +38,6 @@ func rows(t *testing.T, path, marker string) [][]string {
 		t.Fatalf("%s: no table after %q", path, marker)
 	}
 	return out[2:]
-}
-
-// masqConfig is the node of the page docs/masquerade.md: kube-node1 of the walkthrough.
-func masqConfig(mode string) masq.Config {
-	c := masq.Config{
-		Network: netip.MustParsePrefix("172.16.0.0/12"), Subnet: netip.MustParsePrefix("172.16.28.0/24"),
-		Underlay: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}, Bridge: "docker0",
-	}
-	switch mode {
-	case "outside":
-		c.Mode = masq.Outside
-	case "pods":
-		c.Mode = masq.Pods
-	default:
-		c.Mode = masq.None
-	}
-	return c
-}
-
-// TestMasqueradeTable asks the rules about every row of the source-address contract.
-func TestMasqueradeTable(t *testing.T) {
-	table := rows(t, "masquerade.md", "decisions: from, to, leaves by, none, outside, pods")
-	if len(table) < 8 {
-		t.Errorf("%d rows", len(table))
-	}
-	ip := regexp.MustCompile(`\d+\.\d+\.\d+\.\d+`)
-	for _, r := range table {
-		src, dst := netip.MustParseAddr(ip.FindString(r[0])), netip.MustParseAddr(ip.FindString(r[1]))
-		for i, mode := range []string{"none", "outside", "pods"} {
-			rules := masq.XT(masqConfig(mode))
-			got := "kept"
-			for _, hit := range rules.V4.Walk("nat", "POSTROUTING", xt.Packet{
-				Proto: "tcp", Src: netip.AddrPortFrom(src, 40000), Dst: netip.AddrPortFrom(dst, 80), Out: r[2],
-			}) {
-				if _, ok := hit.Rule.Target.(xt.Masquerade); ok {
-					got = "node's"
-				}
-			}
-			if want := r[3+i]; got != want {
-				t.Errorf("%s -> %s out %s, mode %s: the page says %q, the rules %q", src, dst, r[2], mode, want, got)
-			}
-		}
-	}
 }
 
 // TestAgentFlags compares the flags of the page with those of the program.

@@ -152,6 +152,9 @@ func (f Facts) masqConfig(own api.Lease) masq.Config {
 		c.Bridge = f.Bridge
 	}
 	switch {
+	case f.Backend == lease.L2:
+		// The host is no part of the pods' link: nothing of theirs leaves by it. Frames between them may pass the rules all the same, where
+		// br_netfilter shows them to iptables.
 	case f.MasqueradePods:
 		c.Mode = masq.Pods
 	case f.IPMasq:

@@ -4,7 +4,20 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+
+	"weft/internal/api"
+	"weft/internal/masq"
 )
+
+// TestL2MasqueradesNothing: br_netfilter shows the rules frames between pods of one link, which must not change.
+func TestL2MasqueradesNothing(t *testing.T) {
+	f := walkthroughFacts(NFTables)
+	f.MasqueradePods, f.Backend, f.Attach = true, "l2", "l2"
+	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
+	for _, chain := range masq.NFT(f.masqConfig(own)).Chains {
+		t.Errorf("a chain for sources: %s", chain)
+	}
+}
 
 func TestPodNetworksLeaveTheUnderlayOut(t *testing.T) {
 	for _, c := range []struct{ network, connected, want string }{
