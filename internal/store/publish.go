@@ -24,6 +24,11 @@ func (r *run) publish() {
 		Phase: r.state.Phase, Own: r.state.Own, Permanent: r.state.Permanent, Peers: peers, Refused: refused,
 		Config: r.view.Config, HasConfig: r.view.HasConfig, Revision: r.view.Revision, Problem: r.trouble(),
 	}
+	r.replace(s)
+}
+
+// replace makes s the status and tells those who want to know.
+func (r *run) replace(s Status) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.settle()
