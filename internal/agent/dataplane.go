@@ -45,6 +45,9 @@ type dataplane struct {
 	mu      sync.Mutex // one step at a time
 	want    netstate.State
 	planned bool               // want was applied without an error
+	ground  ground             // what want was planned from, for quick
+	next    ground             // what plan planned from
+	refused map[string]bool    // leases without a path that were reported
 	mender  mender             // repairs of the host's objects
 	inside  map[string]*podNet // of the pods, by UID
 	life    context.Context    //nolint:containedctx // of what watches the inside of pods, nil: nothing does
@@ -91,6 +94,8 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 	if !ok {
 		return netstate.State{}, nil, basis{}, errNoLease
 	}
+	version, generation := d.version(), d.settings.generation()
+	d.next = ground{}
 	s := d.settings.get()
 	own, all := s.own(stored), d.leases.Leases()
 	ways, err := s.ways(own, all)
@@ -118,6 +123,9 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 	if s.Other != nil {
 		b.peers, _ = overlay.Peers(ways[0].self, all)
 	}
+	if s.Other == nil {
+		d.next = newGround(version, generation, s.Facts, own, all, ways, d.report(ways[0].self, all))
+	}
 	return host, inPod, b, nil
 }
 
@@ -144,6 +152,9 @@ func (d *dataplane) step(ctx context.Context, due cause) (work, error) {
 	now := time.Now()
 	notes := d.mender.fights.ended(now)
 	w, done := d.mend(ctx, due)
+	if !done {
+		w, done = d.quick(ctx, due)
+	}
 	var err error
 	if !done {
 		w, err = d.locked(ctx)
@@ -169,7 +180,7 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 		return work{}, err
 	}
 	before := d.want
-	d.want = host
+	d.want, d.ground = host, d.next
 	tunnelErr := d.tunnels.prepare(host, d.settings.get().psk)
 	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
 	err = errors.Join(tunnelErr, err, d.tunnels.apply(host))
@@ -276,8 +287,15 @@ func (d *dataplane) diff(ctx context.Context) ([]string, error) {
 	return lines, err
 }
 
-// state returns what is wanted and counters, for status.
-func (d *dataplane) state() (netstate.State, stepStats) {
+// state returns what is wanted.
+func (d *dataplane) state() netstate.State {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return netstate.Union(d.want)
+}
+
+// stats returns counters, for status.
+func (d *dataplane) stats() stepStats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	steps := d.steps
@@ -285,5 +303,5 @@ func (d *dataplane) state() (netstate.State, stepStats) {
 		steps.LastError = d.podTrouble()
 	}
 	steps.Tunnels = d.tunnels.stats()
-	return d.want, steps
+	return steps
 }

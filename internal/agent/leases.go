@@ -52,7 +52,7 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 		s := k.Status()
 		return s.Config, s.HasConfig
 	}
-	a.networkChanged = k.Subscribe()
+	a.networkChanged, a.ownChanged = k.SubscribeOwn(), k.SubscribeOwn()
 	a.announceSelf = func(self api.Lease) error {
 		avoid, err := a.avoid()
 		k.Change(func(w *claim.Want) {

@@ -96,7 +96,7 @@ func (a *agent) services() []api.ServicePort {
 // Status is what the agent says of itself.
 func (a *agent) Status() Status {
 	own, _ := a.leases.Own()
-	_, network := a.data.state()
+	network := a.data.stats()
 	filter := a.proxy.counters()
 	snap, _ := a.cluster()
 	f := a.settings.facts()

@@ -36,6 +36,7 @@ type agent struct {
 	leases         leases
 	network        func() (lease.Config, bool) // the configuration in the store, once there is one
 	networkChanged <-chan struct{}             // nil: it never does
+	ownChanged     <-chan struct{}             // the node's own lease changed; nil: the leases' trigger tells
 	announceSelf   func(self api.Lease) error  // tells the others what the node is now
 	underlayLost   reporting                   // why the underlay is not there
 	badPublic      string                      // why the node's annotations of its public address are not used
@@ -148,9 +149,13 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	if err := a.startFollow(ctx, g); err != nil {
 		return err
 	}
+	own := leaseChanged[2]
+	if a.ownChanged != nil {
+		own = a.ownChanged
+	}
 	facts := a.settings.subscribe()
 	g.Go(func() error {
-		return a.announce(ctx, trigger{leaseChanged[2], byPlan}, trigger{facts, byHost}, trigger{a.data.podsSet, byPlan})
+		return a.announce(ctx, trigger{own, byPlan}, trigger{facts, byHost}, trigger{a.data.podsSet, byPlan})
 	})
 	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind) })
 	if a.kube != nil && a.cfg.PodRuntime == "process" {
@@ -274,7 +279,7 @@ func (a *agent) cluster() (snap api.Snapshot, known bool) {
 
 // State prints what the agent wants in the kernel.
 func (a *agent) State() string {
-	want, _ := a.data.state()
+	want := a.data.state()
 	r, _ := a.proxy.state()
 	return netstate.Union(want, netstate.New(r.objects()...)).String() + r.text()
 }

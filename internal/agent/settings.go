@@ -28,6 +28,7 @@ func (s setting) own(stored api.Lease) api.Lease {
 type settings struct {
 	mu   sync.Mutex
 	now  setting
+	gen  uint64 // counts the settings
 	subs []chan struct{}
 }
 
@@ -35,6 +36,13 @@ func (s *settings) get() setting {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now
+}
+
+// generation is another one after each change.
+func (s *settings) generation() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gen
 }
 
 func (s *settings) facts() Facts { return s.get().Facts }
@@ -47,6 +55,7 @@ func (s *settings) set(next setting) bool {
 		return false
 	}
 	s.now = next
+	s.gen++
 	for _, ch := range s.subs {
 		poke(ch)
 	}

@@ -31,7 +31,7 @@ func (r Refusal) String() string {
 func Peers(self Self, leases []api.Lease) (peers []api.Lease, refused []Refusal) {
 	peers = make([]api.Lease, 0, len(leases))
 	for _, l := range leases {
-		switch reason := self.refuse(l); {
+		switch reason := self.Refuses(l); {
 		case self.own(l):
 		case reason != "":
 			refused = append(refused, Refusal{l, reason})
@@ -134,7 +134,8 @@ func (s Self) own(l api.Lease) bool {
 	return l.Subnet == s.Lease.Subnet && l.SubnetV6 == s.Lease.SubnetV6
 }
 
-func (s Self) refuse(l api.Lease) string {
+// Refuses says why the lease alone gets no path, whatever the others are; "" when it may.
+func (s Self) Refuses(l api.Lease) string {
 	switch {
 	case !l.Subnet.IsValid() && !l.SubnetV6.IsValid():
 		return "no subnet"

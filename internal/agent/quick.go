@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"context"
+
+	"weft/internal/api"
+	"weft/internal/kernel"
+	"weft/internal/lease"
+	"weft/internal/lease/claim"
+	"weft/internal/netstate"
+	"weft/internal/overlay"
+)
+
+// deltas is a store of leases that can tell what changed since a version of the list. ok is false when it can't; then Leases tells all, as
+// of the version returned or later.
+type deltas interface {
+	Delta(since uint64) (now uint64, d claim.Delta, ok bool)
+}
+
+// peerPlanner is a backend whose plan is that of its base and of each peer alone.
+type peerPlanner interface {
+	Peer(self overlay.Self, l api.Lease) netstate.State
+}
+
+// ground is what the last whole plan was made from, so that a changed lease can be planned alone.
+type ground struct {
+	version    uint64 // of the list of leases; 0: the next plan is a whole one
+	generation uint64 // of the settings
+	facts      Facts
+	own        api.Lease
+	way        way
+}
+
+// newGround is the ground of a plan for the leases all, whose version was looked at before them. It is zero when a lease can't be planned
+// alone: in a network that changes its backend, or where some are refused because of others.
+func newGround(version, generation uint64, f Facts, own api.Lease, all []api.Lease, ways []way, refused int) ground {
+	if len(ways) != 1 || refused > 0 {
+		return ground{}
+	}
+	if _, ok := ways[0].backend.(peerPlanner); !ok {
+		return ground{}
+	}
+	b := ground{version: version, generation: generation, facts: f, own: own, way: ways[0]}
+	for _, l := range all {
+		if l.Also != "" || !b.alike(l) {
+			return ground{}
+		}
+	}
+	return b
+}
+
+// alike reports whether the lease's subnets are as long as the node's own: then two that overlap are the same.
+func (b *ground) alike(l api.Lease) bool {
+	return l.Subnet.Bits() == b.own.Subnet.Bits() && (!l.SubnetV6.IsValid() || l.SubnetV6.Bits() == b.own.SubnetV6.Bits())
+}
+
+// version of the leases now, 0 when they have none.
+func (d *dataplane) version() uint64 {
+	if log, ok := d.leases.(deltas); ok {
+		now, _, _ := log.Delta(0)
+		return now
+	}
+	return 0
+}
+
+// quick plans and applies only the leases that changed, when nothing else did; what it costs does not depend on how many there are.
+// done is false when a whole step is needed.
+func (d *dataplane) quick(ctx context.Context, due cause) (w work, done bool) {
+	b := &d.ground
+	log, ok := d.leases.(deltas)
+	if !ok || due != byPlan || !d.planned || b.version == 0 || b.generation != d.settings.generation() {
+		return work{}, false
+	}
+	stored, ok := d.leases.Own()
+	own := d.settings.get().own(stored)
+	own.Expiry = b.own.Expiry // moves with every renewal and is in no plan
+	if !ok || own != b.own {
+		return work{}, false
+	}
+	now, delta, ok := log.Delta(b.version)
+	if !ok {
+		return work{}, false
+	}
+	ops, ok := b.ops(delta, d.want)
+	if !ok || d.handle.Apply(ctx, ops) != nil {
+		b.version = 0
+		return work{}, false // a whole look finds out why, and reports it
+	}
+	d.handle.Follow(ops)
+	for _, op := range ops {
+		if op.Verb == netstate.Del {
+			d.want.Remove(netstate.IDOf(op.Object))
+		} else {
+			d.want.Add(op.Object)
+		}
+	}
+	logOps(d.log, "host", ops)
+	b.version = now
+	d.steps.Ops += len(ops)
+	return work{ops: len(ops)}, true
+}
+
+// ops are those for the leases that changed. ok is false when they have something to do with others that did not.
+func (b *ground) ops(delta claim.Delta, want netstate.State) (ops []netstate.Op, ok bool) {
+	gone, fresh := netstate.New(), netstate.New()
+	for _, l := range delta.Gone {
+		objects, ok := b.peer(l)
+		if !ok {
+			return nil, false
+		}
+		for id, o := range objects.All() {
+			if there, ok := want.Get(id); ok && there.String() == o.String() {
+				gone.Add(o)
+			} else if ok {
+				return nil, false
+			}
+		}
+	}
+	for _, l := range delta.Fresh {
+		objects, ok := b.peer(l)
+		if !ok {
+			return nil, false
+		}
+		for id, o := range objects.All() {
+			there, taken := want.Get(id)
+			_, twice := fresh.Get(id)
+			_, leaves := gone.Get(id)
+			switch {
+			case twice || taken && !leaves && there.String() != o.String():
+				return nil, false
+			case !taken || leaves:
+				fresh.Add(o)
+			}
+		}
+	}
+	return netstate.Diff(fresh, gone), true
+}
+
+// peer plans one lease; ok is false when the whole plan has to decide on it.
+func (b *ground) peer(l api.Lease) (objects netstate.State, ok bool) {
+	objects = netstate.New()
+	if !b.alike(l) || l.Also != "" || b.way.self.Refuses(l) != "" {
+		return objects, false
+	}
+	p, is := b.way.backend.(peerPlanner)
+	if !is || b.facts.kindOf(lease.Kinds(l)[0]) != b.way.kind {
+		return objects, false
+	}
+	l.Subnet, l.SubnetV6 = l.Subnet.Masked(), l.SubnetV6.Masked()
+	objects = p.Peer(b.way.self, l)
+	for id := range objects.All() {
+		if !kernel.Applies(id.Kind) || id.Kind == netstate.KindLink {
+			return objects, false
+		}
+	}
+	return objects, true
+}
+
+// report says, once for each, which leases get no path though the store is content with them, and returns how many these are.
+func (d *dataplane) report(self overlay.Self, all []api.Lease) int {
+	_, refused := overlay.Peers(self, all)
+	told := make(map[string]bool, len(refused))
+	for _, r := range refused {
+		text := r.String()
+		told[text] = true
+		if !d.refused[text] {
+			d.log.Warn("lease refused: "+r.Reason, "subnet", r.Lease.Subnet, "subnetV6", r.Lease.SubnetV6, "publicIP", r.Lease.PublicIP)
+		}
+	}
+	d.refused = told
+	return len(refused)
+}
