@@ -59,9 +59,15 @@ type Status struct {
 	Refused   []claim.Refusal // leases of others that are not acted on
 	Config    lease.Config    // the last good one
 	HasConfig bool
-	Revision  int64  // of the store
-	Problem   string // what stands between the host and its lease, or the store's silence; "" when all is well
+	Revision  int64     // of the store
+	Problem   string    // what stands between the host and its lease, or the store's silence; "" when all is well
+	Since     time.Time // of the problem; it may have changed its words since
+
+	state claim.State
 }
+
+// Believes says whether the host may give addresses of its subnet to new pods: as far as it knows nobody else can hold it.
+func (s Status) Believes(now time.Time) bool { return s.state.Believes(now) }
 
 // NewKeeper returns a Keeper that has not begun; Run begins.
 func NewKeeper(kv KV, want claim.Want, log *slog.Logger) *Keeper {
@@ -202,7 +208,7 @@ type run struct {
 	doing    bool
 	dirty    bool // everything has to be looked at again
 	touched  bool // only leases changed
-	problem  string
+	failed   string            // why the last action was not carried out
 	silence  string            // why the store does not answer
 	reported map[string]string // key to the value already complained about
 	warned   string
@@ -231,13 +237,12 @@ func (r *run) decide(ctx context.Context, wg *sync.WaitGroup) time.Duration {
 	want := r.want
 	r.mu.Unlock()
 	state, a, notes := r.state.Next(now, r.view, want, rand.IntN)
-	if state.Phase != r.state.Phase {
+	if state.Phase != r.state.Phase || state.Trouble() != r.state.Trouble() {
 		r.dirty = true
 	}
 	r.state = state
 	for _, n := range notes {
 		r.log.Warn(n, "phase", state.Phase.String())
-		r.problem = n
 	}
 	if a.Verb == claim.Wait {
 		return min(until(now, a.Until), until(now, forget))
@@ -322,10 +327,8 @@ func (r *run) done(a answer) {
 		if v := a.action.Verb; v == claim.Claim || v == claim.TakeOver {
 			r.log.Info("subnet leased", "subnet", a.action.Key, "how", a.action.Verb.String(), "why", a.action.Why,
 				"reserved", a.action.Permanent)
-			r.problem = ""
-		} else if v == claim.Update || v == claim.Extend {
-			r.problem = ""
 		}
+		r.failed = ""
 	case claim.Conflict:
 		r.log.Debug("somebody else was faster, choosing again", "key", a.action.Key)
 	case claim.NoLease, claim.Unknown, claim.Refused:
@@ -333,10 +336,10 @@ func (r *run) done(a answer) {
 		poke(r.again)
 		if a.outcome.Err != nil && !errors.Is(a.outcome.Err, context.Canceled) {
 			text := fmt.Sprintf("%s %s: %v", a.action.Verb, a.action.Key, a.outcome.Err)
-			if text != r.problem {
+			if text != r.failed {
 				r.log.Warn("lease: will be tried again", "err", text)
 			}
-			r.problem = text
+			r.failed = text
 		}
 	}
 }

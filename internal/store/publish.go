@@ -2,8 +2,10 @@ package store
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"weft/internal/api"
 	"weft/internal/lease/claim"
@@ -23,6 +25,7 @@ func (r *run) publish() {
 	s := Status{
 		Phase: r.state.Phase, Own: r.state.Own, Permanent: r.state.Permanent, Peers: peers, Refused: refused,
 		Config: r.view.Config, HasConfig: r.view.HasConfig, Revision: r.view.Revision, Problem: r.trouble(),
+		state: r.state,
 	}
 	r.replace(s)
 }
@@ -33,6 +36,13 @@ func (r *run) replace(s Status) {
 	defer r.mu.Unlock()
 	r.settle()
 	old := r.status
+	switch {
+	case s.Problem == "":
+	case old.Problem == "":
+		s.Since = time.Now()
+	default:
+		s.Since = old.Since
+	}
 	samePeers := slices.Equal(old.Peers, s.Peers)
 	if samePeers {
 		s.Peers = old.Peers // one copy in memory is enough
@@ -82,8 +92,16 @@ func (r *run) publishDelta() bool {
 	return true
 }
 
-// trouble is what stands between the host and its lease.
-func (r *run) trouble() string { return cmp.Or(r.silence, r.problem) }
+// trouble is the worst of what is wrong.
+func (r *run) trouble() string {
+	if r.silence != "" || r.failed != "" {
+		return cmp.Or(r.silence, r.failed)
+	}
+	if t := r.state.Trouble(); t != "" || r.view.ConfigErr == "" {
+		return t
+	}
+	return fmt.Sprintf("the network config in the store is not taken up, the last good one stays: %s", r.view.ConfigErr)
+}
 
 // sameOwn compares but for the time, which moves with every renewal and changes nothing in the kernel.
 func sameOwn(a, b api.Lease) bool {

@@ -83,29 +83,6 @@ func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
 	return netip.PrefixFrom(ip.Unmap(), ones), true
 }
 
-// HostRoutes returns the destinations of the routes in the main table that do not have the protocol ours and are not default
-// routes: networks that a subnet of ours may not overlap. Devices whose name skip says yes to are left out.
-func HostRoutes(ours int, skip func(dev string) bool) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-		if err != nil {
-			return nil, fmt.Errorf("list routes: %w", err)
-		}
-		for _, r := range routes {
-			p, ok := prefixOf(r.Dst)
-			if !ok || p.Bits() == 0 || int(r.Protocol) == ours || p.Addr().IsLinkLocalUnicast() || p.Addr().IsMulticast() {
-				continue
-			}
-			if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil && skip(link.Attrs().Name) {
-				continue
-			}
-			out = append(out, p)
-		}
-	}
-	return out, nil
-}
-
 // Features says what the kernel has.
 type Features struct {
 	BridgeNetfilter bool // br_netfilter: iptables sees bridged packets

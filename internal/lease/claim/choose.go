@@ -23,7 +23,7 @@ type Request struct {
 	// Avoid lists the host's routes and addresses that a subnet must not overlap, without those of the overlay itself.
 	// A route wider than the network does not count: the subnet is the more specific one. What lies inside the host's own
 	// old subnet does not count either.
-	Avoid []netip.Prefix
+	Avoid []HostRoute
 
 	Rand func(n int) int // a number from 0 to n-1
 }
@@ -144,11 +144,12 @@ func (q Request) blocked(mine []Record, v6 bool) []blocker {
 	}
 	out = appendPublic(out, q.Self, v6)
 	network := q.Config.Range(v6).Network
-	for _, p := range q.Avoid {
+	for _, h := range q.Avoid {
+		p := h.Dst
 		if conflicts(p, network) && !slices.ContainsFunc(q.old(mine, v6), func(own netip.Prefix) bool {
 			return own.IsValid() && own.Bits() <= p.Bits() && own.Contains(p.Addr())
 		}) {
-			out = append(out, blocker{p.Masked(), fmt.Sprintf("the host's route or address %s", p)})
+			out = append(out, blocker{p.Masked(), fmt.Sprintf("the host's route %s", h)})
 		}
 	}
 	return out

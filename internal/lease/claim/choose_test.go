@@ -41,7 +41,7 @@ func TestChoose(t *testing.T) {
 	withMAC := rec("172.16.40.0-24", "172.17.42.99", 1)
 	withMAC.Lease.VTEPMAC = self.VTEPMAC
 	unreadable := Record{Key: "172.16.28.0-24", Lease: api.Lease{Subnet: pfx("172.16.28.0/24")}, Refused: "broken"}
-	underlay := []netip.Prefix{pfx("172.17.0.0/16"), pfx("172.17.42.31/32")}
+	underlay := routes(pfx("172.17.0.0/16"), pfx("172.17.42.31/32"))
 	tests := []struct {
 		name string
 		q    Request
@@ -98,16 +98,16 @@ func TestChoose(t *testing.T) {
 			Self: self, Avoid: underlay, Records: []Record{rec("172.17.9.0-24", "172.17.42.31", 1)},
 		}, "172.16.1.0-24 claim delete 172.17.9.0-24"},
 		{"the routes of our old subnet are ours", Request{
-			Self: self, Avoid: append(underlay, pfx("172.16.28.0/24"), pfx("172.16.28.1/32"), pfx("172.16.28.5/32")), Previous: pfx("172.16.28.0/24"),
+			Self: self, Avoid: append(underlay, routes(pfx("172.16.28.0/24"), pfx("172.16.28.1/32"), pfx("172.16.28.5/32"))...), Previous: pfx("172.16.28.0/24"),
 		}, "172.16.28.0-24 claim"},
 		{
 			"a route wider than the network does not count",
-			Request{Self: self, Avoid: []netip.Prefix{pfx("0.0.0.0/0"), pfx("172.0.0.0/8")}},
+			Request{Self: self, Avoid: routes(pfx("0.0.0.0/0"), pfx("172.0.0.0/8"))},
 			"172.16.1.0-24 claim",
 		},
 		{
 			"a route as wide as the network does",
-			Request{Self: self, Avoid: []netip.Prefix{pfx("172.16.0.0/12")}},
+			Request{Self: self, Avoid: routes(pfx("172.16.0.0/12"))},
 			"no free subnet in 172.16.1.0 to 172.31.255.0 /24",
 		},
 		{
@@ -190,7 +190,7 @@ func TestChooseDualStack(t *testing.T) {
 func TestUnderlay(t *testing.T) {
 	c := config(t, `{"Network":"172.16.0.0/12","SubnetMin":"172.16.250.0","Backend":{"Type":"vxlan"}}`)
 	underlay := pfx("172.17.0.0/16")
-	q := Request{Config: c, Self: api.Lease{PublicIP: addr("172.17.42.31")}, Avoid: []netip.Prefix{underlay}}
+	q := Request{Config: c, Self: api.Lease{PublicIP: addr("172.17.42.31")}, Avoid: routes(underlay)}
 	for i := range choices {
 		q.Rand = func(int) int { return i }
 		d, err := Choose(q)
@@ -232,7 +232,7 @@ func FuzzChoose(f *testing.F) {
 		q := Request{
 			Config: lease.Config{EnableIPv4: true, V4: r}, Self: api.Lease{PublicIP: addr("192.0.2.1")},
 			Records: []Record{{Key: "x", Lease: api.Lease{Subnet: other, PublicIP: addr("192.0.2.2")}, EtcdLease: 1}},
-			Avoid:   []netip.Prefix{avoid}, Rand: func(n int) int { return int(pick) % n },
+			Avoid:   routes(avoid), Rand: func(n int) int { return int(pick) % n },
 		}
 		d, err := Choose(q)
 		if err != nil {

@@ -1,7 +1,6 @@
 package claim
 
 import (
-	"net/netip"
 	"slices"
 
 	"weft/internal/api"
@@ -35,24 +34,27 @@ func (v *View) looked(clash bool) {
 
 // Delta returns how the peers changed since Peers or Delta was asked last with the same own lease and host routes, at a cost that
 // depends on what changed. ok is false when that takes a look at all of them: Peers has to be asked.
-func (v *View) Delta(own api.Lease, avoid []netip.Prefix) (d Delta, ok bool) {
+func (v *View) Delta(own api.Lease, avoid []HostRoute) (d Delta, ok bool) {
 	if v.whole || v.clash || !v.HasConfig || !v.Config.EnableIPv4 {
 		return Delta{}, false
 	}
 	ownKey := lease.Key(own)
 	avoid = v.relevant(own, avoid)
+	if slices.ContainsFunc(avoid, func(h HostRoute) bool { return h.Via.IsValid() }) {
+		return Delta{}, false // whose the gateway is may decide about any lease
+	}
 	for key, t := range v.touched {
 		if key == ownKey {
 			return Delta{}, false
 		}
 		if t.old != nil {
-			if refusal(t.old, own, avoid) != "" {
+			if v.pathless(t.old, own, avoid) {
 				return Delta{}, false
 			}
 			d.Gone = append(d.Gone, v.project(t.old.Lease))
 		}
 		if t.now != nil {
-			if refusal(t.now, own, avoid) != "" || v.overlapped(t.now) {
+			if v.pathless(t.now, own, avoid) || v.overlapped(t.now) {
 				return Delta{}, false
 			}
 			d.Fresh = append(d.Fresh, v.project(t.now.Lease))
@@ -63,6 +65,12 @@ func (v *View) Delta(own api.Lease, avoid []netip.Prefix) (d Delta, ok bool) {
 	}
 	v.touched = nil
 	return d, true
+}
+
+// pathless says whether a record, alone, is no peer.
+func (v *View) pathless(r *Record, own api.Lease, avoid []HostRoute) bool {
+	_, why := v.refusal(r, own, avoid)
+	return why != "" || r.Idle(v.Config)
 }
 
 // overlapped reports whether a record shares addresses with another one. Among those that can be read no two others do, or the last

@@ -15,7 +15,7 @@ import (
 // against those that a view worked out anew has.
 func TestDelta(t *testing.T) {
 	own := api.Lease{Subnet: netip.MustParsePrefix("10.1.0.0/24"), PublicIP: netip.MustParseAddr("192.0.2.1"), BackendType: "vxlan"}
-	avoid := []netip.Prefix{netip.MustParsePrefix("10.1.9.0/25")}
+	avoid := []HostRoute{{Dst: netip.MustParsePrefix("10.1.9.0/25")}}
 	deltas := 0
 	for seed := range uint64(60) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

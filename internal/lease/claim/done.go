@@ -85,7 +85,7 @@ func (s State) hold(a Action, o Outcome) State {
 		s.Expiry, s.renewAt = o.Sent.Add(TTL), o.Sent.Add(Renew)
 	}
 	s.Own = withExpiry(a.Lease, s.Expiry)
-	s.told, s.fights = "", 0
+	s.told, s.trouble, s.fights = "", "", 0
 	return s
 }
 

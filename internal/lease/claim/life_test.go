@@ -2,7 +2,6 @@ package claim
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -274,7 +273,7 @@ func FuzzView(f *testing.F) {
 		if len(v.order) != len(v.records) {
 			t.Fatalf("%d in order, %d known", len(v.order), len(v.records))
 		}
-		peers, refused := v.Peers(api.Lease{}, []netip.Prefix{pfx("172.17.0.0/16")})
+		peers, refused := v.Peers(api.Lease{}, routes(pfx("172.17.0.0/16")))
 		if len(peers)+len(refused) != len(v.records) {
 			t.Fatalf("%d peers, %d refused, %d known", len(peers), len(refused), len(v.records))
 		}

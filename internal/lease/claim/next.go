@@ -29,6 +29,7 @@ type next struct {
 
 func (n *next) note(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
+	n.trouble = text
 	if text != n.told {
 		n.told = text
 		n.notes = append(n.notes, text)
@@ -97,8 +98,22 @@ func (n *next) hold() (a Action, ok bool) {
 			return n.update(r, "the host's own data changed"), true
 		}
 		n.note("keeping lease %s as it is: %v", n.key, err)
+		return Action{Until: n.renewAt}, true
 	}
+	n.quiet()
 	return Action{Until: n.renewAt}, true
+}
+
+// quiet ends the trouble there was, but for what is still there: a host route in the way of the lease, a fight that may flare up again.
+func (n *next) quiet() {
+	h, ok := Obstacle(n.v.Config, n.w.Avoid, n.Own.Subnet, n.Own.SubnetV6)
+	switch {
+	case ok:
+		n.note("lease %s overlaps the host's own route %s, which was made later: packets go by the more specific of the two; remove the route",
+			n.key, h)
+	case n.fights == 0 || n.now.Sub(n.fightAt) > fightForget:
+		n.told, n.trouble = "", ""
+	}
 }
 
 // overdue says so when the lease may have run out unnoticed.

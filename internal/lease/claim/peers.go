@@ -13,14 +13,25 @@ import (
 // Refusal is a lease of the store that is not acted on.
 type Refusal struct {
 	Key, Value string
+	Kind       string // in one word, for counting: one of the constants
 	Reason     string // names the field, the value and the way out
 }
 
+// The kinds of refusals.
+const (
+	Malformed   = "malformed"  // key or value cannot be read
+	Outside     = "outside"    // not in the network
+	Overlapping = "overlap"    // with the lease of another host, which was there before
+	OwnSubnet   = "own-subnet" // with this host's own lease
+	InTheWay    = "host-route" // with a route of this host that is not the overlay's
+)
+
 // Peers returns the leases of the other hosts that may be programmed, by address, and those that may not, by key. own is the
 // host's lease (zero: none yet), whose record is left out. Refused are: keys and values that cannot be read, subnets outside
-// the network, subnets that take addresses away from the host's own routes (avoid, as in Request), and of two leases that
+// the network, subnets that take addresses away from the host's own routes (avoid, as in Request; an overlay's routes to
+// the very subnet by way of a host of the network are none of them), and of two leases that
 // overlap the later one.
-func (v *View) Peers(own api.Lease, avoid []netip.Prefix) ([]api.Lease, []Refusal) {
+func (v *View) Peers(own api.Lease, avoid []HostRoute) ([]api.Lease, []Refusal) {
 	if !v.HasConfig {
 		return nil, nil
 	}
@@ -32,8 +43,8 @@ func (v *View) Peers(own api.Lease, avoid []netip.Prefix) ([]api.Lease, []Refusa
 		if r.Key == ownKey {
 			continue
 		}
-		if why := refusal(r, own, avoid); why != "" {
-			refused = append(refused, Refusal{Key: r.Key, Value: r.value, Reason: why})
+		if kind, why := v.refusal(r, own, avoid); why != "" {
+			refused = append(refused, Refusal{Key: r.Key, Value: r.value, Kind: kind, Reason: why})
 			continue
 		}
 		good = append(good, r)
@@ -61,38 +72,36 @@ func (v *View) project(l api.Lease) api.Lease {
 }
 
 // relevant leaves the host routes that conflict with the network and are not the host's own subnet's.
-func (v *View) relevant(own api.Lease, avoid []netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range avoid {
-		v6 := p.Addr().Is6()
+func (v *View) relevant(own api.Lease, avoid []HostRoute) []HostRoute {
+	var out []HostRoute
+	for _, h := range avoid {
+		p, v6 := h.Dst, h.Dst.Addr().Is6()
 		mine := lease.Subnet(own, v6)
 		if r := v.Config.Range(v6); r.Network.IsValid() && conflicts(p, r.Network) &&
 			(!mine.IsValid() || mine.Bits() > p.Bits() || !mine.Contains(p.Addr())) {
-			out = append(out, p)
+			out = append(out, h)
 		}
 	}
 	return out
 }
 
-func refusal(r *Record, own api.Lease, avoid []netip.Prefix) string {
-	if r.Refused != "" {
-		return r.Refused
+// refusal says in a word and in a sentence why a record is not acted on, "" when it is.
+func (v *View) refusal(r *Record, own api.Lease, avoid []HostRoute) (kind, why string) {
+	switch {
+	case r.Refused != "":
+		return Malformed, r.Refused
+	case r.misfit != "":
+		return Outside, r.misfit
+	case overlaps(r.Lease, own):
+		return OwnSubnet, fmt.Sprintf("lease %s of %s: overlaps this host's own %s: delete one of them", r.Key, holder(r.Lease), lease.Key(own))
 	}
-	if r.misfit != "" {
-		return r.misfit
-	}
-	if overlaps(r.Lease, own) {
-		return fmt.Sprintf("lease %s of %s: overlaps this host's own %s: delete one of them", r.Key, holder(r.Lease), lease.Key(own))
-	}
-	for _, p := range avoid {
-		s := lease.Subnet(r.Lease, p.Addr().Is6())
-		// A route to exactly this subnet is an overlay's, ours or an earlier one's.
-		if s != p.Masked() && overlap(s, p) {
-			return fmt.Sprintf("lease %s of %s: overlaps the host's route or address %s: move the lease or the route",
-				r.Key, holder(r.Lease), p)
+	for _, h := range avoid {
+		if overlap(lease.Subnet(r.Lease, h.Dst.Addr().Is6()), h.Dst) && !h.OfOverlay(r.Lease, v.isHost) {
+			return InTheWay, fmt.Sprintf("lease %s of %s: overlaps this host's own route %s: move the lease or remove the route",
+				r.Key, holder(r.Lease), h)
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // dropOverlaps refuses, of two records that overlap, the one created later. all is by address.
@@ -116,7 +125,7 @@ func dropOverlaps(all []*Record) ([]*Record, []Refusal) {
 	var taken prefixSet
 	for _, r := range old {
 		if taken.overlaps(r.Lease.Subnet) || taken.overlaps(r.Lease.SubnetV6) {
-			refused = append(refused, Refusal{Key: r.Key, Value: r.value, Reason: fmt.Sprintf(
+			refused = append(refused, Refusal{Key: r.Key, Value: r.value, Kind: Overlapping, Reason: fmt.Sprintf(
 				"lease %s of %s: overlaps a lease that was there before: delete one of them", r.Key, holder(r.Lease))})
 			continue
 		}

@@ -43,9 +43,9 @@ const (
 
 // Want is what the host asks for. It may change at any time.
 type Want struct {
-	Self                 api.Lease      // what the others shall read; Subnet and SubnetV6 are asked for, zero: any
-	Previous, PreviousV6 netip.Prefix   // from subnet.env; counts until a lease is held
-	Avoid                []netip.Prefix // host routes and addresses, as in Request
+	Self                 api.Lease    // what the others shall read; Subnet and SubnetV6 are asked for, zero: any
+	Previous, PreviousV6 netip.Prefix // from subnet.env; counts until a lease is held
+	Avoid                []HostRoute  // of the host, as in Request
 }
 
 // State is the life of the host's own lease. The zero State is a host that has just started. Steps return a new State, so
@@ -70,6 +70,19 @@ type State struct {
 	fightAt    time.Time
 	fightUntil time.Time
 	told       string
+	trouble    string // the last note, until nothing is wrong any more
+}
+
+// Trouble says what stands between the host and its lease, "" when nothing does.
+func (s State) Trouble() string { return s.trouble }
+
+// doubt is how long before its expiry a lease is no longer believed in: a clock that is up to 4 % too slow is allowed for.
+const doubt = TTL / 24
+
+// Believes says whether the host may act as the holder of its lease, in that it gives addresses of it to new pods: as far as it knows
+// nobody else can have the subnet. What it has given out it goes on forwarding either way.
+func (s State) Believes(now time.Time) bool {
+	return s.Phase == Held && (s.Permanent || now.Before(s.Expiry.Add(-doubt)))
 }
 
 // Verb is what an Action does.

@@ -51,7 +51,7 @@ func want(n int) claim.Want {
 			PublicIP: netip.AddrFrom4([4]byte{172, 17, 42, byte(30 + n)}), BackendType: lease.VXLAN, VNI: 1,
 			VTEPMAC: fmt.Sprintf("02:00:00:00:00:%02x", n),
 		},
-		Avoid: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")},
+		Avoid: []claim.HostRoute{{Dst: netip.MustParsePrefix("172.17.0.0/16"), Dev: "eth0"}},
 	}
 }
 

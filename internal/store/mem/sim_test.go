@@ -73,7 +73,7 @@ func newSim(t *testing.T, seed uint64, hosts int) *sim {
 			PublicIP: ip, PublicIPv6: netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", 0x30+i)),
 			BackendType: lease.VXLAN, VNI: 1, VTEPMAC: fmt.Sprintf("02:00:00:00:00:%02x", i), VTEPMACv6: fmt.Sprintf("02:00:00:00:06:%02x", i),
 		}
-		h.want.Avoid = []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}
+		h.want.Avoid = []claim.HostRoute{{Dst: netip.MustParsePrefix("172.17.0.0/16"), Dev: "eth0"}}
 		s.hosts = append(s.hosts, h)
 	}
 	return s
