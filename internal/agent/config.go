@@ -37,6 +37,7 @@ type Config struct {
 	EtcdUsername, EtcdPassword        string
 	KubeSubnetManager                 bool
 	NetConfigPath                     string
+	SetNetworkUnavailable             bool
 	Subnet                            string
 	Underlay                          UnderlayConfig
 	SubnetFile                        string
@@ -67,6 +68,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdPassword, "etcd-password", "", "password for etcd")
 	f.BoolVar(&c.KubeSubnetManager, "kube-subnet-mgr", false, "take the subnet from node.spec.podCIDR and publish flannel's annotations instead of using etcd")
 	f.StringVar(&c.NetConfigPath, "net-config-path", "/etc/kube-flannel/net-conf.json", "network configuration with --kube-subnet-mgr")
+	f.BoolVar(&c.SetNetworkUnavailable, "set-node-network-unavailable", true, "with --kube-subnet-mgr, set the node's condition NetworkUnavailable to False once its network stands")
 	f.StringVar(&c.Subnet, "subnet", "", "subnet to ask for, for example 172.16.28.0/24; empty: the one held before, else a free one")
 	c.Underlay.flags(f)
 	f.StringVar(&c.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet is written for other programs")

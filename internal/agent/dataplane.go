@@ -42,6 +42,8 @@ type dataplane struct {
 	handle   *kernel.Netns
 	tunnels  *tunnels
 
+	mayAttach func() error // why no pod may get an address now; nil: nothing speaks against it
+
 	mu      sync.Mutex // one step at a time
 	want    netstate.State
 	planned bool               // want was applied without an error
@@ -230,6 +232,11 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 	own, ok := d.leases.Own()
 	if !ok {
 		return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, errNoLease)
+	}
+	if d.mayAttach != nil {
+		if err := d.mayAttach(); err != nil {
+			return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, err)
+		}
 	}
 	p, err := d.pods.add(attach.Pod{UID: s.UID, Namespace: s.Namespace, Name: s.Name, Netns: s.Netns}, valid(own.Subnet, own.SubnetV6)...)
 	if err != nil {

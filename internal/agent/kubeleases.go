@@ -2,62 +2,110 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"slices"
 	"sync"
+	"time"
 
 	"weft/internal/api"
 	"weft/internal/lease"
-	"weft/internal/store/kube"
+	"weft/internal/lease/claim"
+	"weft/internal/store/file"
 )
 
 // kubeLeases is the lease store of clusters whose nodes have podCIDRs: a node's lease is its podCIDR and flannel's annotations.
 type kubeLeases struct {
 	log     *slog.Logger
-	watch   *kube.Watch
-	config  lease.Config
+	path    string // of the network configuration
 	changed chan struct{}
-	asked   chan struct{} // self changed
+	asked   chan struct{} // self, the configuration or the host's routes changed
+	network chan struct{} // receives when the configuration changed
+	event   func(string)  // tells the cluster of a refused lease; may be nil
 
-	mu      sync.Mutex
-	self    api.Lease
+	mu        sync.Mutex
+	config    lease.Config
+	configErr string
+	self      api.Lease
+	avoid     []claim.HostRoute
+	now       kubeView
+	since     time.Time // of the problem
+	reported  map[string]string
+}
+
+// kubeView is what a snapshot of the nodes says under a configuration.
+type kubeView struct {
 	own     api.Lease
+	stale   bool // the own node's annotations do not say what they should
 	peers   []api.Lease
-	refused map[string]string // by node: what was reported, to say it once
+	refused []claim.Refusal
+	problem string // why the own lease cannot be used
 }
 
 // openKubeLeases reads the network configuration from the file.
-func openKubeLeases(log *slog.Logger, watch *kube.Watch, path string) (*kubeLeases, error) {
-	text, err := os.ReadFile(path)
+func openKubeLeases(log *slog.Logger, path string) (k *kubeLeases, content []byte, err error) {
+	text, err := file.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("--net-config-path: %w", err)
+		return nil, nil, fmt.Errorf("--net-config-path=%s: %w", path, err)
 	}
 	c, warnings, err := lease.ParseConfig(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, nil, fmt.Errorf("--net-config-path=%s: %w", path, err)
 	}
 	for _, w := range warnings {
 		log.Warn("network configuration", "file", path, "warning", w)
 	}
-	return &kubeLeases{log: log, watch: watch, config: c, changed: make(chan struct{}, 1), asked: make(chan struct{}, 1), refused: map[string]string{}}, nil
+	return &kubeLeases{
+		log: log, path: path, config: c, changed: make(chan struct{}, 1), asked: make(chan struct{}, 1),
+		network: make(chan struct{}, 1), reported: map[string]string{},
+	}, text, nil
 }
 
-// run follows the nodes and publishes the own lease through annotate when it is new.
-func (k *kubeLeases) run(ctx context.Context, nodes <-chan struct{}, annotate func(context.Context, api.Lease) error) error {
+// setConfig takes up a changed file; what cannot be used leaves the last good one in force.
+func (k *kubeLeases) setConfig(text []byte, err error) {
+	var c lease.Config
+	var warnings []string
+	if err == nil {
+		c, warnings, err = lease.ParseConfig(text)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err != nil {
+		k.configErr = fmt.Sprintf("--net-config-path=%s is not taken up, the last good configuration stays: %v", k.path, err)
+		k.log.Warn(k.configErr)
+		poke(k.asked)
+		return
+	}
+	for _, w := range warnings {
+		k.log.Warn("network configuration", "file", k.path, "warning", w)
+	}
+	if k.config != c || k.configErr != "" {
+		k.log.Info("network configuration read", "file", k.path, "backend", c.Backend.Type)
+	}
+	k.config, k.configErr = c, ""
+	poke(k.asked)
+	poke(k.network)
+}
+
+// networkConfig is the last good configuration.
+func (k *kubeLeases) networkConfig() (lease.Config, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.config, true
+}
+
+// run follows the nodes and publishes the own lease through annotate when the node does not say it.
+func (k *kubeLeases) run(
+	ctx context.Context, cluster func() (api.Snapshot, bool), nodes <-chan struct{}, annotate func(context.Context, api.Lease) error,
+) error {
 	l := loop{name: "leases", every: fullCheck, log: k.log, triggers: []trigger{{nodes, byPlan}, {k.asked, byPlan}}}
 	l.step = func(ctx context.Context, _ cause) (work, error) {
-		select {
-		case <-k.watch.Synced():
-		default:
+		snap, known := cluster()
+		if !known {
 			return work{}, nil
 		}
-		own, fresh, err := k.read(k.watch.Snapshot())
-		if err != nil {
-			return work{}, err
-		}
-		if fresh {
+		own, stale := k.take(snap, time.Now())
+		if stale {
 			if err := annotate(ctx, own); err != nil {
 				return work{}, fmt.Errorf("publish the lease: %w", err)
 			}
@@ -75,72 +123,98 @@ func (k *kubeLeases) announce(self api.Lease) {
 	poke(k.asked)
 }
 
-// read takes the leases from the nodes; fresh says that the own node's annotations do not say what they should.
-func (k *kubeLeases) read(snap api.Snapshot) (own api.Lease, fresh bool, err error) {
+// avoidRoutes changes what the host reaches by itself.
+func (k *kubeLeases) avoidRoutes(routes []claim.HostRoute) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	var peers []api.Lease
-	for _, n := range snap.Nodes {
-		l, err := lease.FromNode(n, lease.AnnotationPrefix)
-		if n.Name == k.self.Node {
-			own = k.self
-			for _, p := range n.PodCIDRs {
-				if p.Addr().Is6() {
-					own.SubnetV6 = p
-				} else {
-					own.Subnet = p
-				}
-			}
-			l.Expiry = own.Expiry
-			fresh = err != nil || l != own
-			continue
-		}
-		if err == nil {
-			err = k.config.Check(l)
-		}
-		if errors.Is(err, lease.ErrNotManaged) {
-			continue // not a node of the overlay
-		}
-		if err != nil {
-			k.refuse(n.Name, err)
-			continue
-		}
-		delete(k.refused, n.Name)
-		peers = append(peers, l)
-	}
-	if !own.Subnet.IsValid() && !own.SubnetV6.IsValid() {
-		return own, false, nil // no podCIDR yet
-	}
-	if err := k.config.Check(own); err != nil {
-		return own, false, fmt.Errorf("podCIDR of %s: %w", k.self.Node, err)
-	}
-	k.own, k.peers = own, peers
-	poke(k.changed)
-	return own, fresh, nil
+	k.avoid = routes
+	k.mu.Unlock()
+	poke(k.asked)
 }
 
-// refuse reports a node's lease that can't be used, once for each reason.
-func (k *kubeLeases) refuse(node string, err error) {
-	if k.refused[node] == err.Error() {
-		return
+// take makes a snapshot of the nodes the state of the store, and reports what is new about it.
+func (k *kubeLeases) take(snap api.Snapshot, now time.Time) (own api.Lease, stale bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	v := readNodes(k.config, k.self, k.avoid, snap.Nodes)
+	if v.problem != "" {
+		// What the node had goes on being forwarded.
+		v.own, v.stale = k.now.own, false
 	}
-	k.refused[node] = err.Error()
-	k.log.Warn("lease not used", "node", node, "err", err)
+	if k.configErr != "" && v.problem == "" {
+		v.problem = k.configErr
+	}
+	if v.problem != k.now.problem {
+		k.say(v.problem, now)
+	}
+	k.report(v.refused)
+	same := v.own == k.now.own && slices.Equal(v.peers, k.now.peers) && v.problem == k.now.problem
+	k.now = v
+	if !same {
+		poke(k.changed)
+	}
+	return v.own, v.stale
+}
+
+// say logs that the own lease's problem is another one.
+func (k *kubeLeases) say(problem string, now time.Time) {
+	switch {
+	case problem == "":
+		k.log.Info("the node's lease is well again")
+		k.since = time.Time{}
+		return
+	case k.since.IsZero():
+		k.since = now
+	}
+	if problem != k.configErr { // which was said when the file was read
+		k.log.Warn("the node's lease: " + problem)
+	}
+}
+
+// report tells of refused leases, once for each value and reason.
+func (k *kubeLeases) report(refused []claim.Refusal) {
+	present := map[string]string{}
+	for _, r := range refused {
+		mark := r.Value + "\x00" + r.Reason
+		present[r.Key] = mark
+		if k.reported[r.Key] == mark {
+			continue
+		}
+		k.log.Warn("lease refused: "+r.Reason, "key", r.Key, "value", r.Value)
+		if k.event != nil {
+			k.event(r.Reason)
+		}
+	}
+	k.reported = present
 }
 
 // Own returns the node's lease once it has a podCIDR.
 func (k *kubeLeases) Own() (api.Lease, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.own, k.own.Subnet.IsValid() || k.own.SubnetV6.IsValid()
+	return k.now.own, k.now.own.Subnet.IsValid() || k.now.own.SubnetV6.IsValid()
 }
 
 // Leases returns the leases of all nodes that have one.
 func (k *kubeLeases) Leases() []api.Lease {
+	own, ok := k.Own()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return append([]api.Lease{k.own}, k.peers...)
+	if !ok {
+		return slices.Clone(k.now.peers)
+	}
+	return append([]api.Lease{own}, k.now.peers...)
 }
 
 // Changed receives when a lease changed.
 func (k *kubeLeases) Changed() <-chan struct{} { return k.changed }
+
+// status is what is said of the lease; believes is whether new pods may get addresses of it.
+func (k *kubeLeases) status() (s leaseStatus, believes bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s = leaseStatus{Phase: claim.Held.String(), Permanent: true, Problem: k.now.problem, Since: k.since, Refused: refusedOf(k.now.refused)}
+	if !k.now.own.Subnet.IsValid() && !k.now.own.SubnetV6.IsValid() {
+		s.Phase, s.Permanent = claim.Seeking.String(), false
+	}
+	return s, s.Permanent && (s.Problem == "" || s.Problem == k.configErr)
+}

@@ -6,26 +6,19 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 
 	"weft/internal/api"
-	"weft/internal/kernel/probe"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
-	"weft/internal/netstate"
-	"weft/internal/overlay/vxlan"
 	"weft/internal/store"
 	"weft/internal/store/etcd"
+	"weft/internal/store/file"
 )
-
-// startWait is how long an agent that starts waits for its lease store before it gives up with an error. One that runs
-// waits for ever.
-const startWait = 30 * time.Second
 
 // openLeases opens the store of leases that the flags name and returns the network's configuration. The node's own lease may
 // come later.
@@ -54,16 +47,14 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 	}
 	a.networkChanged, a.ownChanged = k.SubscribeOwn(), k.SubscribeOwn()
 	a.announceSelf = func(self api.Lease) error {
-		avoid, err := a.avoid()
 		k.Change(func(w *claim.Want) {
 			self.Subnet, self.SubnetV6 = w.Self.Subnet, w.Self.SubnetV6
 			w.Self = self
-			if err == nil {
-				w.Avoid = avoid
-			}
 		})
-		return err
+		return nil
 	}
+	a.avoidRoutes = func(routes []claim.HostRoute) { k.Change(func(w *claim.Want) { w.Avoid = routes }) }
+	a.leaseReport = func(now time.Time) (leaseStatus, bool) { return statusOf(k.Status(), now) }
 	return c, nil
 }
 
@@ -74,23 +65,37 @@ func (c Config) etcd() etcd.Config {
 	}
 }
 
-// waitConfig reads the network configuration; a host may start before its store.
+// statusOf is what is said of the lease a Keeper keeps; believes is whether new pods may get addresses of it.
+func statusOf(s store.Status, now time.Time) (l leaseStatus, believes bool) {
+	return leaseStatus{
+		Phase: s.Phase.String(), Permanent: s.Permanent, Expires: s.Own.Expiry, Problem: s.Problem, Since: s.Since,
+		Refused: refusedOf(s.Refused),
+	}, s.Believes(now)
+}
+
+// Waiting for the store at the start.
+const (
+	askAgain = time.Second
+	remind   = 30 * time.Second // what is waited for is said again
+)
+
+// waitConfig reads the network configuration; a host may start before its store, and before the configuration. It waits for ever, and says
+// what for. Only what no waiting helps against is an error: etcd does not let this identity in, or cannot be trusted.
 func waitConfig(ctx context.Context, kv *etcd.Client, log *slog.Logger) (lease.Config, error) {
-	deadline := time.NewTimer(startWait)
-	defer deadline.Stop()
+	said, at := "", time.Time{}
 	for {
 		_, c, err := kv.NetworkConfig(ctx)
-		if err == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || errors.Is(err, etcd.ErrDenied) {
 			return c, err
 		}
-		log.Info("waiting for the network configuration", "at most", startWait, "err", err)
-		again := time.NewTimer(time.Second)
+		if err.Error() != said || time.Since(at) > remind {
+			log.Warn("waiting for the network configuration", "err", err)
+			said, at = err.Error(), time.Now()
+		}
+		again := time.NewTimer(askAgain)
 		select {
 		case <-ctx.Done():
 		case <-again.C:
-		case <-deadline.C:
-			again.Stop()
-			return c, fmt.Errorf("no network configuration after %s: %w", startWait, err)
 		}
 		again.Stop()
 	}
@@ -121,19 +126,12 @@ func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
 		}
 		w.Previous, w.PreviousV6 = before.Subnet, before.IPv6Subnet
 	}
-	w.Avoid, err = a.avoid()
+	w.Avoid, err = a.hostRoutes()
 	return w, err
 }
 
-// avoid lists the networks the host reaches by itself.
-func (a *agent) avoid() ([]netip.Prefix, error) {
-	return probe.HostRoutes(netstate.RouteProtocol, func(dev string) bool {
-		return strings.HasPrefix(dev, "flannel") || vxlan.StandIn(dev) || dev == a.cfg.Bridge || dev == "cni0" || dev == "docker0"
-	})
-}
-
 func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Config, error) {
-	k, err := openKubeLeases(a.log, a.watch, a.cfg.NetConfigPath)
+	k, text, err := openKubeLeases(a.log, a.cfg.NetConfigPath)
 	if err != nil {
 		return lease.Config{}, err
 	}
@@ -142,13 +140,21 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 		return lease.Config{}, err
 	}
 	k.self = s.self
-	a.leases = k
-	a.network = func() (lease.Config, bool) { return k.config, true }
+	if k.avoid, err = a.hostRoutes(); err != nil {
+		return lease.Config{}, err
+	}
+	events := a.kube.Events(ctx, "weft", a.cfg.NodeName)
+	k.event = func(text string) {
+		events.Event(nodeReference(a.cfg.NodeName), corev1.EventTypeWarning, "LeaseRefused", text)
+	}
+	a.leases, a.network, a.networkChanged, a.avoidRoutes = k, k.networkConfig, k.network, k.avoidRoutes
+	a.leaseReport = func(time.Time) (leaseStatus, bool) { return k.status() }
 	a.announceSelf = func(self api.Lease) error {
 		k.announce(self)
 		return nil
 	}
-	g.Go(func() error { return k.run(ctx, a.clusterChanged[2], a.annotateLease) })
+	g.Go(func() error { return file.Follow(ctx, a.cfg.NetConfigPath, text, k.setConfig) })
+	g.Go(func() error { return k.run(ctx, a.cluster, a.clusterChanged[2], a.annotateLease) })
 	return k.config, nil
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -84,8 +85,11 @@ func (a *agent) networkReady() error {
 	case <-a.data.ready:
 		return nil
 	default:
-		return errNoLease
 	}
+	if l := a.leaseStatus(); l != nil && l.Problem != "" {
+		return fmt.Errorf("%w: %s", errNoLease, l.Problem)
+	}
+	return errNoLease
 }
 
 func (a *agent) services() []api.ServicePort {
@@ -109,6 +113,7 @@ func (a *agent) Status() Status {
 		s.Subnet = own.Subnet.String()
 	}
 	s.Warnings = a.proxy.warnings()
+	s.Lease = a.leaseStatus()
 	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == ""
 	return s
 }

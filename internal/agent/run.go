@@ -18,6 +18,7 @@ import (
 	"weft/internal/kernel/sysctl"
 	"weft/internal/kernel/xt"
 	"weft/internal/lease"
+	"weft/internal/lease/claim"
 	"weft/internal/netstate"
 	"weft/internal/relay"
 	"weft/internal/store/kube"
@@ -42,6 +43,9 @@ type agent struct {
 	badPublic      string                      // why the node's annotations of its public address are not used
 	announced      api.Lease                   // what announceSelf last told
 	kube           *kube.Store                 // nil without --kubeconfig
+	avoidRoutes    func([]claim.HostRoute)     // tells the store of leases what the host reaches by itself
+	leaseReport    func(time.Time) (s leaseStatus, believes bool)
+	pathless       pathless
 	watch          *kube.Watch
 	// clusterChanged are copies of the watch's trigger, nil without --kubeconfig: for services, for pods' places, for leases,
 	// for the public addresses that annotations ask for.
@@ -139,7 +143,7 @@ func (a *agent) checkRanges(c lease.Config) error {
 
 // start makes the loops and runs them.
 func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
-	leaseChanged := split(ctx, a.leases.Changed(), 3)
+	leaseChanged := split(ctx, a.leases.Changed(), 4)
 	if err := a.startNetwork(ctx, g, leaseChanged[0]); err != nil {
 		return err
 	}
@@ -148,6 +152,14 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	}
 	if err := a.startFollow(ctx, g); err != nil {
 		return err
+	}
+	if err := a.startRoutes(ctx, g); err != nil {
+		return err
+	}
+	changed := a.settings.subscribe()
+	g.Go(func() error { return a.watchPathless(ctx, leaseChanged[3], changed) })
+	if a.cfg.KubeSubnetManager && a.cfg.SetNetworkUnavailable {
+		g.Go(func() error { return a.keepCondition(ctx) })
 	}
 	own := leaseChanged[2]
 	if a.ownChanged != nil {
@@ -170,6 +182,7 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	if a.data, err = newDataplane(a.log, &a.settings, a.leases, a.cluster, a.pods); err != nil {
 		return err
 	}
+	a.data.mayAttach = a.mayAttach
 	a.data.tunnels = newTunnels(a.log, a.cfg.StateDir)
 	g.Go(func() error {
 		<-ctx.Done()

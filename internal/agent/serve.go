@@ -36,6 +36,8 @@ type Status struct {
 	Fights    []Fight   `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
 	healing *healing // for metrics
+
+	Lease *leaseStatus `json:"lease,omitempty"`
 }
 
 // reporter answers questions about the agent.
@@ -93,6 +95,9 @@ func routes(r reporter, local bool) http.Handler {
 			return
 		}
 		fmt.Fprintln(w, "ok")
+		for _, line := range r.Status().Lease.degraded() {
+			fmt.Fprintln(w, "degraded:", line)
+		}
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { writeMetrics(w, r.Status()) })
 	if !local {
@@ -134,6 +139,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
 	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
 	s.healing.writeMetrics(w)
+	writeLeaseMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)
 }
 

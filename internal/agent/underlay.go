@@ -211,6 +211,9 @@ func (a *agent) watchPublic(ctx context.Context, cluster <-chan struct{}, change
 // underlayEvery is how often an agent that waits for its underlay says so though nothing changed.
 const underlayEvery = time.Minute
 
+// startWait is how long an agent that starts waits for its underlay before it gives up with an error. One that runs waits for ever.
+const startWait = 30 * time.Second
+
 // waitUnderlay looks until the underlay is there: an interface may come, get its address or its name after the agent's start.
 func (a *agent) waitUnderlay(ctx context.Context) (Facts, error) {
 	f, err := a.look()

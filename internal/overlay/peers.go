@@ -13,8 +13,18 @@ import (
 // Refusal says why a lease gets no path.
 type Refusal struct {
 	Lease  api.Lease
+	Kind   string // in one word, for counting: one of the constants
 	Reason string
 }
+
+// The kinds of refusals.
+const (
+	NoSubnet    = "malformed"
+	Outside     = "outside"        // not in the network
+	BadMAC      = "vtep-mac"       // not a host's, or another host's
+	OwnAddress  = "public-address" // it is this node's
+	Overlapping = "overlap"
+)
 
 // String is one line for the log.
 func (r Refusal) String() string {
@@ -31,10 +41,10 @@ func (r Refusal) String() string {
 func Peers(self Self, leases []api.Lease) (peers []api.Lease, refused []Refusal) {
 	peers = make([]api.Lease, 0, len(leases))
 	for _, l := range leases {
-		switch reason := self.Refuses(l); {
+		switch kind, reason := self.refuse(l); {
 		case self.own(l):
 		case reason != "":
-			refused = append(refused, Refusal{l, reason})
+			refused = append(refused, Refusal{l, kind, reason})
 		default:
 			l.Subnet, l.SubnetV6 = l.Subnet.Masked(), l.SubnetV6.Masked()
 			peers = append(peers, l)
@@ -89,11 +99,11 @@ func choose(self Self, candidates []api.Lease) (peers []api.Lease, refused []Ref
 	taken.add(self.Lease.SubnetV6, "this node")
 	for _, l := range candidates {
 		if holder := cmp.Or(taken.overlap(l.Subnet), taken.overlap(l.SubnetV6)); holder != "" {
-			refused = append(refused, Refusal{l, "subnet overlaps that of " + holder})
+			refused = append(refused, Refusal{l, Overlapping, "subnet overlaps that of " + holder})
 			continue
 		}
 		if mac := macs.conflict(l); mac != "" {
-			refused = append(refused, Refusal{l, "VTEP MAC " + mac + " is another host's"})
+			refused = append(refused, Refusal{l, BadMAC, "VTEP MAC " + mac + " is another host's"})
 			continue
 		}
 		name := cmp.Or(l.Node, l.PublicIP.String())
@@ -136,22 +146,28 @@ func (s Self) own(l api.Lease) bool {
 
 // Refuses says why the lease alone gets no path, whatever the others are; "" when it may.
 func (s Self) Refuses(l api.Lease) string {
+	_, reason := s.refuse(l)
+	return reason
+}
+
+// refuse says the same in a word and in a sentence.
+func (s Self) refuse(l api.Lease) (kind, reason string) {
 	switch {
 	case !l.Subnet.IsValid() && !l.SubnetV6.IsValid():
-		return "no subnet"
+		return NoSubnet, "no subnet"
 	case !inside(l.Subnet, s.Network):
-		return fmt.Sprintf("subnet %s is outside the network %s", l.Subnet, s.Network)
+		return Outside, fmt.Sprintf("subnet %s is outside the network %s", l.Subnet, s.Network)
 	case !inside(l.SubnetV6, s.NetworkV6):
-		return fmt.Sprintf("subnet %s is outside the network %s", l.SubnetV6, s.NetworkV6)
+		return Outside, fmt.Sprintf("subnet %s is outside the network %s", l.SubnetV6, s.NetworkV6)
 	case l.VTEPMAC != "" && !netstate.HostMAC(l.VTEPMAC):
-		return fmt.Sprintf("VTEP MAC %.40q is not the MAC of a host", l.VTEPMAC)
+		return BadMAC, fmt.Sprintf("VTEP MAC %.40q is not the MAC of a host", l.VTEPMAC)
 	case l.VTEPMACv6 != "" && !netstate.HostMAC(l.VTEPMACv6):
-		return fmt.Sprintf("VTEP MAC %.40q is not the MAC of a host", l.VTEPMACv6)
+		return BadMAC, fmt.Sprintf("VTEP MAC %.40q is not the MAC of a host", l.VTEPMACv6)
 	case l.PublicIP.IsValid() && !l.PublicIP.IsUnspecified() && l.PublicIP == s.Lease.PublicIP,
 		l.PublicIPv6.IsValid() && l.PublicIPv6 == s.Lease.PublicIPv6:
-		return "public address is this node's own"
+		return OwnAddress, "public address is this node's own: one of the two hosts must change"
 	}
-	return ""
+	return "", ""
 }
 
 // inside reports whether the subnet lies in the network; either may be zero: not given.

@@ -42,7 +42,7 @@ hosts. It lies in etcd where flannel looks for it too: <prefix>/config.`,
 	f.StringVar(&o.store.Username, "etcd-username", "", "etcd user")
 	f.StringVar(&o.store.Password, "etcd-password", "", "etcd user's password")
 	f.DurationVar(&o.wait, "wait", 0, "how long to wait for an etcd that does not answer yet")
-	c.AddCommand(applyCommand(&o), showCommand(&o))
+	c.AddCommand(applyCommand(&o), showCommand(&o), leasesCommand(&o), reserveCommand(&o), releaseCommand(&o))
 	return c
 }
 

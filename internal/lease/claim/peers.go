@@ -30,7 +30,7 @@ const (
 // host's lease (zero: none yet), whose record is left out. Refused are: keys and values that cannot be read, subnets outside
 // the network, subnets that take addresses away from the host's own routes (avoid, as in Request; an overlay's routes to
 // the very subnet by way of a host of the network are none of them), and of two leases that
-// overlap the later one.
+// overlap the later one. Reservations that nobody has taken up are in neither.
 func (v *View) Peers(own api.Lease, avoid []HostRoute) ([]api.Lease, []Refusal) {
 	if !v.HasConfig {
 		return nil, nil
@@ -46,6 +46,9 @@ func (v *View) Peers(own api.Lease, avoid []HostRoute) ([]api.Lease, []Refusal) 
 		if kind, why := v.refusal(r, own, avoid); why != "" {
 			refused = append(refused, Refusal{Key: r.Key, Value: r.value, Kind: kind, Reason: why})
 			continue
+		}
+		if r.Idle(v.Config) {
+			continue // there is nobody to send to
 		}
 		good = append(good, r)
 	}

@@ -64,6 +64,13 @@ type Record struct {
 // Reserved says whether the lease belongs to its PublicIP for ever: its key has no etcd lease.
 func (r Record) Reserved() bool { return r.EtcdLease == 0 }
 
+// Idle says whether the lease is a reservation that no host has taken up yet: it was put once, without saying how to reach the host, in
+// a network whose hosts say it.
+func (r Record) Idle(c lease.Config) bool {
+	return r.Reserved() && r.Created == r.Modified && r.Refused == "" && r.Lease.BackendType == "" && c.Backend.Type != lease.UDP &&
+		c.Backend.Type != lease.Alloc
+}
+
 // newRecord reads an entry.
 func newRecord(key string, e Entry) *Record {
 	r := &Record{Key: key, EtcdLease: e.Lease, Created: e.Created, Modified: e.Modified, value: string(e.Value)}

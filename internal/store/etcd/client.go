@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -24,10 +25,21 @@ const (
 	keepaliveTimeout = 5 * time.Second
 )
 
+// A watch is asked for a sign of life when it has said nothing for pingEvery, and given up when none comes within pingWait: its
+// connection may lead to a host that lost its power, which nobody else notices for minutes.
+const (
+	pingEvery = 4 * time.Second
+	pingWait  = 3 * time.Second
+)
+
+// errSilent says that a watch gave no sign of life.
+var errSilent = errors.New("its connection went silent, making a new one")
+
 // Client is a connection to etcd. Its methods may be called from any goroutine.
 type Client struct {
 	config Config
 	base   clientv3.Config
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu     sync.Mutex
 	client *clientv3.Client // nil until the first use
@@ -44,7 +56,7 @@ func Open(c Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{config: c, base: clientv3.Config{
+	return &Client{config: c, dial: (&net.Dialer{}).DialContext, base: clientv3.Config{
 		Endpoints: c.Endpoints, TLS: t, Username: c.Username, Password: c.Password,
 		DialTimeout: c.Timeout - c.Timeout/5, DialKeepAliveTime: keepaliveTime, DialKeepAliveTimeout: keepaliveTimeout,
 		PermitWithoutStream: true, Logger: zap.NewNop(),
@@ -86,6 +98,19 @@ func (c *Client) conn() (*clientv3.Client, error) {
 	return c.client, nil
 }
 
+// drop gives up a connection that may be dead, so that the next request makes new ones, of which only those are used that stand.
+func (c *Client) drop(client *clientv3.Client) {
+	c.mu.Lock()
+	mine := c.client == client && !c.closed
+	if mine {
+		c.client = nil
+	}
+	c.mu.Unlock()
+	if mine {
+		_ = client.Close() // what is under way on it is answered with an error
+	}
+}
+
 func (c *Client) key(name string) string { return c.config.Prefix + "/" + name }
 
 // ask runs one request with the configured bound and says in its error where it went.
@@ -94,7 +119,11 @@ func (c *Client) ask(ctx context.Context, what string, f func(context.Context, *
 	defer stop()
 	client, err := c.conn()
 	if err == nil {
-		err = f(bound, client)
+		// A member without a leader says so at once and does not keep the request waiting.
+		err = f(clientv3.WithRequireLeader(bound), client)
+	}
+	if bound.Err() != nil && ctx.Err() == nil && client != nil {
+		c.drop(client)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, c.explain(ctx, err))
@@ -137,10 +166,16 @@ func (c *Client) Watch(ctx context.Context, revision int64, to func(claim.Batch)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", c.key(""), c.explain(ctx, err))
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	events := client.Watch(clientv3.WithRequireLeader(ctx), c.key(""), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	ctx, stop := context.WithCancelCause(clientv3.WithRequireLeader(ctx))
+	defer stop(nil)
+	heard := make(chan struct{}, 1)
+	go c.listen(ctx, client, heard, stop)
+	events := client.Watch(ctx, c.key(""), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
 	for r := range events {
+		select {
+		case heard <- struct{}{}:
+		default:
+		}
 		if err := r.Err(); err != nil {
 			return fmt.Errorf("watch %s: %w", c.key(""), c.explain(ctx, err))
 		}
@@ -148,18 +183,44 @@ func (c *Client) Watch(ctx context.Context, revision int64, to func(claim.Batch)
 			to(b)
 		}
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("watch %s: %w", c.key(""), cause)
 	}
 	return fmt.Errorf("watch %s: ended", c.key(""))
 }
 
-// batch reads a watch response. Its revision is that of the last event: the header's may be ahead of events still to come.
+// listen asks a watch that says nothing for a sign of life, and ends it when there is none.
+func (c *Client) listen(ctx context.Context, client *clientv3.Client, heard <-chan struct{}, stop context.CancelCauseFunc) {
+	timer := time.NewTimer(pingEvery)
+	defer timer.Stop()
+	asked := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-heard:
+			asked = false
+			timer.Reset(pingEvery)
+			continue
+		case <-timer.C:
+		}
+		if asked {
+			stop(errSilent)
+			c.drop(client)
+			return
+		}
+		asked = true
+		timer.Reset(pingWait)
+		bound, end := context.WithTimeout(ctx, pingWait)
+		_ = client.RequestProgress(bound) // no answer is what counts
+		end()
+	}
+}
+
+// batch reads a watch response. Its revision is that of the last event: the header's may be ahead of events still to come, and so may
+// that of an answer to a ping (etcd before 3.4.25).
 func (c *Client) batch(r clientv3.WatchResponse) claim.Batch {
 	var b claim.Batch
-	if r.IsProgressNotify() {
-		b.Revision = r.Header.Revision
-	}
 	for _, e := range r.Events {
 		b.Changes = append(b.Changes, claim.Change{Entry: c.entry(e.Kv), Deleted: e.Type == clientv3.EventTypeDelete})
 		b.Revision = max(b.Revision, e.Kv.ModRevision)

@@ -364,7 +364,7 @@ func TestMalformed(t *testing.T) {
 	}
 	for _, want := range []string{
 		`172.20.1.0-24: BackendData.VtepMAC: "aa:bb:cc:dd:ee:ff:00:11" is not an Ethernet address`,
-		`8.8.8.0/24: outside Network 172.16.0.0/12`, `overlaps the host's route or address 172.17.0.0/16`, `lease key "nonsense"`,
+		`8.8.8.0/24: outside Network 172.16.0.0/12`, `overlaps this host's own route 172.17.0.0/16 dev eth0`, `lease key "nonsense"`,
 		`lease 172.20.2.0-24: JSON ends too early`, `lease 172.20.3.128-25 of 172.17.42.99: overlaps a lease that was there before`,
 	} {
 		if !strings.Contains(reasons, want) {

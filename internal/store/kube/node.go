@@ -1,9 +1,11 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -11,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"weft/internal/api"
 )
 
 // Heartbeat of a node: its Lease is renewed this often and good for this long (KEP-589).
@@ -145,4 +149,27 @@ func replaceList(body map[string]any, field string) {
 	if list, ok := body[field].([]any); ok {
 		body[field] = append(list, map[string]any{"$patch": "replace"})
 	}
+}
+
+// SetNodeCondition writes one condition of a node's status; the others stay.
+func (s *Store) SetNodeCondition(ctx context.Context, name string, c corev1.NodeCondition) error {
+	patch := map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{c}}}
+	if err := s.patchNode(ctx, name, types.StrategicMergePatchType, patch, "status"); err != nil {
+		return fmt.Errorf("write condition %s of node %s: %w", c.Type, name, err)
+	}
+	return nil
+}
+
+// Nodes lists the nodes once, by name.
+func (s *Store) Nodes(ctx context.Context) ([]api.Node, error) {
+	var list corev1.NodeList
+	if err := s.core.Get().Resource("nodes").Do(ctx).Into(&list); err != nil {
+		return nil, fmt.Errorf("list nodes: %w", s.clear(err))
+	}
+	out := make([]api.Node, len(list.Items))
+	for i := range list.Items {
+		out[i] = convertNode(&list.Items[i])
+	}
+	slices.SortFunc(out, func(a, b api.Node) int { return cmp.Compare(a.Name, b.Name) })
+	return out, nil
 }

@@ -1,0 +1,51 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"weft/internal/kernel/probe"
+	"weft/internal/lease/claim"
+	"weft/internal/netstate"
+	"weft/internal/overlay/vxlan"
+)
+
+// hostRoutes lists the routes the host has of its own. The overlays' and the bridges' of pods are none.
+func (a *agent) hostRoutes() ([]claim.HostRoute, error) {
+	all, err := probe.HostRoutes(netstate.RouteProtocol, func(dev string) bool {
+		return strings.HasPrefix(dev, "flannel") || vxlan.StandIn(dev) || dev == a.cfg.Bridge || dev == "cni0" || dev == "docker0"
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]claim.HostRoute, len(all))
+	for i, r := range all {
+		out[i] = claim.HostRoute{Dst: r.Dst, Via: r.Via, Dev: r.Dev}
+	}
+	return out, nil
+}
+
+// startRoutes follows the host's routes: a lease that was refused because of one is taken up when the route goes, and the other way round.
+func (a *agent) startRoutes(ctx context.Context, g *errgroup.Group) error {
+	changed, err := probe.WatchRoutes(ctx, netstate.RouteProtocol)
+	if err != nil {
+		return err
+	}
+	var last []claim.HostRoute
+	known := false
+	l := loop{name: "routes", every: fullCheck, log: a.log, triggers: []trigger{{changed, byKernel}}}
+	l.step = func(context.Context, cause) (work, error) {
+		now, err := a.hostRoutes()
+		if err != nil || known && slices.Equal(now, last) {
+			return work{}, err
+		}
+		last, known = now, true
+		a.avoidRoutes(now)
+		return work{}, nil
+	}
+	g.Go(func() error { return l.run(ctx) })
+	return nil
+}

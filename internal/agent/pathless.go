@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/lease"
+	"weft/internal/overlay"
+)
+
+// unspoken is the kind of a refusal: the peer announces a backend that this node does not use.
+const unspoken = "backend"
+
+// pathless are the leases that the store takes for good and that get no path all the same.
+type pathless struct {
+	mu  sync.Mutex
+	now []refusedLease
+}
+
+func (p *pathless) get() []refusedLease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
+
+// set takes the refusals of now and returns those that are new.
+func (p *pathless) set(now []refusedLease) []refusedLease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fresh := slices.DeleteFunc(slices.Clone(now), func(r refusedLease) bool { return slices.Contains(p.now, r) })
+	p.now = now
+	return fresh
+}
+
+// watchPathless reports leases without a path. It looks a moment after each change: programming the kernel comes first.
+func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struct{}) error {
+	const moment = 300 * time.Millisecond
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-leases:
+		case <-settings:
+		}
+		timer := time.NewTimer(moment)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+		stored, ok := a.leases.Own()
+		if !ok {
+			continue
+		}
+		s := a.settings.get()
+		now, err := s.pathless(s.own(stored), a.leases.Leases())
+		if err != nil {
+			continue // the loop that plans says so
+		}
+		for _, r := range a.pathless.set(now) {
+			a.log.Warn("lease refused: "+r.Reason, "key", r.Lease, "value", r.Value)
+		}
+	}
+}
+
+// pathless lists the leases that no way leads to, as the backends decide it.
+func (s setting) pathless(own api.Lease, all []api.Lease) ([]refusedLease, error) {
+	ways, err := s.ways(own, all)
+	if err != nil {
+		return nil, err
+	}
+	speaks := map[kind]bool{}
+	for _, w := range ways {
+		speaks[w.kind] = true
+	}
+	peers, refused := overlay.Peers(s.Facts.self(own), all)
+	var out []refusedLease
+	for _, r := range refused {
+		out = append(out, refusedLease{Lease: lease.Key(r.Lease), Kind: r.Kind, Reason: r.String(), Value: valueOf(r.Lease)})
+	}
+	for _, l := range peers {
+		kinds := lease.Kinds(l)
+		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return speaks[s.kindOf(k)] }) {
+			reason := fmt.Sprintf("lease %s of %s: BackendType: %q is not used here, where the network's is %q: "+
+				"no packet goes there until both ends agree", lease.Key(l), cmp.Or(l.Node, publicOf(l)), s.kindOf(kinds[0]).backend, s.Backend)
+			out = append(out, refusedLease{Lease: lease.Key(l), Kind: unspoken, Reason: reason, Value: valueOf(l)})
+		}
+	}
+	slices.SortFunc(out, func(a, b refusedLease) int { return cmp.Compare(a.Lease, b.Lease) })
+	return out, nil
+}
+
+func valueOf(l api.Lease) string {
+	data, err := lease.Marshal(l)
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
+func publicOf(l api.Lease) string {
+	if l.PublicIP.IsValid() {
+		return l.PublicIP.String()
+	}
+	return l.PublicIPv6.String()
+}
