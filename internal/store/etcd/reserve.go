@@ -50,26 +50,18 @@ func reservation(v *claim.View, want api.Lease) (value []byte, modified int64, t
 	if !v.HasConfig {
 		return nil, 0, false, ErrNoConfig
 	}
-	for _, v6 := range []bool{false, true} {
-		if p := lease.Subnet(want, v6); p.IsValid() || v.Config.Range(v6).Network.IsValid() {
-			if !p.IsValid() {
-				return nil, 0, false, errors.New("reserve: the network has both families: give a subnet of each, with a comma between")
-			}
-			if err := v.Config.Range(v6).Fits(p); err != nil {
-				return nil, 0, false, fmt.Errorf("reserve: %w", err)
-			}
-		}
+	if err := fits(v.Config, want); err != nil {
+		return nil, 0, false, fmt.Errorf("reserve: %w", err)
 	}
 	key := lease.Key(want)
 	for _, r := range v.Records() {
-		same := want.PublicIP.IsValid() && r.Lease.PublicIP == want.PublicIP || want.PublicIPv6.IsValid() && r.Lease.PublicIPv6 == want.PublicIPv6
+		same := sharesPublic(r.Lease, want)
 		switch {
 		case r.Key == key && same && r.Reserved():
 			return nil, 0, true, nil
 		case r.Key == key && same:
 			want, modified = r.Lease, r.Modified
-		case r.Lease.Subnet.IsValid() && want.Subnet.IsValid() && r.Lease.Subnet.Overlaps(want.Subnet),
-			r.Lease.SubnetV6.IsValid() && want.SubnetV6.IsValid() && r.Lease.SubnetV6.Overlaps(want.SubnetV6):
+		case overlaps(r.Lease, want):
 			return nil, 0, false, fmt.Errorf("reserve %s: %w: by lease %s of %s: choose another subnet, or release that lease first",
 				key, ErrTaken, r.Key, address(r.Lease))
 		case same && r.Reserved():
@@ -79,6 +71,31 @@ func reservation(v *claim.View, want api.Lease) (value []byte, modified int64, t
 	}
 	value, err = lease.Marshal(want)
 	return value, modified, false, err
+}
+
+// fits says why the network cannot carry a lease of these subnets.
+func fits(c lease.Config, want api.Lease) error {
+	for _, v6 := range []bool{false, true} {
+		p, r := lease.Subnet(want, v6), c.Range(v6)
+		if !p.IsValid() && r.Network.IsValid() {
+			return errors.New("the network has both families: give a subnet of each, with a comma between")
+		}
+		if p.IsValid() {
+			if err := r.Fits(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func sharesPublic(a, b api.Lease) bool {
+	return a.PublicIP.IsValid() && a.PublicIP == b.PublicIP || a.PublicIPv6.IsValid() && a.PublicIPv6 == b.PublicIPv6
+}
+
+func overlaps(a, b api.Lease) bool {
+	return a.Subnet.IsValid() && b.Subnet.IsValid() && a.Subnet.Overlaps(b.Subnet) ||
+		a.SubnetV6.IsValid() && b.SubnetV6.IsValid() && a.SubnetV6.Overlaps(b.SubnetV6)
 }
 
 func address(l api.Lease) string {
@@ -131,24 +148,14 @@ func (c *Client) Expiries(ctx context.Context, ids []int64) (map[int64]time.Time
 	for worker := range parallel {
 		wg.Go(func() {
 			for i := worker; i < len(ids); i += parallel {
-				var ttl int64
-				asked := time.Now()
-				err := c.ask(ctx, fmt.Sprintf("ask for etcd lease %x", ids[i]), func(ctx context.Context, client *clientv3.Client) error {
-					r, err := client.TimeToLive(ctx, clientv3.LeaseID(ids[i]))
-					if err == nil {
-						ttl = r.TTL
-					}
-					return err
-				})
+				at, err := c.expiry(ctx, ids[i])
 				mu.Lock()
-				if err != nil {
-					failed = err
-				} else if ttl > 0 {
-					out[ids[i]] = asked.Add(time.Duration(ttl) * time.Second)
+				failed = errors.Join(failed, err)
+				if err == nil && !at.IsZero() {
+					out[ids[i]] = at
 				}
-				stop := failed != nil
 				mu.Unlock()
-				if stop {
+				if err != nil {
 					return
 				}
 			}
@@ -156,6 +163,19 @@ func (c *Client) Expiries(ctx context.Context, ids []int64) (map[int64]time.Time
 	}
 	wg.Wait()
 	return out, failed
+}
+
+// expiry is when an etcd lease ends, the zero time when it has.
+func (c *Client) expiry(ctx context.Context, id int64) (at time.Time, err error) {
+	asked := time.Now()
+	err = c.ask(ctx, fmt.Sprintf("ask for etcd lease %x", id), func(ctx context.Context, client *clientv3.Client) error {
+		r, err := client.TimeToLive(ctx, clientv3.LeaseID(id))
+		if err == nil && r.TTL > 0 {
+			at = asked.Add(time.Duration(r.TTL) * time.Second)
+		}
+		return err
+	})
+	return at, err
 }
 
 // KeyOf is the key of a subnet as people write it: 172.16.28.0/24, two with a comma between for both families, or the key itself.
@@ -173,7 +193,7 @@ func KeyOf(text string) (string, error) {
 // ParseSubnets reads one subnet, or one of each family with a comma between.
 func ParseSubnets(text string) (api.Lease, error) {
 	var l api.Lease
-	for _, part := range strings.Split(text, ",") {
+	for _, part := range strings.SplitSeq(text, ",") {
 		p, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil || p != p.Masked() {
 			return l, fmt.Errorf("subnet %q: want a network without host bits, such as 172.16.28.0/24 (with IPv6: 172.16.28.0/24,fd00:5:1::/64)", part)
