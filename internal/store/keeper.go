@@ -206,8 +206,8 @@ type run struct {
 	view     *claim.View
 	state    claim.State
 	doing    bool
-	dirty    bool // everything has to be looked at again
-	touched  bool // only leases changed
+	dirty    bool              // everything has to be looked at again
+	touched  bool              // only leases changed
 	failed   string            // why the last action was not carried out
 	silence  string            // why the store does not answer
 	reported map[string]string // key to the value already complained about

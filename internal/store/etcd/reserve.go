@@ -193,7 +193,7 @@ func KeyOf(text string) (string, error) {
 // ParseSubnets reads one subnet, or one of each family with a comma between.
 func ParseSubnets(text string) (api.Lease, error) {
 	var l api.Lease
-	for _, part := range strings.SplitSeq(text, ",") {
+	for part := range strings.SplitSeq(text, ",") {
 		p, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil || p != p.Masked() {
 			return l, fmt.Errorf("subnet %q: want a network without host bits, such as 172.16.28.0/24 (with IPv6: 172.16.28.0/24,fd00:5:1::/64)", part)
