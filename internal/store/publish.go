@@ -36,13 +36,7 @@ func (r *run) replace(s Status) {
 	defer r.mu.Unlock()
 	r.settle()
 	old := r.status
-	switch {
-	case s.Problem == "":
-	case old.Problem == "":
-		s.Since = time.Now()
-	default:
-		s.Since = old.Since
-	}
+	s.Since = since(s, old)
 	samePeers := slices.Equal(old.Peers, s.Peers)
 	if samePeers {
 		s.Peers = old.Peers // one copy in memory is enough
@@ -50,8 +44,7 @@ func (r *run) replace(s Status) {
 	if !samePeers || r.journal.Version() == 0 {
 		r.journal.Reset()
 	}
-	same := sameOwn(old.Own, s.Own) && old.Phase == s.Phase && old.Config == s.Config && old.HasConfig == s.HasConfig &&
-		slices.Equal(old.Refused, s.Refused) && old.Problem == s.Problem
+	same := sameButPeers(old, s)
 	r.status = s
 	if !same {
 		for _, ch := range r.quiet {
@@ -63,6 +56,22 @@ func (r *run) replace(s Status) {
 			poke(ch)
 		}
 	}
+}
+
+// since is when the problem of now began.
+func since(now, before Status) time.Time {
+	switch {
+	case now.Problem == "":
+		return time.Time{}
+	case before.Problem == "":
+		return time.Now()
+	}
+	return before.Since
+}
+
+func sameButPeers(a, b Status) bool {
+	return sameOwn(a.Own, b.Own) && a.Phase == b.Phase && a.Config == b.Config && a.HasConfig == b.HasConfig &&
+		slices.Equal(a.Refused, b.Refused) && a.Problem == b.Problem
 }
 
 // publishDelta makes known how the peers changed, at the cost of what changed. It reports whether that is all there is to say.

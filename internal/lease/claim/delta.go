@@ -35,13 +35,10 @@ func (v *View) looked(clash bool) {
 // Delta returns how the peers changed since Peers or Delta was asked last with the same own lease and host routes, at a cost that
 // depends on what changed. ok is false when that takes a look at all of them: Peers has to be asked.
 func (v *View) Delta(own api.Lease, avoid []HostRoute) (d Delta, ok bool) {
-	if v.whole || v.clash || !v.HasConfig || !v.Config.EnableIPv4 {
-		return Delta{}, false
-	}
 	ownKey := lease.Key(own)
 	avoid = v.relevant(own, avoid)
-	if slices.ContainsFunc(avoid, func(h HostRoute) bool { return h.Via.IsValid() }) {
-		return Delta{}, false // whose the gateway is may decide about any lease
+	if !v.small(avoid) {
+		return Delta{}, false
 	}
 	for key, t := range v.touched {
 		if key == ownKey {
@@ -65,6 +62,15 @@ func (v *View) Delta(own api.Lease, avoid []HostRoute) (d Delta, ok bool) {
 	}
 	v.touched = nil
 	return d, true
+}
+
+// small says whether a change of one lease can be looked at alone.
+func (v *View) small(avoid []HostRoute) bool {
+	if v.whole || v.clash || !v.HasConfig || !v.Config.EnableIPv4 {
+		return false
+	}
+	// Whose the gateway of a host's route is may decide about any lease.
+	return !slices.ContainsFunc(avoid, func(h HostRoute) bool { return h.Via.IsValid() })
 }
 
 // pathless says whether a record, alone, is no peer.
