@@ -37,6 +37,7 @@ type proxyLoop struct {
 	relay   relayEngine
 	nft     tableEngine
 	writer  func() string // who changed a table last; nil: not known
+	flows   *flowKeeper   // nil: flows are left alone
 
 	mu      sync.Mutex
 	want    rules // in mode nftables without the table, which is in table
@@ -66,6 +67,9 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	}
 	f := p.facts()
 	w, err := p.apply(ctx, due, f, own, snap)
+	if p.flows != nil {
+		p.flows.update(f, snap.Services, p.relay.Ports())
+	}
 	w.by = p.blame(w.repaired)
 	p.steps.Steps++
 	p.steps.Ops += w.ops

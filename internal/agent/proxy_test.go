@@ -37,6 +37,7 @@ func (f *fakeRelay) Ports() map[string]uint16 { return f.ports }
 type fakeTable struct {
 	table      *nft.Table
 	reads, ops int
+	forgets    int
 }
 
 func (f *fakeTable) Read(nft.Family, string) (*nft.Table, error) {
@@ -49,6 +50,11 @@ func (f *fakeTable) Apply(ops []nft.Op) error {
 	t := nft.Apply(f.table, ops...)
 	f.table = t
 	return nil
+}
+
+func (f *fakeTable) Forget(nft.Family, string, nft.Set, func(nft.Element) bool) (int, error) {
+	f.forgets++
+	return 0, nil
 }
 
 func walkthroughFacts(mode ProxyMode) Facts {

@@ -229,7 +229,9 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	a.proxy = &proxyLoop{
 		log: a.log, facts: a.settings.facts, leases: a.leases, cluster: a.cluster,
 		xt: xt.Kernel{}, relay: engine, nft: table, writer: table.Writer, chains: table.BaseChains, ready: make(chan struct{}),
+		flows: newFlowKeeper(a.log, kernelFlows{}),
 	}
+	g.Go(func() error { return a.proxy.flows.run(ctx) })
 	if other, ok, err := xt.Other(ctx); err != nil {
 		a.log.Warn("the host's other iptables is not looked at", "err", err)
 	} else if ok {

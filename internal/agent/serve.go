@@ -35,6 +35,8 @@ type Status struct {
 	Warnings  []string  `json:"warnings,omitempty"` // what stands in the way and is not ours to change
 	Fights    []Fight   `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
+	ForgottenFlows int `json:"forgottenFlows"` // connection tracking entries of UDP flows that led to no endpoint any longer
+
 	healing *healing // for metrics
 
 	Lease *leaseStatus `json:"lease,omitempty"`
@@ -138,6 +140,8 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_service_ports", "service ports programmed", float64(s.Services), "gauge")
 	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
 	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
+	gauge("weft_udp_flows_forgotten_total", "connection tracking entries deleted because their endpoint or service is gone",
+		float64(s.ForgottenFlows), "counter")
 	s.healing.writeMetrics(w)
 	writeLeaseMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)

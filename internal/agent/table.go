@@ -2,17 +2,20 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 
 	"weft/internal/nft"
+	"weft/internal/proxy/nftables"
 )
 
 // tableEngine is kernel/nft as the agent uses it.
 type tableEngine interface {
 	Read(family nft.Family, name string) (*nft.Table, error)
 	Apply(ops []nft.Op) error
+	Forget(family nft.Family, table string, s nft.Set, gone func(nft.Element) bool) (int, error)
 }
 
 // applyTable brings table inet weft to want, or in mode nftables, where want is nil and the plan is in p.table, by the ops of what
@@ -28,13 +31,14 @@ func (p *proxyLoop) applyTable(due cause, want *nft.Table, ops []nft.Op) (work, 
 		w := work{ops: p.logTable(slog.LevelDebug, ops)}
 		err := p.nft.Apply(ops)
 		p.tableOK = err == nil
-		return w, err
+		return w, errors.Join(err, p.forgetClients(ops))
 	case incremental:
 		want = p.table.table()
 	}
 	wasOK := p.tableOK && (incremental || want == nil)
 	all, err := p.compareTable(want)
 	p.tableOK = err == nil
+	err = errors.Join(err, p.forgetClients(all))
 	w := work{}
 	for _, op := range all {
 		w.ops += op.Count()
@@ -43,6 +47,23 @@ func (p *proxyLoop) applyTable(due cause, want *nft.Table, ops []nft.Op) (work, 
 		w.repaired = foreign(all, ops)
 	}
 	return w, err
+}
+
+// forgetClients makes the kernel forget the clients of endpoints that the ops may have taken from services with session affinity: they
+// would be sent there until their time is out.
+func (p *proxyLoop) forgetClients(ops []nft.Op) error {
+	if p.table.merge == nil || !nftables.Sticky(ops) {
+		return nil
+	}
+	var errs []error
+	for _, s := range nftables.Remembered() {
+		n, err := p.nft.Forget(nft.INet, nft.TableName, s, nftables.Stale(s, p.table.merge.Element))
+		if n > 0 {
+			p.log.Info("forgot clients of endpoints that are gone", "clients", n)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // compareTable reads the table and applies the ops that are left to do, which it returns. The kernel does all of them or says which not,

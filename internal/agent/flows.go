@@ -1,0 +1,210 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/api"
+	"weft/internal/kernel/conntrack"
+	"weft/internal/proxy"
+	"weft/internal/proxy/userspace"
+)
+
+// flowTable is kernel/conntrack as the agent uses it.
+type flowTable interface {
+	List(family uint8) ([]conntrack.Flow, error) // of UDP
+	Delete(flows []conntrack.Flow) (int, error)
+}
+
+type kernelFlows struct{}
+
+func (kernelFlows) List(family uint8) ([]conntrack.Flow, error) {
+	return conntrack.List(family, unix.IPPROTO_UDP)
+}
+func (kernelFlows) Delete(f []conntrack.Flow) (int, error) { return conntrack.Delete(f) }
+
+// nodePortRange is the API server's default of --service-node-port-range. It matters for services that went while no agent ran.
+var nodePortRange = [2]uint16{30000, 32767}
+
+// secondLook is how long after a change its flows are looked at again: a packet that met the old rules may have been under way.
+const secondLook = time.Second
+
+// flowKeeper deletes the connection tracking entries of UDP flows that lead where the rules no longer would.
+type flowKeeper struct {
+	log   *slog.Logger
+	table flowTable
+	wake  chan struct{}
+
+	mu       sync.Mutex
+	mode     ProxyMode // "" before the first update
+	facts    Facts
+	services []api.ServicePort // that known is about
+	known    proxy.Flows
+	touched  map[proxy.Frontend]bool // since the last look
+	orphans  bool                    // look for those of services that are no longer known, too
+	deleted  int
+}
+
+func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
+	return &flowKeeper{log: log, table: table, wake: make(chan struct{}, 1), touched: map[proxy.Frontend]bool{}}
+}
+
+// update notes the services whose rules are in the kernel now. Ports are the relay's in mode userspace. The cost is that of the services
+// that changed; in another mode than before all of them did.
+func (k *flowKeeper) update(f Facts, services []api.ServicePort, ports userspace.Ports) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.mode != f.ProxyMode {
+		k.mode, k.services, k.known, k.orphans = f.ProxyMode, nil, proxy.Flows{}, true
+	}
+	gone, fresh := changedServices(k.services, services)
+	if f.ProxyMode == Userspace {
+		fresh = services // a port may have changed though the service did not
+	}
+	k.facts, k.services = f, services
+	var touched []proxy.Frontend
+	for _, s := range gone {
+		touched = append(touched, k.known.Remove(s)...)
+	}
+	for _, s := range fresh {
+		to := proxy.Serving(s)
+		if f.ProxyMode == Userspace {
+			to = relayAddrs(s, ports)
+		}
+		touched = append(touched, k.known.Set(s, to)...)
+	}
+	for _, x := range touched {
+		k.touched[x] = true
+	}
+	if len(touched) > 0 || k.orphans {
+		poke(k.wake)
+	}
+}
+
+// relayAddrs are the addresses of the relay's listeners for a service: its ports, on any address of the node.
+func relayAddrs(s api.ServicePort, ports userspace.Ports) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, l := range userspace.Listeners(proxy.Node{}, s, ports) {
+		if p := l.Addr.Port(); p != 0 {
+			out = append(out, netip.AddrPortFrom(netip.Addr{}, p))
+		}
+	}
+	return out
+}
+
+// run looks whenever something changed, and once more a little later.
+func (k *flowKeeper) run(ctx context.Context) error {
+	again := time.NewTimer(time.Hour)
+	defer again.Stop()
+	var last look
+	for {
+		var due look
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.wake:
+			due = k.take()
+			last = last.and(due)
+			again.Reset(secondLook)
+		case <-again.C:
+			due, last = last, look{}
+		}
+		if n, err := k.clean(due); n > 0 || err != nil {
+			k.log.Info("forgot flows of UDP services that led elsewhere", "flows", n, "err", err)
+		}
+	}
+}
+
+// look is what to look at.
+type look struct {
+	touched map[proxy.Frontend]bool
+	orphans bool
+}
+
+func (l look) and(m look) look {
+	out := look{map[proxy.Frontend]bool{}, l.orphans || m.orphans}
+	for _, x := range []look{l, m} {
+		for f := range x.touched {
+			out.touched[f] = true
+		}
+	}
+	return out
+}
+
+func (k *flowKeeper) take() look {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := look{k.touched, k.orphans}
+	k.touched, k.orphans = map[proxy.Frontend]bool{}, false
+	return l
+}
+
+// clean deletes the stale flows to what is due, and returns their number.
+func (k *flowKeeper) clean(due look) (int, error) {
+	if len(due.touched) == 0 && !due.orphans {
+		return 0, nil
+	}
+	local, err := hostAddrs()
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	n := 0
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		all, err := k.table.List(family)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		deleted, err := k.table.Delete(k.stale(all, due, local))
+		n += deleted
+		errs = append(errs, err)
+	}
+	k.mu.Lock()
+	k.deleted += n
+	k.mu.Unlock()
+	return n, errors.Join(errs...)
+}
+
+// hostAddrs are the host's addresses now, of all its interfaces.
+func hostAddrs() (map[netip.Addr]bool, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list the host's addresses: %w", err)
+	}
+	out := make(map[netip.Addr]bool, len(all))
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out[p.Addr().Unmap()] = true
+		}
+	}
+	return out, nil
+}
+
+func (k *flowKeeper) stale(all []conntrack.Flow, due look, addrs map[netip.Addr]bool) []conntrack.Flow {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	local := func(a netip.Addr) bool { return a.IsLoopback() || addrs[a] }
+	services, pods := valid(k.facts.ServiceRange), k.facts.podNetworks()
+	return slices.DeleteFunc(all, func(f conntrack.Flow) bool {
+		stale := k.known.Stale(f.To, f.Answerer, due.touched, local) ||
+			due.orphans && f.Translated() && k.known.Orphan(f.To, f.Answerer, services, pods, nodePortRange, local)
+		return !stale
+	})
+}
+
+// count is how many flows were deleted since the start.
+func (k *flowKeeper) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.deleted
+}

@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"weft/internal/api"
+	"weft/internal/kernel/conntrack"
+	kernelxt "weft/internal/kernel/xt"
+)
+
+// fakeFlows is a connection tracking table in memory.
+type fakeFlows struct {
+	mu    sync.Mutex
+	flows []conntrack.Flow
+	lists int
+}
+
+func (f *fakeFlows) List(family uint8) ([]conntrack.Flow, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if family != unix.AF_INET {
+		return nil, nil
+	}
+	f.lists++
+	return slices.Clone(f.flows), nil
+}
+
+func (f *fakeFlows) Delete(gone []conntrack.Flow) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	same := func(a, b conntrack.Flow) bool { return a.From == b.From && a.To == b.To && a.Answerer == b.Answerer }
+	f.flows = slices.DeleteFunc(f.flows, func(x conntrack.Flow) bool {
+		return slices.ContainsFunc(gone, func(g conntrack.Flow) bool { return same(x, g) })
+	})
+	return len(gone), nil
+}
+
+// left are the answerers of the flows that are left, to be awaited.
+func (f *fakeFlows) left() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []string
+	for _, x := range f.flows {
+		out = append(out, x.Answerer.String())
+	}
+	return out
+}
+
+func flow(to, answerer string) conntrack.Flow {
+	return conntrack.Flow{
+		From: netip.MustParseAddrPort("172.16.28.9:40000"), To: netip.MustParseAddrPort(to), Answerer: netip.MustParseAddrPort(answerer),
+	}
+}
+
+func udpService(endpoints ...string) api.ServicePort {
+	s := nginxService(endpoints...)
+	s.Protocol = api.UDP
+	return s
+}
+
+func runFlows(t *testing.T, table *fakeFlows) *flowKeeper {
+	t.Helper()
+	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return k
+}
+
+func (f *fakeFlows) await(t *testing.T, want ...string) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for !slices.Equal(f.left(), want) {
+		if time.Now().After(deadline) {
+			t.Fatalf("left %v, want %v", f.left(), want)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestFlowsFollowEndpoints takes endpoints from a service and removes it; flows of others stay.
+func TestFlowsFollowEndpoints(t *testing.T) {
+	const vip = "10.254.247.121:8080"
+	table := &fakeFlows{flows: []conntrack.Flow{
+		flow(vip, "172.16.1.2:80"), flow(vip, "172.16.2.2:80"), flow(vip, "172.16.9.9:80"), flow("10.254.7.7:53", "172.16.3.3:53"),
+		flow("192.0.2.1:53", "192.0.2.1:53"), flow("172.16.1.2:80", "172.16.1.2:80"),
+	}}
+	k := runFlows(t, table)
+	f := walkthroughFacts(NFTables)
+	k.update(f, []api.ServicePort{udpService("172.16.1.2:80", "172.16.2.2:80")}, nil)
+	// Gone: the endpoint nobody has, and the flow of a service that went while no agent ran.
+	table.await(t, "172.16.1.2:80", "172.16.2.2:80", "192.0.2.1:53", "172.16.1.2:80")
+	k.update(f, []api.ServicePort{udpService("172.16.2.2:80")}, nil)
+	table.await(t, "172.16.2.2:80", "192.0.2.1:53", "172.16.1.2:80")
+	k.update(f, nil, nil)
+	table.await(t, "192.0.2.1:53", "172.16.1.2:80")
+}
+
+// TestFlowsAfterModeSwitch finds flows that lead to the relay of the mode before.
+func TestFlowsAfterModeSwitch(t *testing.T) {
+	const vip = "10.254.247.121:8080"
+	table := &fakeFlows{flows: []conntrack.Flow{flow(vip, "127.0.0.1:61000"), flow(vip, "172.16.1.2:80")}}
+	k := runFlows(t, table)
+	services := []api.ServicePort{udpService("172.16.1.2:80")}
+	l := "default/my-nginx-service: UDP"
+	k.update(walkthroughFacts(Userspace), services, map[string]uint16{l: 61000})
+	table.await(t, "127.0.0.1:61000")
+	k.update(walkthroughFacts(NFTables), services, nil)
+	table.await(t)
+}
+
+// TestFlowsAreNotListedForNothing checks that a change of TCP services costs no look at the table.
+func TestFlowsAreNotListedForNothing(t *testing.T) {
+	k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
+	f := walkthroughFacts(NFTables)
+	k.update(f, []api.ServicePort{nginxService("172.16.1.2:80")}, nil)
+	<-k.wake // the first look is for what an earlier run left
+	k.take()
+	k.update(f, []api.ServicePort{nginxService("172.16.1.3:80")}, nil)
+	if due := k.take(); len(due.touched) > 0 || due.orphans || len(k.wake) > 0 {
+		t.Errorf("looks for %v", due)
+	}
+}
+
+// TestClientsAreForgotten checks that an endpoint taken from a service with session affinity takes its clients along, and only then.
+func TestClientsAreForgotten(t *testing.T) {
+	table := &fakeTable{}
+	s := nginxService("172.16.1.2:80", "172.16.1.3:80")
+	s.AffinitySeconds = 60
+	p := newProxyLoop(NFTables, &kernelxt.Fake{}, table, s)
+	step := func(services ...api.ServicePort) int {
+		t.Helper()
+		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
+		before := table.forgets
+		if _, err := p.step(t.Context(), byPlan); err != nil {
+			t.Fatal(err)
+		}
+		return table.forgets - before
+	}
+	if n := step(s); n != 0 {
+		t.Errorf("first plan: %d looks", n)
+	}
+	fewer := s
+	fewer.Endpoints = s.Endpoints[:1]
+	if n := step(fewer); n == 0 {
+		t.Error("an endpoint went, its clients are remembered")
+	}
+	other := nginxService("172.16.1.2:80")
+	other.Name.Name, other.ClusterIPs = "other", []netip.Addr{netip.MustParseAddr("10.254.1.1")}
+	if n := step(fewer, other); n != 0 {
+		t.Errorf("a service without affinity: %d looks", n)
+	}
+}
