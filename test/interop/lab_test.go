@@ -76,6 +76,7 @@ type host struct {
 	v6     netip.Prefix
 	pod    netip.Addr // the pod's addresses, once there is one
 	pod6   netip.Addr
+	enter  string // what enters the pod's network namespace
 }
 
 // take returns a host with an IPv6 address beside the IPv4 one, that forwards.
@@ -221,4 +222,18 @@ func (w world) etcdctl(args ...string) string {
 		w.t.Fatalf("etcdctl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(out)
+}
+
+// podIP notes one of the pod's addresses.
+func (h *host) podIP(text string) {
+	h.t.Helper()
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if a.Is6() {
+		h.pod6 = a
+	} else {
+		h.pod = a
+	}
 }

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -85,7 +86,7 @@ func (n *network) join(h *host) {
 	}
 	n.kubectl("apply", "-f", file)
 	n.t.Cleanup(func() {
-		if _, err := n.Kubectl(n.t.Context(), "delete", "node", h.name, "--ignore-not-found"); err != nil {
+		if _, err := n.Kubectl(context.Background(), "delete", "node", h.name, "--ignore-not-found"); err != nil {
 			n.t.Log(err)
 		}
 	})
@@ -177,6 +178,7 @@ ip -n pod link set eth0 up
 		n.t.Fatal(err)
 	}
 	h.must("sh /root/pod.sh")
+	h.enter = "ip netns exec pod "
 	h.run("serve-pod", "ip", "netns", "exec", "pod", probeName, "serve")
 	h.run("serve-host", probeName, "serve")
 }
@@ -186,7 +188,7 @@ func (h *host) talk(fromPod bool, to netip.Addr, bytes int) (talk, error) {
 	var t talk
 	in := ""
 	if fromPod {
-		in = "ip netns exec pod "
+		in = h.enter
 	}
 	out, err := h.sh("%s%s talk %s %d", in, probeName, to, bytes)
 	if err != nil {

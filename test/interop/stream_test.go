@@ -31,7 +31,7 @@ func (h *host) stream(fromPod bool, to netip.Addr) *stream {
 	argv := []string{probeName, "stream", to.String()}
 	what := "host " + h.name + " to " + to.String()
 	if fromPod {
-		argv = append([]string{"ip", "netns", "exec", "pod"}, argv...)
+		argv = append(strings.Fields(h.enter), argv...)
 		what = "pod of " + what
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
