@@ -258,6 +258,14 @@ func (l *lab) prove(t *testing.T, c config, nodes []*node) int {
 	if c.backend != "l2" && len(flows) < 80 {
 		t.Errorf("%d flows", len(flows))
 	}
+	for i, got := range l.sendAll(flows) {
+		flows[i].check(t, w, got)
+	}
+	return len(flows)
+}
+
+// sendAll sends all at once and returns what was seen of each.
+func (l *lab) sendAll(flows []flowOf) []string {
 	var wg sync.WaitGroup
 	got := make([]string, len(flows))
 	for i, f := range flows {
@@ -270,10 +278,7 @@ func (l *lab) prove(t *testing.T, c config, nodes []*node) int {
 		})
 	}
 	wg.Wait()
-	for i, f := range flows {
-		f.check(t, w, got[i])
-	}
-	return len(flows)
+	return got
 }
 
 // check compares what the receiver saw, and what explain says, with the contract.
