@@ -41,7 +41,7 @@ type Config struct {
 	Subnet                            string
 	Underlay                          UnderlayConfig
 	SubnetFile                        string
-	IPMasq, MasqueradePods            bool
+	IPMasq, MasqueradePods, EdgeCheck bool
 	Masquerade                        MasqueradeFlags
 	Attach, Bridge                    string
 	ProxyMode, PodRuntime             string
@@ -75,6 +75,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.IPMasq, "ip-masq", true, "masquerade what pods send outside the pod network")
 	f.BoolVar(&c.MasqueradePods, "masquerade-pods", false, "masquerade all that leaves the node's bridge, traffic between pods too (docker's --ip-masq=true): peers then see the node's address")
 	c.Masquerade.bind(f)
+	f.BoolVar(&c.EdgeCheck, "edge-check", true, "take overlay packets only from live peers, and only with an inner source inside the sender's subnet")
 	f.StringVar(&c.Attach, "attach", "routed", "how pods are joined to the node: routed or bridge")
 	f.StringVar(&c.Bridge, "bridge", "cni0", "name of the bridge with --attach=bridge")
 	f.StringVar(&c.ProxyMode, "proxy-mode", "nftables", "how services are programmed: nftables, iptables or userspace")

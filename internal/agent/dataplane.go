@@ -41,6 +41,7 @@ type dataplane struct {
 	pods     *attachments
 	handle   *kernel.Netns
 	tunnels  *tunnels
+	seal     func(Facts) error // has the rules in force that the network needs before it is planned; nil: there are none
 
 	mayAttach func() error // why no pod may get an address now; nil: nothing speaks against it
 
@@ -180,6 +181,11 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 	}
 	if err != nil {
 		return work{}, err
+	}
+	if d.seal != nil {
+		if err := d.seal(d.settings.facts()); err != nil {
+			return work{}, err
+		}
 	}
 	before := d.want
 	d.want, d.ground = host, d.next

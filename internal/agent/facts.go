@@ -32,6 +32,7 @@ type Facts struct {
 	Bridge          string      `json:"bridge,omitempty"`
 	BridgeMAC       string      `json:"bridgeMAC,omitempty"` // of a bridge that was there before: pods know it
 	BridgeNetfilter bool        `json:"bridgeNetfilter,omitempty"`
+	EdgeCheck       bool        `json:"edgeCheck,omitempty"`
 	IPv6            bool        `json:"ipv6,omitempty"`
 
 	ProxyMode      ProxyMode    `json:"proxyMode"`

@@ -29,7 +29,7 @@ func (a *agent) look() (Facts, error) {
 	f := Facts{
 		Node: a.cfg.NodeName, Dev: u.Dev, MTU: u.MTU, Addrs: u.Addrs, Connected: u.Connected, Gateway: u.Gateway,
 		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(a.cfg.ProxyMode),
-		IPMasq: a.cfg.IPMasq, MasqueradePods: a.cfg.MasqueradePods, ServiceRange: a.cfg.serviceRange,
+		EdgeCheck: a.cfg.EdgeCheck, IPMasq: a.cfg.IPMasq, MasqueradePods: a.cfg.MasqueradePods, ServiceRange: a.cfg.serviceRange,
 		Masq: a.cfg.Masquerade.facts,
 	}
 	asked.into(&f)

@@ -3,26 +3,36 @@ package agent
 import (
 	"reflect"
 	"slices"
+	"strconv"
 
 	"weft/internal/api"
 	"weft/internal/masq"
 	"weft/internal/nft"
+	"weft/internal/overlay/edge"
 	"weft/internal/proxy"
 )
 
-// owners in the union of table inet weft besides the service ports.
+// owners in the union of table inet weft besides the service ports and the members of the edge check.
 const (
-	ownerBase = "services"
-	ownerPods = "pods"
+	ownerBase  = "services"
+	ownerPods  = "pods"
+	ownerGuard = "overlay"
 )
+
+// content is what table inet weft is planned from.
+type content struct {
+	guard guard
+	// The services and the masquerading are in it in mode nftables only.
+	nftables bool
+	node     proxy.Node
+	masq     masq.Config
+	services []api.ServicePort // sorted as the snapshot's
+}
 
 // tablePlan is the content of table inet weft as planned, kept so that a changed service costs that service.
 type tablePlan struct {
-	merge    *nft.Merge
-	node     proxy.Node
-	masq     masq.Config
-	outer    []uint16
-	services []api.ServicePort // sorted as the snapshot's
+	merge *nft.Merge
+	content
 }
 
 // ownerOf is a service port's name in the union.
@@ -30,48 +40,91 @@ func ownerOf(s api.ServicePort) string {
 	return "service " + s.Name.String() + " " + string(s.Protocol)
 }
 
+// ownerOfMember is a member's name in the union.
+func ownerOfMember(m edge.Member) string {
+	return "edge " + strconv.FormatUint(uint64(m.VNI), 10) + " " + m.Outer.String() + " " + m.Subnet.String()
+}
+
 // update plans what changed and returns the ops for it. The first one plans everything.
-func (t *tablePlan) update(n proxy.Node, m masq.Config, outer []uint16, services []api.ServicePort) []nft.Op {
-	if t.merge == nil || !reflect.DeepEqual(t.node, n) {
-		return t.rebuild(n, m, outer, services)
+func (t *tablePlan) update(c content) []nft.Op {
+	if t.merge == nil || t.nftables != c.nftables || c.nftables && !reflect.DeepEqual(t.node, c.node) {
+		return t.rebuild(c)
 	}
-	p := planner(m)
 	parts := map[string]nft.Table{}
-	if !reflect.DeepEqual(t.masq, m) || !slices.Equal(t.outer, outer) {
-		parts[ownerPods] = masq.NFT(m, outer...)
+	t.changedGuard(parts, c.guard)
+	if c.nftables {
+		t.changedRules(parts, c)
 	}
-	gone, fresh := changedServices(t.services, services)
-	for _, s := range gone {
-		parts[ownerOf(s)] = nft.New()
-	}
-	for _, s := range fresh {
-		parts[ownerOf(s)] = p.Plan(n, s)
-	}
-	t.masq, t.outer, t.services = m, outer, services
+	t.content = c
 	if len(parts) == 0 {
 		return nil
 	}
 	return t.merge.Update(parts)
 }
 
+// changedGuard adds what differs in the guard: a peer that comes or goes is a part of its own.
+func (t *tablePlan) changedGuard(parts map[string]nft.Table, g guard) {
+	if !reflect.DeepEqual(t.guard.config, g.config) {
+		parts[ownerGuard] = edge.Rules(g.config)
+	}
+	before, after := t.guard.members, g.members
+	for len(before)+len(after) > 0 {
+		c := 0
+		switch {
+		case len(before) == 0:
+			c = 1
+		case len(after) == 0:
+			c = -1
+		default:
+			c = compareMembers(before[0], after[0])
+		}
+		if c < 0 {
+			parts[ownerOfMember(before[0])] = nft.New()
+		} else if c > 0 {
+			parts[ownerOfMember(after[0])] = edge.Elements(after[0])
+		}
+		if c <= 0 {
+			before = before[1:]
+		}
+		if c >= 0 {
+			after = after[1:]
+		}
+	}
+}
+
+// changedRules adds what differs in the services and in the masquerading.
+func (t *tablePlan) changedRules(parts map[string]nft.Table, c content) {
+	p := planner(c.masq)
+	if !reflect.DeepEqual(t.masq, c.masq) {
+		parts[ownerPods] = masq.NFT(c.masq)
+	}
+	gone, fresh := changedServices(t.services, c.services)
+	for _, s := range gone {
+		parts[ownerOf(s)] = nft.New()
+	}
+	for _, s := range fresh {
+		parts[ownerOf(s)] = p.Plan(c.node, s)
+	}
+}
+
 // rebuild plans everything anew.
-func (t *tablePlan) rebuild(n proxy.Node, m masq.Config, outer []uint16, services []api.ServicePort) []nft.Op {
+func (t *tablePlan) rebuild(c content) []nft.Op {
 	if t.merge == nil {
 		t.merge = nft.NewMerge(nft.INet, nft.TableName)
 	}
-	parts := fragments(n, m, outer, services)
+	parts := fragments(c)
 	for _, owner := range t.merge.Owners() {
 		if _, ok := parts[owner]; !ok {
 			parts[owner] = nft.New()
 		}
 	}
-	t.node, t.masq, t.outer, t.services = n, m, outer, services
+	t.content = c
 	return t.merge.Update(parts)
 }
 
-// table is the whole content, nil before the first update.
+// table is the whole content, nil when there shall be no table.
 func (t *tablePlan) table() *nft.Table {
-	if t.merge == nil {
+	if t.merge == nil || t.merge.Empty() {
 		return nil
 	}
 	all := t.merge.Table()

@@ -64,8 +64,19 @@ func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 			f.Options.Port = uint16(8000 + round)
 		}
 		snap := api.Snapshot{Services: services}
-		kernel = nft.Apply(kernel, plan.update(f.proxyNode(snap), f.masqConfig(own), f.outerPorts(), services)...)
-		want := planRules(f, own, snap, nil).Table
+		var leases []api.Lease
+		for i := range 40 {
+			if r.IntN(3) > 0 {
+				leases = append(leases, randomPeer(r, i))
+			}
+		}
+		ways, err := f.ways(own, leases)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := planGuard(f, ways, own, leases)
+		kernel = nft.Apply(kernel, plan.update(f.content(own, snap, g))...)
+		want := planRules(f, own, snap, nil, g).Table
 		if ops := nft.Diff(*want, kernel); len(ops) > 0 {
 			t.Fatalf("round %d: %d objects differ, the first: %s", round, len(ops), ops[0])
 		}
@@ -73,6 +84,19 @@ func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 			t.Fatalf("round %d: the plan is\n%s\nwant\n%s", round, got, want)
 		}
 	}
+}
+
+// randomPeer is a lease of one of a few hosts, with subnets of some lengths.
+func randomPeer(r *rand.Rand, i int) api.Lease {
+	l := api.Lease{
+		Subnet:      netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 20, byte(i), 0}), 24+r.IntN(3)),
+		PublicIP:    netip.AddrFrom4([4]byte{172, 17, 1, byte(i + r.IntN(2)*100)}),
+		BackendType: []string{"vxlan", "vxlan", "host-gw"}[r.IntN(3)],
+	}
+	if r.IntN(5) == 0 {
+		l.BackendType, l.VNI = "vxlan", 7
+	}
+	return l
 }
 
 // TestSameServiceKnowsEveryField: a field that sameService forgets would never be programmed when it changes.

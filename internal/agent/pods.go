@@ -109,6 +109,7 @@ func (a *agent) Status() Status {
 		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: len(snap.Services), Network: network, Rules: filter,
 		Fights: a.healing.list(), healing: &a.healing, ForgottenFlows: a.proxy.flows.count(),
 	}
+	s.Edge = a.edgeStatus(network.Tunnels)
 	if own.Subnet.IsValid() {
 		s.Subnet = own.Subnet.String()
 	}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/nft"
+	"weft/internal/overlay/edge"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
 )
@@ -30,7 +32,7 @@ type relayEngine interface {
 // proxyLoop keeps the packet filter, the services' rules and the relay's listeners as planned.
 type proxyLoop struct {
 	log     *slog.Logger
-	facts   func() Facts
+	setting func() setting
 	leases  leases
 	cluster func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
 	xt      iptables
@@ -40,12 +42,18 @@ type proxyLoop struct {
 	flows   *flowKeeper   // nil: flows are left alone
 
 	mu      sync.Mutex
-	want    rules // in mode nftables without the table, which is in table
+	want    rules // without the table, which is in table
 	table   tablePlan
 	tableOK bool // the table was as planned after the last step
-	main    xtFilter
-	other   xtFilter // of the iptables variant that the host's default programs are not; none: zero
-	steps   stepStats
+	tableIs bool // and there was one
+	guards  guards
+	sealed  edge.Seal // in force before the first plan of an encrypted network
+	// noTables says why there are no nf_tables: then there is no edge check, and NOTRACK is iptables'.
+	noTables error
+	edge     edgeCounts
+	main     xtFilter
+	other    xtFilter // of the iptables variant that the host's default programs are not; none: zero
+	steps    stepStats
 
 	warned   warned
 	otherErr string // why the last step of other failed
@@ -65,8 +73,13 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	if !ok || !known {
 		return work{}, nil // their arrival is a trigger
 	}
-	f := p.facts()
-	w, err := p.apply(ctx, due, f, own, snap)
+	s := p.setting()
+	g, err := p.guards.plan(time.Now(), s, s.own(own), p.leases.Leases())
+	if err != nil {
+		return work{}, err
+	}
+	f := s.Facts
+	w, err := p.apply(ctx, due, f, own, snap, g)
 	if p.flows != nil {
 		p.flows.update(f, snap.Services, p.relay.Ports())
 	}
@@ -86,31 +99,38 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	return w, nil
 }
 
-func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot) (work, error) {
+func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (work, error) {
+	c := f.content(own, snap, g)
 	if f.ProxyMode == NFTables {
-		return p.applyNFTables(ctx, due, f, own, snap)
+		return p.applyNFTables(ctx, due, c)
 	}
 	held := userspace.Ports(p.relay.Ports())
-	plan := planRules(f, own, snap, preferredPorts(f.proxyNode(snap), snap.Services, held))
+	plan := p.planXT(f, own, snap, preferredPorts(f.proxyNode(snap), snap.Services, held), g)
 	ports, opened, err := p.listen(plan.Listeners)
 	if f.ProxyMode == Userspace {
-		plan = planRules(f, own, snap, ports)
+		plan = p.planXT(f, own, snap, ports, g)
 	}
 	// The rules of the mode in force come first, so that a service is never without any.
 	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(f.masqConfig(own)), false)
-	table, err2 := p.applyTable(due, plan.Table, nil)
-	p.table = tablePlan{}
+	table, err2 := p.applyTable(due, p.table.update(c))
 	p.want = plan
 	return sum(work{ops: opened}, filter, table), errors.Join(err, err1, err2)
 }
 
+// planXT is the plan without table inet weft, and with what else would be in that when the kernel has none.
+func (p *proxyLoop) planXT(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard) rules {
+	r := planXT(f, own, snap, ports)
+	if p.noTables != nil {
+		r.XT = xt.Union(r.XT, untracked(g.config.Untracked))
+	}
+	return r
+}
+
 // applyNFTables costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
-func (p *proxyLoop) applyNFTables(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot) (work, error) {
-	m := f.masqConfig(own)
-	ops := p.table.update(f.proxyNode(snap), m, f.outerPorts(), snap.Services)
-	table, err1 := p.applyTable(due, nil, ops)
+func (p *proxyLoop) applyNFTables(ctx context.Context, due cause, c content) (work, error) {
+	table, err1 := p.applyTable(due, p.table.update(c))
 	_, closed, err2 := p.listen(nil)
-	forwarding := masq.Forwarding(m)
+	forwarding := masq.Forwarding(c.masq)
 	filter, err3 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
 	p.want = rules{XT: p.main.made}
 	return sum(table, work{ops: closed}, filter), errors.Join(err1, err2, err3)
@@ -172,8 +192,13 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	if !ok || !known {
 		return nil, errNoLease
 	}
-	f := p.facts()
-	plan := planRules(f, own, snap, p.relay.Ports())
+	s := p.setting()
+	g, err := p.guards.plan(time.Now(), s, s.own(own), p.leases.Leases())
+	if err != nil {
+		return nil, err
+	}
+	f := s.Facts
+	plan := p.planXT(f, own, snap, p.relay.Ports(), g)
 	have, err := p.xt.Read(ctx)
 	if err != nil {
 		return nil, err
@@ -185,7 +210,10 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	for _, op := range xt.Diff(plan.XT, have) {
 		lines = append(lines, op.String())
 	}
-	ops, err := p.tableDiff(plan.Table)
+	if p.noTables != nil {
+		return lines, nil
+	}
+	ops, err := p.tableDiff(planTable(f.content(own, snap, g)))
 	for _, op := range ops {
 		lines = append(lines, "nft "+op.String())
 	}

@@ -62,7 +62,7 @@ func walkthroughFacts(mode ProxyMode) Facts {
 		Node: "kube-node1", Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")},
 		Connected: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}, Gateway: netip.MustParseAddr("172.17.42.1"),
 		Attach: "bridge", Bridge: "docker0", ProxyMode: mode, IPMasq: true, Network: netip.MustParsePrefix("172.16.0.0/12"),
-		Backend: "vxlan", ServiceRange: netip.MustParsePrefix("10.254.0.0/16"),
+		Backend: "vxlan", EdgeCheck: true, ServiceRange: netip.MustParsePrefix("10.254.0.0/16"),
 	}
 }
 
@@ -81,7 +81,7 @@ func nginxService(endpoints ...string) api.ServicePort {
 func newProxyLoop(mode ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *proxyLoop {
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
 	return &proxyLoop{
-		log: slog.New(slog.DiscardHandler), facts: func() Facts { return walkthroughFacts(mode) }, leases: fakeLeases{own: own},
+		log: slog.New(slog.DiscardHandler), setting: func() setting { return setting{Facts: walkthroughFacts(mode)} }, leases: fakeLeases{own: own},
 		cluster: func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true },
 		xt:      x, relay: &fakeRelay{}, nft: table, ready: make(chan struct{}),
 	}
@@ -110,8 +110,10 @@ func TestUserspaceRulesLeadToTheListener(t *testing.T) {
 	if !strings.Contains(have.String(), want) {
 		t.Fatalf("rules\n%s\nhave no %q", have, want)
 	}
-	if table.table != nil {
-		t.Error("mode userspace made table inet weft")
+	for _, c := range table.table.Chains {
+		if !strings.HasPrefix(c.Name, "edge-") && !strings.HasPrefix(c.Name, "overlay-") {
+			t.Errorf("mode userspace made chain %s in table inet weft", c.Name)
+		}
 	}
 	if p.steps.FirstOps == 0 {
 		t.Error("the first step of an empty host counted no ops")
@@ -135,10 +137,10 @@ func TestModeSwitchLeavesNothing(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
 	step(t, newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80")))
 	p := newProxyLoop(NFTables, x, table, nginxService("172.16.78.9:80"))
-	p.facts = func() Facts {
+	p.setting = func() setting {
 		f := walkthroughFacts(NFTables)
 		f.Masq.NoForward = true // else its rule stays in what is now a table of the host
-		return f
+		return setting{Facts: f}
 	}
 	step(t, p)
 	have, err := x.Read(context.Background())
@@ -148,11 +150,13 @@ func TestModeSwitchLeavesNothing(t *testing.T) {
 	if left := have.Ours().String(); left != "" {
 		t.Errorf("mode userspace left\n%s", left)
 	}
-	if table.table == nil {
+	if table.table == nil || table.table.Chain("pods-postrouting") == nil {
 		t.Fatal("mode nftables made no table")
 	}
 	step(t, newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80")))
-	if table.table != nil {
+	want := &fakeTable{}
+	step(t, newProxyLoop(Userspace, &kernelxt.Fake{}, want))
+	if table.table.String() != want.table.String() {
 		t.Errorf("mode nftables left\n%s", table.table)
 	}
 }

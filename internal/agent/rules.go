@@ -1,17 +1,15 @@
 package agent
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
 	"weft/internal/api"
 	"weft/internal/explain"
-	"weft/internal/lease"
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/nft"
-	"weft/internal/overlay/vxlan"
+	"weft/internal/overlay/edge"
 	"weft/internal/proxy"
 	iptproxy "weft/internal/proxy/iptables"
 	"weft/internal/proxy/nftables"
@@ -36,7 +34,14 @@ func (r rules) text() string {
 }
 
 // planRules plans for the node with the facts. Ports are the ones the relay holds; nil: those it would choose.
-func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
+func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard) rules {
+	r := planXT(f, own, snap, ports)
+	r.Table = planTable(f.content(own, snap, g))
+	return r
+}
+
+// planXT is what of the rules is not in table inet weft.
+func planXT(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
 	n := f.proxyNode(snap)
 	m := f.masqConfig(own)
 	var r rules
@@ -50,21 +55,42 @@ func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports)
 	}
 	if f.ProxyMode == IPTables {
 		r.XT = xt.Union(iptproxy.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts}.All(n, snap.Services), masq.XT(m))
-		return r
 	}
-	t := nft.Union(fragments(n, m, f.outerPorts(), snap.Services))
-	r.Table = &t
 	return r
 }
 
-// fragments is the content of table inet weft by owner: each service port, the services' common part, and the pods' masquerading.
-func fragments(n proxy.Node, m masq.Config, outer []uint16, services []api.ServicePort) map[string]nft.Table {
-	p := planner(m)
-	parts := make(map[string]nft.Table, len(services)+2)
-	parts[ownerBase] = p.Base(n)
-	parts[ownerPods] = masq.NFT(m, outer...)
-	for _, s := range services {
-		parts[ownerOf(s)] = p.Plan(n, s)
+// planTable is the whole of table inet weft, nil when there shall be none.
+func planTable(c content) *nft.Table {
+	var p tablePlan
+	p.update(c)
+	return p.table()
+}
+
+// content is what the table of a node with the facts is planned from.
+func (f Facts) content(own api.Lease, snap api.Snapshot, g guard) content {
+	c := content{guard: g, nftables: f.ProxyMode == NFTables}
+	if c.nftables {
+		c.node, c.masq, c.services = f.proxyNode(snap), f.masqConfig(own), snap.Services
+	}
+	return c
+}
+
+// fragments is the content of table inet weft by owner: the guard's rules and its members, and in mode nftables each service port, the
+// services' common part, and the pods' masquerading.
+func fragments(c content) map[string]nft.Table {
+	parts := make(map[string]nft.Table, len(c.services)+len(c.guard.members)+3)
+	parts[ownerGuard] = edge.Rules(c.guard.config)
+	for _, m := range c.guard.members {
+		parts[ownerOfMember(m)] = edge.Elements(m)
+	}
+	if !c.nftables {
+		return parts
+	}
+	p := planner(c.masq)
+	parts[ownerBase] = p.Base(c.node)
+	parts[ownerPods] = masq.NFT(c.masq)
+	for _, s := range c.services {
+		parts[ownerOf(s)] = p.Plan(c.node, s)
 	}
 	return parts
 }
@@ -72,19 +98,6 @@ func fragments(n proxy.Node, m masq.Config, outer []uint16, services []api.Servi
 // planner plans services in mode nftables, with what they share with the pods' masquerading.
 func planner(m masq.Config) nftables.Planner {
 	return nftables.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts}
-}
-
-// outerPorts are the UDP ports of the overlay's outer packets.
-func (f Facts) outerPorts() []uint16 {
-	var ports []uint16
-	if f.Backend == lease.VXLAN || f.Backend == lease.L2 {
-		ports = append(ports, cmp.Or(f.Options.Port, vxlan.DefaultPort))
-	}
-	if o := f.Other; o != nil && o.Backend == lease.VXLAN {
-		ports = append(ports, portOf(o.Backend, o.Options))
-	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
 }
 
 // proxyNode is the node as the proxies' planners see it.

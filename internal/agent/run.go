@@ -54,6 +54,7 @@ type agent struct {
 	data           *dataplane
 	healing        healing
 	proxy          *proxyLoop
+	tables         *nft.Conn // nil: the kernel has none
 }
 
 // Run is the agent until ctx ends. What it made in the kernel stays when it returns.
@@ -144,6 +145,9 @@ func (a *agent) checkRanges(c lease.Config) error {
 // start makes the loops and runs them.
 func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	leaseChanged := split(ctx, a.leases.Changed(), 4)
+	if err := a.openRules(ctx, g); err != nil {
+		return err
+	}
 	if err := a.startNetwork(ctx, g, leaseChanged[0]); err != nil {
 		return err
 	}
@@ -183,7 +187,7 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 		return err
 	}
 	a.data.mayAttach = a.mayAttach
-	a.data.tunnels = newTunnels(a.log, a.cfg.StateDir)
+	a.data.tunnels, a.data.seal = newTunnels(a.log, a.cfg.StateDir), a.proxy.seal
 	g.Go(func() error {
 		<-ctx.Done()
 		return a.data.closeTunnels()
@@ -215,22 +219,37 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	return nil
 }
 
-// startServices runs the loop of the packet filter and the services.
-func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
-	engine := relay.New(relay.Options{Log: a.log})
-	table, err := nft.Open()
+// openRules opens what programs the packet filter and the services.
+func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
+	table, missing, err := openTables(ProxyMode(a.cfg.ProxyMode))
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return err
+	}
+	if missing != nil {
+		a.log.Warn("there is no edge check on this host: packets are taken from everybody", "why", missing)
+	}
+	engine := relay.New(relay.Options{Log: a.log})
+	a.proxy = &proxyLoop{
+		log: a.log, setting: a.settings.get, leases: a.leases, cluster: a.cluster,
+		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
+		flows: newFlowKeeper(a.log, kernelFlows{}),
+	}
+	a.proxy.guards.expired = make(chan struct{}, 1)
+	if table != nil {
+		a.proxy.nft, a.proxy.writer, a.proxy.chains, a.tables = table, table.Writer, table.BaseChains, table
 	}
 	g.Go(func() error {
 		<-ctx.Done()
+		if table == nil {
+			return engine.Close()
+		}
 		return errors.Join(engine.Close(), table.Close())
 	})
-	a.proxy = &proxyLoop{
-		log: a.log, facts: a.settings.facts, leases: a.leases, cluster: a.cluster,
-		xt: xt.Kernel{}, relay: engine, nft: table, writer: table.Writer, chains: table.BaseChains, ready: make(chan struct{}),
-		flows: newFlowKeeper(a.log, kernelFlows{}),
-	}
+	return nil
+}
+
+// startServices runs the loop of the packet filter and the services.
+func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
 	g.Go(func() error { return a.proxy.flows.run(ctx) })
 	if other, ok, err := xt.Other(ctx); err != nil {
 		a.log.Warn("the host's other iptables is not looked at", "err", err)
@@ -238,16 +257,18 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
 	l := loop{name: "services", step: a.proxy.step, every: fullCheck, healing: &a.healing, log: a.log, triggers: []trigger{
-		{leases, byPlan}, {a.settings.subscribe(), byHost},
+		{leases, byPlan}, {a.settings.subscribe(), byHost}, {a.proxy.guards.expired, byPlan},
 	}}
 	if a.clusterChanged != nil {
 		l.triggers = append(l.triggers, trigger{a.clusterChanged[0], byPlan})
 	}
-	watched, err := watchRules(ctx, table)
-	if err != nil {
-		return err
+	if a.tables != nil {
+		watched, err := watchRules(ctx, a.tables)
+		if err != nil {
+			return err
+		}
+		l.triggers = append(l.triggers, watched...)
 	}
-	l.triggers = append(l.triggers, watched...)
 	g.Go(func() error { return l.run(ctx) })
 	return nil
 }

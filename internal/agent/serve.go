@@ -21,19 +21,20 @@ const SocketName = "agent.sock"
 
 // Status is what the agent says of itself.
 type Status struct {
-	Node      string    `json:"node"`
-	Subnet    string    `json:"subnet,omitempty"`
-	Backend   string    `json:"backend"`
-	ProxyMode ProxyMode `json:"proxyMode"`
-	Attach    string    `json:"attach"`
-	Converged bool      `json:"converged"` // every loop's last step worked, and each had one
-	Pods      int       `json:"pods"`
-	Peers     int       `json:"peers"`
-	Services  int       `json:"services"`
-	Network   stepStats `json:"network"`
-	Rules     stepStats `json:"rules"`
-	Warnings  []string  `json:"warnings,omitempty"` // what stands in the way and is not ours to change
-	Fights    []Fight   `json:"fights,omitempty"`   // objects that somebody else keeps changing
+	Node      string     `json:"node"`
+	Subnet    string     `json:"subnet,omitempty"`
+	Backend   string     `json:"backend"`
+	ProxyMode ProxyMode  `json:"proxyMode"`
+	Attach    string     `json:"attach"`
+	Converged bool       `json:"converged"` // every loop's last step worked, and each had one
+	Pods      int        `json:"pods"`
+	Peers     int        `json:"peers"`
+	Services  int        `json:"services"`
+	Network   stepStats  `json:"network"`
+	Rules     stepStats  `json:"rules"`
+	Edge      EdgeStatus `json:"edge"`
+	Warnings  []string   `json:"warnings,omitempty"` // what stands in the way and is not ours to change
+	Fights    []Fight    `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
 	ForgottenFlows int `json:"forgottenFlows"` // connection tracking entries of UDP flows that led to no endpoint any longer
 
@@ -145,6 +146,7 @@ func writeMetrics(w io.Writer, s Status) {
 	s.healing.writeMetrics(w)
 	writeLeaseMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)
+	writeEdgeMetrics(w, s.Edge)
 }
 
 // Ask gets a path from the agent that runs with the run directory: "/status", "/state".

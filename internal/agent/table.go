@@ -18,26 +18,27 @@ type tableEngine interface {
 	Forget(family nft.Family, table string, s nft.Set, gone func(nft.Element) bool) (int, error)
 }
 
-// applyTable brings table inet weft to want, or in mode nftables, where want is nil and the plan is in p.table, by the ops of what
-// changed in the plan. The kernel does them in one transaction or says which it refused, so nothing is read back. When the step before
-// failed, or somebody else may have changed the table, it is read and compared instead.
-func (p *proxyLoop) applyTable(due cause, want *nft.Table, ops []nft.Op) (work, error) {
-	incremental := p.table.merge != nil
-	known := p.tableOK && due&(byKernel|byHost|byTime) == 0
-	switch {
-	case known && len(ops) == 0 && (incremental || want == nil && p.want.Table == nil):
+// applyTable brings table inet weft to the plan in p.table, by the ops of what changed in the plan. The kernel does them in one
+// transaction or says which it refused, so nothing is read back. When the step before failed, when there was no table, or when somebody
+// else may have changed it, it is read and compared instead.
+func (p *proxyLoop) applyTable(due cause, ops []nft.Op) (work, error) {
+	if p.noTables != nil {
 		return work{}, nil
-	case known && incremental:
+	}
+	wasOK := p.tableOK
+	known := wasOK && due&(byKernel|byHost|byTime) == 0
+	switch {
+	case known && len(ops) == 0:
+		return work{}, nil
+	case known && p.tableIs && !p.table.merge.Empty():
 		w := work{ops: p.logTable(slog.LevelDebug, ops)}
 		err := p.nft.Apply(ops)
 		p.tableOK = err == nil
 		return w, errors.Join(err, p.forgetClients(ops))
-	case incremental:
-		want = p.table.table()
 	}
-	wasOK := p.tableOK && (incremental || want == nil)
+	want := p.table.table()
 	all, err := p.compareTable(want)
-	p.tableOK = err == nil
+	p.tableOK, p.tableIs = err == nil, want != nil
 	err = errors.Join(err, p.forgetClients(all))
 	w := work{}
 	for _, op := range all {

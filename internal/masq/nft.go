@@ -6,16 +6,11 @@ import "weft/internal/nft"
 const (
 	nftKeep        = "pods-keep"
 	nftPostrouting = "pods-postrouting"
-	nftNotrackIn   = "overlay-prerouting"
-	nftNotrackOut  = "overlay-output"
 )
 
 // NFT plans the same as XT as a fragment of table inet weft, but nothing that accepts forwarded packets: in nftables every base chain of a
 // hook must accept, so an accept of ours would say nothing about another table that drops (see Forwarding).
-//
-// ports are the UDP ports of the overlay's outer packets, which connection tracking must not see: it would track each as a connection,
-// twice, for nothing. None for overlays without them.
-func NFT(c Config, ports ...uint16) nft.Table {
+func NFT(c Config) nft.Table {
 	t := nft.New()
 	var first, last []nft.Rule
 	for _, v6 := range []bool{false, true} {
@@ -30,12 +25,6 @@ func NFT(c Config, ports ...uint16) nft.Table {
 	if len(last) > 0 {
 		t.Chains = append(t.Chains, nftBase(nftPostrouting, nft.NAT, nft.Postrouting, nft.PrioritySrcNAT+1, last))
 	}
-	if len(ports) > 0 {
-		rules := notrack(ports)
-		t.Chains = append(t.Chains,
-			nftBase(nftNotrackIn, nft.Filter, nft.Prerouting, nft.PriorityRaw, rules),
-			nftBase(nftNotrackOut, nft.Filter, nft.Output, nft.PriorityRaw, rules))
-	}
 	return t
 }
 
@@ -44,15 +33,6 @@ func nftBase(name string, typ nft.ChainType, hook nft.Hook, priority int, rules 
 }
 
 func nftRule(s ...nft.Statement) nft.Rule { return nft.Rule{Statements: s} }
-
-func notrack(ports []uint16) []nft.Rule {
-	var rules []nft.Rule
-	for _, p := range ports {
-		rules = append(rules, nftRule(
-			nft.Match{Field: nft.L4Proto, Num: nft.UDP}, nft.Match{Field: nft.ThDport, Num: uint32(p)}, nft.Notrack{}))
-	}
-	return rules
-}
 
 // nft appends the rules of the family. Those about marks are for both families: they are there once.
 func (f family) nft(to []nft.Rule, rules []rule) []nft.Rule {

@@ -16,7 +16,7 @@ import (
 func TestNFTGolden(t *testing.T) {
 	netns.Need(t)
 	for name, c := range configs() {
-		table := masq.NFT(c, 8472)
+		table := masq.NFT(c)
 		table.Sort()
 		text := table.String()
 		cmd := exec.Command("nft", "-c", "-f", "-")

@@ -186,6 +186,9 @@ func (m *Merge) Update(fragments map[string]Table) []Op {
 	return ops
 }
 
+// Empty reports whether nobody wants anything.
+func (m *Merge) Empty() bool { return len(m.fragments) == 0 }
+
 // Owners returns the names of the owners that want something, sorted.
 func (m *Merge) Owners() []string { return slices.Sorted(maps.Keys(m.fragments)) }
 

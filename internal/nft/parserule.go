@@ -164,7 +164,7 @@ func (p *parser) setMark() Statement {
 
 // expr reads one component of a key.
 func (p *parser) expr() Expr {
-	for f := IIFName; f <= Random; f++ {
+	for f := IIFName; f <= lastField; f++ {
 		if !p.have(strings.Fields(f.String())...) {
 			continue
 		}
@@ -172,6 +172,12 @@ func (p *parser) expr() Expr {
 		if f == Random {
 			if e.Mod = p.number(math.MaxUint32); e.Mod == 0 && p.err == nil {
 				p.fail("numgen mod 0")
+			}
+		}
+		if (f == InnerSaddr || f == InnerSaddr6) && p.have("&") {
+			var ok bool
+			if e.Bits, ok = bitsOfMask(f, p.next()); !ok {
+				p.fail("mask of %s: want the first bits, like 0xffffff00", f)
 			}
 		}
 		return e
@@ -211,7 +217,7 @@ func (p *parser) match() Statement {
 	if !m.Not {
 		p.have("==")
 	}
-	if len(key) > 1 || m.Field == Random || m.Not && m.Field.isBits() {
+	if len(key) > 1 || !m.Field.comparable() || m.Not && m.Field.isBits() {
 		p.fail("%s can't be compared so", keyText(key))
 	}
 	p.operand(&m)
@@ -221,7 +227,7 @@ func (p *parser) match() Statement {
 // limits are the highest numbers of the fields that hold less than 32 bits.
 var limits = map[Field]uint64{
 	L4Proto: math.MaxUint8, NFProto: math.MaxUint8, PktType: math.MaxUint8, CtDirection: math.MaxUint8,
-	ThSport: math.MaxUint16, ThDport: math.MaxUint16,
+	ThSport: math.MaxUint16, ThDport: math.MaxUint16, VNI: 1<<24 - 1, InnerType: math.MaxUint16,
 }
 
 func (p *parser) operand(m *Match) {

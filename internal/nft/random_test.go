@@ -21,9 +21,12 @@ func randomPrefix(r *rand.Rand, v6 bool) netip.Prefix {
 func randomKey(r *rand.Rand) []Expr {
 	var key []Expr
 	for range 1 + r.IntN(4) {
-		e := Expr{Field: pick(r, IIFName, OIFName, L4Proto, IPSaddr, IPDaddr, IP6Saddr, IP6Daddr, ThSport, ThDport, Random)}
+		e := Expr{Field: pick(r, IIFName, OIFName, L4Proto, IPSaddr, IPDaddr, IP6Saddr, IP6Daddr, ThSport, ThDport, Random, InnerSaddr, InnerSaddr6)}
 		if e.Field == Random {
 			e.Mod = 1 + r.Uint32N(1000)
+		}
+		if e.Field == InnerSaddr || e.Field == InnerSaddr6 {
+			e.Bits = uint8(r.IntN(e.Field.Type().Len() * 8))
 		}
 		key = append(key, e)
 	}
@@ -31,8 +34,12 @@ func randomKey(r *rand.Rand) []Expr {
 }
 
 func randomMatch(r *rand.Rand) Match {
-	m := Match{Field: 1 + Field(r.IntN(int(Random)-1)), Not: r.IntN(2) == 0}
+	m := Match{Field: 1 + Field(r.IntN(int(InnerType))), Not: r.IntN(2) == 0}
 	switch m.Field {
+	case Random:
+		m.Field, m.Num = InnerType, pick[uint32](r, EtherIPv4, EtherIPv6, r.Uint32N(1<<16))
+	case VNI:
+		m.Num = r.Uint32N(1 << 24)
 	case IIFName, OIFName:
 		m.Name = pick(r, "eth0", "flannel.*", "weft-0123456789", "*")
 	case MetaMark, CtMark:

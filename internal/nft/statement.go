@@ -33,6 +33,12 @@ const (
 	CtDirection                   // ct direction; 0 original, 1 reply
 	CtMark                        // ct mark
 	Random                        // numgen random mod N: a random number from 0 to N-1
+	VNI                           // @th,96,24: the VXLAN network identifier of a UDP packet (RFC 7348, 5)
+	InnerType                     // @th,224,16: the EtherType of the frame in a VXLAN packet
+	InnerSaddr                    // @th,336,32: the IPv4 source of the frame, whatever its EtherType
+	InnerSaddr6                   // @th,304,128: the IPv6 source of the frame, whatever its EtherType
+
+	lastField = InnerSaddr6
 )
 
 // The bits of CtState (linux/netfilter/nf_conntrack_common.h).
@@ -66,6 +72,12 @@ const (
 	SCTP   = 132
 )
 
+// The values of InnerType that have names.
+const (
+	EtherIPv4 = 0x0800
+	EtherIPv6 = 0x86dd
+)
+
 // TypeLocal is the value of FibDaddrType and FibSaddrType for the host's own addresses (RTN_LOCAL).
 const TypeLocal = 2
 
@@ -73,6 +85,7 @@ const TypeLocal = 2
 type Expr struct {
 	Field Field
 	Mod   uint32 // Random only: how many numbers there are
+	Bits  uint8  // InnerSaddr, InnerSaddr6: how many bits of the address count, the first ones; 0 is all
 }
 
 // Match compares a field with a value.

@@ -45,6 +45,10 @@ var fields = [...]struct {
 	CtDirection:  {"ct direction", 0},
 	CtMark:       {"ct mark", 0},
 	Random:       {"numgen random mod", NumGen},
+	VNI:          {"@th,96,24", 0},
+	InnerType:    {"@th,224,16", 0},
+	InnerSaddr:   {"@th,336,32", IPv4Addr},
+	InnerSaddr6:  {"@th,304,128", IPv6Addr},
 }
 
 // String is the field's words in nft(8).
@@ -58,7 +62,30 @@ func (e Expr) String() string {
 	if e.Field == Random {
 		return "numgen random mod " + strconv.FormatUint(uint64(e.Mod), 10)
 	}
+	if e.Bits != 0 {
+		return e.Field.String() + " & " + maskText(e)
+	}
 	return e.Field.String()
+}
+
+// maskText is the mask of the first bits, as number.
+func maskText(e Expr) string {
+	mask := []byte("0x")
+	for i := range e.Field.Type().Len() * 2 {
+		ones := min(max(int(e.Bits)-4*i, 0), 4)
+		mask = append(mask, "08cef"[ones])
+	}
+	return string(mask)
+}
+
+// bitsOfMask is the opposite of maskText; ok is false for what it does not print.
+func bitsOfMask(f Field, text string) (bits uint8, ok bool) {
+	for n := 1; n < f.Type().Len()*8; n++ {
+		if maskText(Expr{Field: f, Bits: uint8(n)}) == text {
+			return uint8(n), true
+		}
+	}
+	return 0, false
 }
 
 // word is a named number.
@@ -77,6 +104,7 @@ var numberWords = map[Field][]word{
 	FibDaddrType: fibWords,
 	FibSaddrType: fibWords,
 	CtDirection:  {{"original", 0}, {"reply", 1}},
+	InnerType:    {{"0x0800", EtherIPv4}, {"0x86dd", EtherIPv6}},
 }
 
 var fibWords = []word{{"unicast", 1}, {"local", TypeLocal}, {"broadcast", 3}, {"anycast", 4}, {"multicast", 5}}
@@ -95,6 +123,9 @@ func wordOf(words []word, num uint32) string {
 	}
 	return strconv.FormatUint(uint64(num), 10)
 }
+
+// comparable reports whether a Match can look at the field: the others are components of keys only.
+func (f Field) comparable() bool { return f != Random && f != InnerSaddr && f != InnerSaddr6 }
 
 // isBits reports whether the field is a set of bits.
 func (f Field) isBits() bool { return f == CtState || f == CtStatus }

@@ -120,10 +120,10 @@ func (e *ruleEncoder) cmp(not bool, v []byte) {
 	})
 }
 
-func (e *ruleEncoder) bitwise(mask, xor []byte) {
+func (e *ruleEncoder) bitwise(word int, mask, xor []byte) {
 	e.expr("bitwise", func() {
-		e.b.u32(unix.NFTA_BITWISE_SREG, reg(0))
-		e.b.u32(unix.NFTA_BITWISE_DREG, reg(0))
+		e.b.u32(unix.NFTA_BITWISE_SREG, reg(word))
+		e.b.u32(unix.NFTA_BITWISE_DREG, reg(word))
 		e.b.u32(unix.NFTA_BITWISE_LEN, uint32(len(mask)))
 		e.value(unix.NFTA_BITWISE_MASK, mask)
 		e.value(unix.NFTA_BITWISE_XOR, xor)
@@ -147,28 +147,30 @@ func (e *ruleEncoder) match(m nft.Match) error {
 		e.cmp(m.Not, ifName(m.Name))
 	case nft.MetaMark, nft.CtMark:
 		if m.Mask != 0 {
-			e.bitwise(word32(m.Mask), word32(0))
+			e.bitwise(0, word32(m.Mask), word32(0))
 		}
 		e.cmp(m.Not, word32(m.Num))
 	case nft.CtState, nft.CtStatus:
 		if m.Not {
 			return fmt.Errorf("match %q: bits can't be compared with !=", m)
 		}
-		e.bitwise(word32(m.Num), word32(0))
+		e.bitwise(0, word32(m.Num), word32(0))
 		e.cmp(true, word32(0))
 	case nft.L4Proto, nft.NFProto, nft.PktType, nft.CtDirection:
 		e.cmp(m.Not, []byte{byte(m.Num)})
 	case nft.FibDaddrType, nft.FibSaddrType:
 		e.cmp(m.Not, word32(m.Num))
-	case nft.ThSport, nft.ThDport:
+	case nft.ThSport, nft.ThDport, nft.InnerType:
 		e.cmp(m.Not, []byte{byte(m.Num >> 8), byte(m.Num)})
+	case nft.VNI:
+		e.cmp(m.Not, []byte{byte(m.Num >> 16), byte(m.Num >> 8), byte(m.Num)})
 	case nft.IPSaddr, nft.IPDaddr, nft.IP6Saddr, nft.IP6Daddr:
 		if !m.Prefix.IsValid() {
 			return fmt.Errorf("match on %s without address", m.Field)
 		}
 		if !m.Prefix.IsSingleIP() {
 			mask := prefixMask(m.Prefix)
-			e.bitwise(mask, make([]byte, len(mask)))
+			e.bitwise(0, mask, make([]byte, len(mask)))
 		}
 		e.cmp(m.Not, m.Prefix.Masked().Addr().AsSlice())
 	default:
@@ -187,9 +189,12 @@ func ifName(name string) []byte {
 	return v
 }
 
-func prefixMask(p netip.Prefix) []byte {
-	mask := make([]byte, p.Addr().BitLen()/8)
-	for i := range p.Bits() {
+func prefixMask(p netip.Prefix) []byte { return firstBits(p.Bits(), p.Addr().BitLen()/8) }
+
+// firstBits is the mask of so many bits in length bytes.
+func firstBits(bits, length int) []byte {
+	mask := make([]byte, length)
+	for i := range min(bits, 8*length) {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
 	return mask
@@ -221,6 +226,10 @@ func (e *ruleEncoder) load(word int, key []nft.Expr) int {
 	n := word
 	for _, k := range key {
 		e.field(n, k)
+		if k.Bits != 0 {
+			mask := firstBits(int(k.Bits), k.Field.Type().Len())
+			e.bitwise(n, mask, make([]byte, len(mask)))
+		}
 		n += words(k.Field.Type())
 	}
 	return n - word
@@ -254,6 +263,8 @@ var (
 		nft.IPSaddr: {networkHeader, 12, 4}, nft.IPDaddr: {networkHeader, 16, 4},
 		nft.IP6Saddr: {networkHeader, 8, 16}, nft.IP6Daddr: {networkHeader, 24, 16},
 		nft.ThSport: {transportHeader, 0, 2}, nft.ThDport: {transportHeader, 2, 2},
+		nft.VNI: {transportHeader, 12, 3}, nft.InnerType: {transportHeader, 28, 2},
+		nft.InnerSaddr: {transportHeader, 42, 4}, nft.InnerSaddr6: {transportHeader, 38, 16},
 	}
 	fibFlags = map[nft.Field]uint32{nft.FibSaddrType: unix.NFTA_FIB_F_SADDR, nft.FibDaddrType: unix.NFTA_FIB_F_DADDR}
 )
@@ -366,7 +377,7 @@ func (e *ruleEncoder) setMark(s nft.SetMark) {
 		e.immediate(0, word32(s.Value))
 	} else {
 		e.meta(0, unix.NFT_META_MARK)
-		e.bitwise(word32(^s.Mask), word32(s.Value))
+		e.bitwise(0, word32(^s.Mask), word32(s.Value))
 	}
 	e.expr("meta", func() {
 		e.b.u32(unix.NFTA_META_SREG, reg(0))

@@ -28,6 +28,9 @@ func (d *ruleDecoder) key(end int) (key []nft.Expr, rest []load, ok bool) {
 }
 
 func (d *ruleDecoder) bitwise(e *expression) error {
+	if n := len(d.loads); n > 0 && (d.loads[n-1].expr.Field == nft.InnerSaddr || d.loads[n-1].expr.Field == nft.InnerSaddr6) {
+		return d.masked(e, &d.loads[n-1])
+	}
 	if len(d.loads) != 1 || d.mask != nil || e.word(unix.NFTA_BITWISE_SREG) != 0 || e.word(unix.NFTA_BITWISE_DREG) != 0 ||
 		e.num(bitwiseOp) != 0 {
 		return errForeign
@@ -35,6 +38,21 @@ func (d *ruleDecoder) bitwise(e *expression) error {
 	if d.mask, d.xor = e.data(unix.NFTA_BITWISE_MASK), e.data(unix.NFTA_BITWISE_XOR); len(d.mask) == 0 || len(d.xor) != len(d.mask) {
 		return errForeign
 	}
+	return nil
+}
+
+// masked is a component of a key of which only the first bits count.
+func (d *ruleDecoder) masked(e *expression, l *load) error {
+	mask, xor := e.data(unix.NFTA_BITWISE_MASK), e.data(unix.NFTA_BITWISE_XOR)
+	bits := 0
+	for ; bits < 8*len(mask) && mask[bits/8]&(0x80>>(bits%8)) != 0; bits++ {
+	}
+	if l.expr.Bits != 0 || bits == 0 || bits == 8*len(mask) || len(mask) != l.expr.Field.Type().Len() ||
+		!bytes.Equal(mask, firstBits(bits, len(mask))) || len(xor) != len(mask) || len(bytes.Trim(xor, "\x00")) > 0 ||
+		e.word(unix.NFTA_BITWISE_SREG) != l.word || e.word(unix.NFTA_BITWISE_DREG) != l.word || e.num(bitwiseOp) != 0 {
+		return errForeign
+	}
+	l.expr.Bits = uint8(bits)
 	return nil
 }
 
@@ -96,11 +114,16 @@ func comparedPlain(m *nft.Match, v []byte) bool {
 			return false
 		}
 		m.Num = native.Uint32(v)
-	case nft.ThSport, nft.ThDport:
+	case nft.ThSport, nft.ThDport, nft.InnerType:
 		if len(v) != 2 {
 			return false
 		}
 		m.Num = uint32(binary.BigEndian.Uint16(v))
+	case nft.VNI:
+		if len(v) != 3 {
+			return false
+		}
+		m.Num = uint32(v[0])<<16 | uint32(v[1])<<8 | uint32(v[2])
 	default:
 		return false
 	}

@@ -1,0 +1,120 @@
+package agent
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"weft/internal/api"
+	"weft/internal/lease"
+	"weft/internal/overlay"
+	"weft/internal/overlay/edge"
+	"weft/internal/overlay/l2"
+	"weft/internal/overlay/udp"
+	"weft/internal/overlay/vxlan"
+	"weft/internal/overlay/wireguard"
+)
+
+// guard is the part of table inet weft that is there in every proxy mode: outer packets untracked, the edge check, the seal.
+type guard struct {
+	config  edge.Config
+	members []edge.Member // sorted
+}
+
+// planGuard plans for the ways in use: a host that announces none of them any more may still send by it.
+func planGuard(f Facts, ways []way, own api.Lease, leases []api.Lease) guard {
+	g := guard{config: edge.Config{
+		Check: f.EdgeCheck, V4: own.Subnet.IsValid(), V6: own.SubnetV6.IsValid(), Seal: f.seal(),
+	}}
+	var l2VNIs []uint32
+	for _, w := range ways {
+		ports, vni := outerPorts(w)
+		g.config.Untracked = append(g.config.Untracked, ports...)
+		if vni != 0 {
+			g.config.Segments = append(g.config.Segments, edge.Segment{Port: ports[0], VNI: vni})
+		}
+		if w.backend.Name() == l2.Name {
+			l2VNIs = append(l2VNIs, vni)
+		}
+	}
+	if f.EdgeCheck && len(g.config.Segments) > 0 {
+		peers, _ := overlay.Peers(f.self(own), leases)
+		g.members = members(g.config.Segments, l2VNIs, peers)
+	}
+	return g.sorted()
+}
+
+// outerPorts are the UDP ports of the way's outer packets, and the VNI of VXLAN.
+func outerPorts(w way) (ports []uint16, vni uint32) {
+	o := w.self.Options
+	switch w.backend.Name() {
+	case lease.VXLAN, lease.L2:
+		return []uint16{cmp.Or(o.Port, vxlan.DefaultPort)}, cmp.Or(o.VNI, vxlan.DefaultVNI)
+	case lease.UDP:
+		return []uint16{cmp.Or(o.Port, udp.DefaultPort)}, 0
+	case lease.WireGuard:
+		v4, v6 := wireguard.Ports(o)
+		return []uint16{v4, v6}, 0
+	}
+	return nil, 0
+}
+
+// members are the peers' subnets as they may be inside packets: VXLAN carries IPv4 pods over IPv4 and IPv6 pods over IPv6, l2 both
+// over IPv4. A host sends by what the receiver announces, so every peer is a member of every segment.
+func members(segments []edge.Segment, l2VNIs []uint32, peers []api.Lease) []edge.Member {
+	out := make([]edge.Member, 0, len(segments)*len(peers))
+	add := func(vni uint32, outer netip.Addr, subnet netip.Prefix) {
+		if outer.IsValid() && !outer.IsUnspecified() && subnet.IsValid() {
+			out = append(out, edge.Member{VNI: vni, Outer: outer.Unmap(), Subnet: subnet.Masked()})
+		}
+	}
+	for _, s := range segments {
+		for _, l := range peers {
+			add(s.VNI, l.PublicIP, l.Subnet)
+			if slices.Contains(l2VNIs, s.VNI) {
+				add(s.VNI, l.PublicIP, l.SubnetV6)
+			} else {
+				add(s.VNI, l.PublicIPv6, l.SubnetV6)
+			}
+		}
+	}
+	return out
+}
+
+func (g guard) sorted() guard {
+	slices.Sort(g.config.Untracked)
+	g.config.Untracked = slices.Compact(g.config.Untracked)
+	slices.SortFunc(g.config.Segments, func(a, b edge.Segment) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.VNI, b.VNI)) })
+	g.config.Segments = slices.Compact(g.config.Segments)
+	slices.SortFunc(g.members, compareMembers)
+	g.members = slices.Compact(g.members)
+	g.config.Shapes = edge.ShapesOf(g.members)
+	return g
+}
+
+func compareMembers(a, b edge.Member) int {
+	return cmp.Or(a.Subnet.Addr().Compare(b.Subnet.Addr()), cmp.Compare(a.Subnet.Bits(), b.Subnet.Bits()), a.Outer.Compare(b.Outer),
+		cmp.Compare(a.VNI, b.VNI))
+}
+
+// localDevices are those by which a host reaches its own pods, whoever attached them: veth pairs, and the bridges of weft, of the CNI
+// and of Docker.
+var localDevices = []string{"lo", "veth*", "cni0", "docker0"}
+
+// seal is in force as long as the network's configuration asks for encryption, whatever the state of its devices.
+func (f Facts) seal() edge.Seal {
+	if !f.sealed() {
+		return edge.Seal{}
+	}
+	s := edge.Seal{Devices: slices.Concat([]string{wireguard.Device, wireguard.DeviceV6}, localDevices)}
+	if f.Bridge != "" && !slices.Contains(s.Devices, f.Bridge) {
+		s.Devices = append(s.Devices, f.Bridge)
+	}
+	for _, n := range f.podNetworks() {
+		// Where the pod network is part of a network of hosts, the two can't be told apart: see podNetworks.
+		if !slices.ContainsFunc(f.Connected, n.Overlaps) {
+			s.Networks = append(s.Networks, n)
+		}
+	}
+	return s
+}

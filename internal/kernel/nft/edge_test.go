@@ -1,0 +1,239 @@
+package nft_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"weft/internal/kernel/netns"
+	kernel "weft/internal/kernel/nft"
+	"weft/internal/nft"
+	"weft/internal/overlay/edge"
+)
+
+// edgePort is where the node takes VXLAN packets.
+const edgePort = 8472
+
+// edgeMembers are the peers: .2 holds a /24 and a /64, .3 a /20, which is another length.
+func edgeMembers() []edge.Member {
+	m := func(outer, subnet string) edge.Member {
+		return edge.Member{VNI: 1, Outer: netip.MustParseAddr(outer), Subnet: netip.MustParsePrefix(subnet)}
+	}
+	return []edge.Member{
+		m("192.0.2.2", "172.16.28.0/24"), m("192.0.2.3", "172.16.32.0/20"), m("2001:db8::2", "fd00:16:28::/64"),
+	}
+}
+
+func edgeConfig(members []edge.Member) edge.Config {
+	return edge.Config{
+		Check: true, V4: true, V6: true, Untracked: []uint16{edgePort},
+		Segments: []edge.Segment{{Port: edgePort, VNI: 1}}, Shapes: edge.ShapesOf(members),
+	}
+}
+
+func edgeTable(members []edge.Member) nft.Table {
+	parts := map[string]nft.Table{"": edge.Rules(edgeConfig(members))}
+	for i, m := range members {
+		parts[fmt.Sprint(i)] = edge.Elements(m)
+	}
+	return nft.Union(parts)
+}
+
+// frame is a VXLAN packet's UDP payload.
+type frame struct {
+	vni    uint32
+	typ    uint16
+	src    string // inner source
+	length int    // bytes of the payload, 0: with 20 bytes behind the inner header
+}
+
+func (f frame) bytes() []byte {
+	b := make([]byte, 8+14, 4096)
+	b[0] = 0x08
+	binary.BigEndian.PutUint32(b[4:], f.vni<<8)
+	binary.BigEndian.PutUint16(b[8+12:], f.typ)
+	src := netip.MustParseAddr(f.src)
+	if src.Is4() {
+		b = append(b, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17, 0, 0)
+		b = append(b, src.AsSlice()...)
+		b = append(b, 172, 16, 1, 1)
+	} else {
+		b = append(b, 0x60, 0, 0, 0, 0, 0, 17, 64)
+		b = append(b, src.AsSlice()...)
+		b = append(b, make([]byte, 16)...)
+	}
+	n := f.length
+	if n == 0 {
+		n = len(b) + 20
+	}
+	for len(b) < n {
+		b = append(b, 0)
+	}
+	return b[:n]
+}
+
+// edgeWire joins the test's namespace, 192.0.2.1, with one that has the peers' and a stranger's addresses.
+func edgeWire(t *testing.T) *netns.NS {
+	t.Helper()
+	ns, err := netns.New("/run/netns/underlay")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	noDAD(t)
+	if err := ns.Do(func() error { noDAD(t); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	run(t, `ip link add vu type veth peer name eth0 netns underlay
+		ip addr add 192.0.2.1/24 dev vu; ip addr add 2001:db8::1/64 dev vu nodad; ip link set vu up; ip -n underlay link set eth0 up
+		for n in 2 3 9; do ip -n underlay addr add 192.0.2.$n/24 dev eth0; ip -n underlay addr add 2001:db8::$n/64 dev eth0 nodad; done`)
+	t.Cleanup(func() { run(t, "ip link del vu") })
+	return ns
+}
+
+// send sends the frame from the outer source.
+func (f frame) send(ns *netns.NS, from string) error {
+	return ns.Do(func() error {
+		src := netip.MustParseAddr(from)
+		to := "192.0.2.1"
+		if src.Is6() {
+			to = "2001:db8::1"
+		}
+		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(src, 0))}
+		c, err := d.DialContext(context.Background(), "udp", net.JoinHostPort(to, fmt.Sprint(edgePort)))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(f.bytes())
+		return err
+	})
+}
+
+const (
+	ip4 = nft.EtherIPv4
+	ip6 = nft.EtherIPv6
+	arp = 0x0806
+)
+
+var edgeCases = []struct {
+	name, from string
+	frame      frame
+	want       edge.Reason // "": taken
+}{
+	{"a pod of a peer", "192.0.2.2", frame{1, ip4, "172.16.28.7", 0}, ""},
+	{"the peer's host itself", "192.0.2.2", frame{1, ip4, "172.16.28.0", 0}, ""},
+	{"a pod of a peer with a longer subnet", "192.0.2.3", frame{1, ip4, "172.16.47.255", 0}, ""},
+	{"a pod in fragments", "192.0.2.2", frame{1, ip4, "172.16.28.7", 3000}, ""},
+	{"IPv6", "2001:db8::2", frame{1, ip6, "fd00:16:28::7", 0}, ""},
+	{"IPv6 in fragments", "2001:db8::2", frame{1, ip6, "fd00:16:28::7", 3000}, ""},
+	{"no peer", "192.0.2.9", frame{1, ip4, "172.16.28.7", 0}, edge.Peer},
+	{"no peer, in fragments", "192.0.2.9", frame{1, ip4, "172.16.28.7", 3000}, edge.Peer},
+	{"no peer, IPv6", "2001:db8::9", frame{1, ip6, "fd00:16:28::7", 0}, edge.Peer},
+	{"no peer, IPv6 in fragments", "2001:db8::9", frame{1, ip6, "fd00:16:28::7", 3000}, edge.Peer},
+	{"another peer's pod", "192.0.2.2", frame{1, ip4, "172.16.32.7", 0}, edge.Source},
+	{"the neighbour of a subnet", "192.0.2.3", frame{1, ip4, "172.16.48.0", 0}, edge.Source},
+	{"the peer's host address inside", "192.0.2.2", frame{1, ip4, "192.0.2.2", 0}, edge.Source},
+	{"another subnet, IPv6", "2001:db8::2", frame{1, ip6, "fd00:16:29::7", 0}, edge.Source},
+	{"IPv6 inside IPv4, which nobody announced", "192.0.2.2", frame{1, ip6, "fd00:16:28::7", 0}, edge.Source},
+	{"another network", "192.0.2.2", frame{2, ip4, "172.16.28.7", 0}, edge.VNI},
+	{"another network, IPv6", "2001:db8::2", frame{1 << 23, ip6, "fd00:16:28::7", 0}, edge.VNI},
+	{"ARP", "192.0.2.2", frame{1, arp, "172.16.28.7", 0}, edge.EtherType},
+	{"a VLAN tag", "2001:db8::2", frame{1, 0x8100, "fd00:16:28::7", 0}, edge.EtherType},
+	{"nothing", "192.0.2.2", frame{1, ip4, "172.16.28.7", 1}, edge.Short},
+	{"no inner header", "192.0.2.2", frame{1, ip4, "172.16.28.7", 8}, edge.Short},
+	{"half an inner header", "192.0.2.2", frame{1, ip4, "172.16.28.7", 30}, edge.Source},
+}
+
+// TestEdgeCheck sends real packets and reads back who was refused and why.
+func TestEdgeCheck(t *testing.T) {
+	c := open(t)
+	ns := edgeWire(t)
+	members := edgeMembers()
+	program(t, c, edgeTable(members))
+	run(t, "nft list ruleset >/dev/null") // nft 1.0.6 crashes on some types
+	l, err := net.ListenPacket("udp", fmt.Sprintf(":%d", edgePort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, x := range edgeCases {
+		t.Run(x.name, func(t *testing.T) {
+			before := counts(t, c)
+			if err := x.frame.send(ns, x.from); err != nil {
+				t.Fatal(err)
+			}
+			got := taken(t, l)
+			want := map[string]uint64{}
+			if x.want != "" {
+				want[x.want.Chain()] = 1
+			}
+			if got != (x.want == "") {
+				t.Errorf("taken is %t", got)
+			}
+			for chain, n := range counts(t, c) {
+				if n -= before[chain]; n != want[chain] {
+					t.Errorf("%s counted %d, want %d", chain, n, want[chain])
+				}
+			}
+		})
+	}
+	if d := cmp.Diff(read(t, c).String(), nft.Apply(nil, nft.Diff(edgeTable(members), nil)...).String()); d != "" {
+		t.Errorf("the table is another one after traffic:\n%s", d)
+	}
+	refusedOnes(t, c, edgeConfig(members))
+}
+
+// refusedOnes checks that those refused can be named.
+func refusedOnes(t *testing.T, c *kernel.Conn, cfg edge.Config) {
+	t.Helper()
+	got := map[string]bool{}
+	for _, w := range edge.Refused(cfg) {
+		keys, err := c.Members(nft.INet, nft.TableName, w.Set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range keys {
+			got[string(w.Reason)+" "+k.Text(w.Set.Key)] = true
+		}
+	}
+	for _, x := range edgeCases {
+		who := x.from
+		if x.want == edge.Peer || x.want == edge.Source {
+			who += " . " + netip.MustParseAddr(x.frame.src).String()
+		}
+		if x.want != "" && x.frame.length != 30 && !got[string(x.want)+" "+who] {
+			t.Errorf("%s: %s %s is not among those refused: %v", x.name, x.want, who, got)
+		}
+	}
+}
+
+func counts(t *testing.T, c *kernel.Conn) map[string]uint64 {
+	t.Helper()
+	n, err := c.Counts(nft.INet, nft.TableName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// taken reports whether a packet arrived. The wire is a function call: what is not there soon never comes.
+func taken(t *testing.T, l net.PacketConn) bool {
+	t.Helper()
+	if err := l.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := l.ReadFrom(make([]byte, 8192))
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
