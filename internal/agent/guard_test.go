@@ -162,3 +162,19 @@ func TestSealedBeforeTheClusterIsKnown(t *testing.T) {
 		t.Error("sets changed")
 	}
 }
+
+// TestExplainAsksAllRules: in the iptables modes the guard is in nf_tables, the rest in iptables.
+func TestExplainAsksAllRules(t *testing.T) {
+	own := peerLease("172.17.42.31", "172.16.28.0/24")
+	for mode, want := range map[ProxyMode]int{Userspace: 2, IPTables: 2, NFTables: 1} {
+		f := walkthroughFacts(mode)
+		ways, err := f.ways(own, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := planRules(f, own, api.Snapshot{}, nil, planGuard(f, ways, own, nil))
+		if got := len(r.explainers(nil)); got != want {
+			t.Errorf("mode %s: %d rulesets, want %d", mode, got, want)
+		}
+	}
+}

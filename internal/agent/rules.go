@@ -6,6 +6,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/explain"
+	"weft/internal/lease"
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/nft"
@@ -187,8 +188,12 @@ func (r rules) objects() []netstate.Object {
 
 // explainers are the rulesets as explain asks them; local reports whether an address is the host's own.
 func (r rules) explainers(local func(netip.Addr) bool) []explain.Rules {
+	var out []explain.Rules
 	if r.Table != nil {
-		return []explain.Rules{explain.NFTables{Table: *r.Table, Local: local}}
+		out = append(out, explain.NFTables{Table: *r.Table, Local: local})
 	}
-	return []explain.Rules{explain.IPTables{Rules: r.XT, Local: local}}
+	if len(r.XT.V4)+len(r.XT.V6) > 0 {
+		out = append(out, explain.IPTables{Rules: r.XT, Local: local})
+	}
+	return out
 }
