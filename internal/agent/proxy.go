@@ -40,6 +40,7 @@ type proxyLoop struct {
 	nft     tableEngine
 	writer  func() string // who changed a table last; nil: not known
 	flows   *flowKeeper   // nil: flows are left alone
+	health  *healthPorts  // nil: not served
 
 	mu      sync.Mutex
 	want    rules // without the table, which is in table
@@ -82,6 +83,9 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	w, err := p.apply(ctx, due, f, own, snap, g)
 	if p.flows != nil {
 		p.flows.update(f, snap.Services, p.relay.Ports())
+	}
+	if p.health != nil {
+		err = errors.Join(err, p.health.apply(ctx, healthOf(f.Node, snap.Services, err == nil)))
 	}
 	w.by = p.blame(w.repaired)
 	p.steps.Steps++

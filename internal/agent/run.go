@@ -228,11 +228,11 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 	if missing != nil {
 		a.log.Warn("there is no edge check on this host: packets are taken from everybody", "why", missing)
 	}
-	engine := relay.New(relay.Options{Log: a.log})
+	engine, health := relay.New(relay.Options{Log: a.log}), &healthPorts{log: a.log}
 	a.proxy = &proxyLoop{
 		log: a.log, setting: a.settings.get, leases: a.leases, cluster: a.cluster,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
-		flows: newFlowKeeper(a.log, kernelFlows{}),
+		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
 	}
 	a.proxy.guards.expired = make(chan struct{}, 1)
 	if table != nil {
@@ -241,9 +241,9 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error {
 		<-ctx.Done()
 		if table == nil {
-			return engine.Close()
+			return errors.Join(engine.Close(), health.close())
 		}
-		return errors.Join(engine.Close(), table.Close())
+		return errors.Join(engine.Close(), table.Close(), health.close())
 	})
 	return nil
 }

@@ -104,8 +104,10 @@ func TestSuccessor(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte{2, 0, 0, 0, 8, 0, 1, 0x80, 4, 0, 1, 0x80})
-	f.Add([]byte{2, 0, 0, 0, 0x34, 0, 1, 0x80, 0x14, 0, 1, 0x80, 8, 0, 1, 0, 1, 2, 3, 4, 8, 0, 2, 0, 5, 6, 7, 8, 0x1c, 0, 2, 0x80,
-		5, 0, 1, 0, 17, 0, 0, 0, 6, 0, 2, 0, 0, 53, 0, 0, 6, 0, 3, 0, 0, 54, 0, 0})
+	f.Add([]byte{
+		2, 0, 0, 0, 0x34, 0, 1, 0x80, 0x14, 0, 1, 0x80, 8, 0, 1, 0, 1, 2, 3, 4, 8, 0, 2, 0, 5, 6, 7, 8, 0x1c, 0, 2, 0x80,
+		5, 0, 1, 0, 17, 0, 0, 0, 6, 0, 2, 0, 0, 53, 0, 0, 6, 0, 3, 0, 0, 54, 0, 0,
+	})
 	f.Fuzz(func(t *testing.T, m []byte) {
 		if x, _, ok := parse(m); ok && (!x.From.IsValid() || !x.To.IsValid() || !x.Answerer.IsValid()) {
 			t.Errorf("a flow without addresses: %+v", x)

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"weft/internal/api"
+)
+
+// serviceHealth is what a service's healthCheckNodePort answers: a load balancer sends packets to the nodes whose answer is 200
+// (externalTrafficPolicy Local). The field names are kube-proxy's, which load balancers know.
+type serviceHealth struct {
+	Service struct {
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
+	} `json:"service"`
+	LocalEndpoints      int  `json:"localEndpoints"`
+	ServiceProxyHealthy bool `json:"serviceProxyHealthy"`
+}
+
+// healthOf says by healthCheckNodePort how many ready endpoints the node has for each service that wants to be asked. The ports of
+// a service share the answer; an address that serves several of them counts once.
+func healthOf(node string, services []api.ServicePort, healthy bool) map[uint16]serviceHealth {
+	out := map[uint16]serviceHealth{}
+	seen := map[uint16]map[netip.Addr]bool{}
+	for i := range services {
+		s := &services[i]
+		port := s.HealthCheckNodePort
+		if port == 0 {
+			continue
+		}
+		h, ok := out[port]
+		if !ok {
+			h.Service.Namespace, h.Service.Name, h.ServiceProxyHealthy = s.Name.Namespace, s.Name.Name, healthy
+			seen[port] = map[netip.Addr]bool{}
+		}
+		for _, e := range s.Endpoints {
+			if a := e.Addr.Addr(); e.Ready && e.Node == node && !seen[port][a] {
+				seen[port][a] = true
+				h.LocalEndpoints++
+			}
+		}
+		out[port] = h
+	}
+	return out
+}
+
+// ServeHTTP answers any path, as kube-proxy does.
+func (h serviceHealth) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("X-Load-Balancing-Endpoint-Weight", strconv.Itoa(h.LocalEndpoints))
+	if h.LocalEndpoints == 0 || !h.ServiceProxyHealthy {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(h) // the client is gone: nobody to tell
+}
+
+// healthPorts serves the healthCheckNodePorts.
+type healthPorts struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	open   map[uint16]*healthPort
+	failed map[uint16]string // why a port could not be opened, so that it is said once
+}
+
+// healthPort is one listening server; its answer is replaced as it changes.
+type healthPort struct {
+	answer atomic.Pointer[serviceHealth]
+	server *http.Server
+}
+
+func (h *healthPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.answer.Load().ServeHTTP(w, r)
+}
+
+// apply opens, changes and closes ports so that they answer as wanted. A port that another program has is reported with the service's name
+// and tried again at the next call; the others are served.
+func (p *healthPorts) apply(ctx context.Context, want map[uint16]serviceHealth) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open == nil {
+		p.open, p.failed = map[uint16]*healthPort{}, map[uint16]string{}
+	}
+	for port, h := range p.open {
+		if _, ok := want[port]; !ok {
+			_ = h.server.Close() // an answer under way is worth nothing now
+			delete(p.open, port)
+		}
+	}
+	for port := range p.failed {
+		if _, ok := want[port]; !ok {
+			delete(p.failed, port)
+		}
+	}
+	var errs []error
+	for port, answer := range want {
+		if h := p.open[port]; h != nil {
+			h.answer.Store(&answer)
+			continue
+		}
+		err := p.listen(ctx, port, answer)
+		if err == nil {
+			delete(p.failed, port)
+			continue
+		}
+		err = fmt.Errorf("service %s/%s: healthCheckNodePort %d: %w", answer.Service.Namespace, answer.Service.Name, port, err)
+		if p.failed[port] != err.Error() {
+			p.failed[port] = err.Error()
+			p.log.Error("a service's health is not served: free the port, or give the service another", "err", err)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (p *healthPorts) listen(ctx context.Context, port uint16, answer serviceHealth) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
+	if err != nil {
+		return err
+	}
+	h := &healthPort{}
+	h.answer.Store(&answer)
+	h.server = &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
+	p.open[port] = h
+	go func() {
+		if err := h.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			p.log.Error("a service's health is no longer served", "port", port, "err", err)
+		}
+	}()
+	return nil
+}
+
+// close closes all ports.
+func (p *healthPorts) close() error { return p.apply(context.Background(), nil) }
