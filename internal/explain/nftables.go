@@ -50,6 +50,7 @@ type nftWalk struct {
 	p      Packet
 	out    []Outcome
 	natted bool
+	member string // the element of a set that let the rule go on
 }
 
 // chain runs the chain's rules until one ends it.
@@ -69,6 +70,7 @@ func (e *nftWalk) chain(c nft.Chain, depth int) nft.VerdictKind {
 // rule runs one rule. A return ends the chain and lets the caller go on, which is what Return means to the caller of chain.
 func (e *nftWalk) rule(c nft.Chain, r nft.Rule, depth int) nft.VerdictKind {
 	text := "nft inet weft " + c.Name + ": " + r.String()
+	e.member = ""
 	for _, s := range r.Statements {
 		matched, verdict, why := e.statement(s)
 		if !matched {
@@ -95,8 +97,11 @@ func (e *nftWalk) rule(c nft.Chain, r nft.Rule, depth int) nft.VerdictKind {
 				return nft.Return
 			}
 		case nft.Accept, nft.Drop, nft.Return:
-			if verdict.Kind == nft.Drop && why.Action == Accept {
+			switch {
+			case verdict.Kind == nft.Drop && why.Action == Accept:
 				e.out = append(e.out, Outcome{Action: Drop, Rule: text})
+			case verdict.Kind == nft.Accept && e.p.Inside != nil && e.member != "": // the edge check is worth a word
+				e.out = append(e.out, Outcome{Action: Accept, Rule: text + " {" + e.member + "}"})
 			}
 			return verdict.Kind
 		}
@@ -111,7 +116,10 @@ func (e *nftWalk) statement(s nft.Statement) (matched bool, v nft.Verdict, o Out
 	case nft.Match:
 		return e.match(s), v, o
 	case nft.Lookup:
-		_, found := e.lookup(s.Set, s.Key, 0)
+		el, found := e.lookup(s.Set, s.Key, 0)
+		if found {
+			e.member = e.elementText(s.Set, el)
+		}
 		return found != s.Not, v, o
 	case nft.VMap:
 		return e.vmap(s)
@@ -205,7 +213,7 @@ func (e *nftWalk) lookup(set string, key []nft.Expr, random uint32) (nft.Element
 	var b nft.TupleBuilder
 	for _, x := range key {
 		var ok bool
-		if b, ok = e.appendField(b, x.Field, random); !ok {
+		if b, ok = e.appendField(b, x, random); !ok {
 			return nft.Element{}, false
 		}
 	}
@@ -236,8 +244,14 @@ func inRange(types []nft.Type, want nft.Tuple, el nft.Element) bool {
 }
 
 // appendField appends a field of the packet to a key; ok is false when the packet does not have it.
-func (e *nftWalk) appendField(b nft.TupleBuilder, f nft.Field, random uint32) (nft.TupleBuilder, bool) {
-	switch f {
+func (e *nftWalk) appendField(b nft.TupleBuilder, x nft.Expr, random uint32) (nft.TupleBuilder, bool) {
+	switch f := x.Field; f {
+	case nft.InnerSaddr, nft.InnerSaddr6:
+		a, ok := e.innerAddr(x)
+		if !ok {
+			return b, false
+		}
+		return b.Addr(a), true
 	case nft.IIFName:
 		return b.IfName(e.p.In), true
 	case nft.OIFName:
@@ -260,6 +274,19 @@ func (e *nftWalk) appendField(b nft.TupleBuilder, f nft.Field, random uint32) (n
 		return b.Addr(a), true
 	}
 	return b, false
+}
+
+// innerAddr is the source of the packet inside, cut to the bits that count.
+func (e *nftWalk) innerAddr(x nft.Expr) (netip.Addr, bool) {
+	if e.p.Inside == nil || e.p.Inside.Src.Is6() != (x.Field == nft.InnerSaddr6) || !e.p.Inside.Src.IsValid() {
+		return netip.Addr{}, false
+	}
+	a := e.p.Inside.Src
+	if x.Bits != 0 {
+		p, err := a.Prefix(int(x.Bits))
+		return p.Addr(), err == nil
+	}
+	return a, true
 }
 
 // addr is an address field; ok is false for a packet of the other family.
@@ -329,6 +356,8 @@ func (e *nftWalk) number(f nft.Field) (uint32, bool) {
 		return nft.ProtoIPv4, true
 	case nft.PktType, nft.CtDirection, nft.CtMark:
 		return 0, true
+	case nft.VNI, nft.InnerType:
+		return e.inside(f)
 	case nft.FibDaddrType:
 		return e.addrType(e.p.Dst.Addr()), true
 	case nft.FibSaddrType:
@@ -339,6 +368,17 @@ func (e *nftWalk) number(f nft.Field) (uint32, bool) {
 		return uint32(e.p.Dst.Port()), true
 	}
 	return 0, false
+}
+
+// inside is a number of the frame in a VXLAN packet.
+func (e *nftWalk) inside(f nft.Field) (uint32, bool) {
+	if e.p.Inside == nil {
+		return 0, false
+	}
+	if f == nft.VNI {
+		return e.p.Inside.VNI, true
+	}
+	return uint32(e.p.Inside.EtherType), true
 }
 
 func (e *nftWalk) addrType(a netip.Addr) uint32 {

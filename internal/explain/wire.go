@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"weft/internal/netstate"
+	"weft/internal/nft"
 	"weft/internal/packet"
 )
 
@@ -114,6 +115,9 @@ func (k *walker) tunnel(h *Host, l netstate.Link, dst netip.Addr, p Packet) erro
 		if peer.Type != netstate.TypeVXLAN || peer.VXLAN.VNI != l.VXLAN.VNI || peer.VXLAN.Port != l.VXLAN.Port {
 			continue
 		}
+		if !k.edge(remote, outer, l.VXLAN.VNI, p) {
+			return k.end(remote, Dropped)
+		}
 		k.step(remote, "vxlan", "ip link: "+peer.String(), "unwrapped, in "+peer.Name, p)
 		if bridge, ok := remote.link(peer.Master); ok { // backend l2: the frame is switched on
 			return k.bridge(remote, bridge, p.Dst.Addr(), p)
@@ -122,6 +126,26 @@ func (k *walker) tunnel(h *Host, l netstate.Link, dst netip.Addr, p Packet) erro
 	}
 	k.step(remote, "vxlan", "", fmt.Sprintf("no VXLAN device with VNI %d, port %d", l.VXLAN.VNI, l.VXLAN.Port), p)
 	return k.end(remote, Dropped)
+}
+
+// edge asks the rules at the input hook whether they take the outer packet.
+func (k *walker) edge(h *Host, outer packet.Flow, vni uint32, p Packet) bool {
+	in := &Inside{VNI: vni, EtherType: nft.EtherIPv4, Src: p.Src.Addr()}
+	if in.Src.Is6() {
+		in.EtherType = nft.EtherIPv6
+	}
+	for _, rules := range h.Rules {
+		for _, o := range rules.Eval(Input, Packet{Flow: outer, Inside: in}) {
+			switch o.Action {
+			case Accept:
+				k.step(h, "edge", o.Rule, "taken", p)
+			case Drop, Reject:
+				k.step(h, "edge", o.Rule, fmt.Sprintf("refused: %s, inside %s", outer.Src.Addr(), in.Src), p)
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // segment delivers over a common wire: whoever has the address. From a pod without a described device that is its node.

@@ -33,6 +33,15 @@ type Packet struct {
 	In, Out string // interfaces; "" before they are known
 	Mark    uint32
 	DNATed  bool // the connection's destination was changed
+	// Inside is the frame in a VXLAN packet; nil: the packet is none.
+	Inside *Inside
+}
+
+// Inside is what rules can see of the frame in a VXLAN packet.
+type Inside struct {
+	VNI       uint32
+	EtherType uint16
+	Src       netip.Addr // of an IP packet
 }
 
 // Action is what a ruleset did to a packet.

@@ -8,15 +8,18 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"weft/internal/explain"
 	"weft/internal/kernel/netns"
 	kernel "weft/internal/kernel/nft"
 	"weft/internal/nft"
 	"weft/internal/overlay/edge"
+	"weft/internal/packet"
 )
 
 // edgePort is where the node takes VXLAN packets.
@@ -179,6 +182,9 @@ func TestEdgeCheck(t *testing.T) {
 			if got != (x.want == "") {
 				t.Errorf("taken is %t", got)
 			}
+			if got := foretold(t, c, x.from, x.frame); x.frame.length == 0 && got != x.want {
+				t.Errorf("explain foretells %q", got)
+			}
 			for chain, n := range counts(t, c) {
 				if n -= before[chain]; n != want[chain] {
 					t.Errorf("%s counted %d, want %d", chain, n, want[chain])
@@ -190,6 +196,26 @@ func TestEdgeCheck(t *testing.T) {
 		t.Errorf("the table is another one after traffic:\n%s", d)
 	}
 	refusedOnes(t, c, edgeConfig(members))
+}
+
+// foretold is what explain says of the frame, from the table as the kernel has it: the reason of its refusal.
+func foretold(t *testing.T, c *kernel.Conn, from string, f frame) edge.Reason {
+	t.Helper()
+	p := explain.Packet{
+		Flow:   packet.Flow{Proto: "udp", Src: netip.AddrPortFrom(netip.MustParseAddr(from), 0), Dst: netip.MustParseAddrPort("192.0.2.1:8472")},
+		Inside: &explain.Inside{VNI: f.vni, EtherType: f.typ, Src: netip.MustParseAddr(f.src)},
+	}
+	if p.Src.Addr().Is6() {
+		p.Dst = netip.MustParseAddrPort("[2001:db8::1]:8472")
+	}
+	for _, o := range (explain.NFTables{Table: *read(t, c)}).Eval(explain.Input, p) {
+		for _, r := range edge.Reasons() {
+			if o.Action == explain.Drop && strings.Contains(o.Rule, r.Chain()+":") {
+				return r
+			}
+		}
+	}
+	return ""
 }
 
 // refusedOnes checks that those refused can be named.
