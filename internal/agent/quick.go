@@ -102,38 +102,40 @@ func (d *dataplane) quick(ctx context.Context, due cause) (w work, done bool) {
 
 // ops are those for the leases that changed. ok is false when they have something to do with others that did not.
 func (b *ground) ops(delta claim.Delta, want netstate.State) (ops []netstate.Op, ok bool) {
-	gone, fresh := netstate.New(), netstate.New()
-	for _, l := range delta.Gone {
+	gone, ok := b.union(delta.Gone, func(id netstate.ID, o netstate.Object) (add, ok bool) {
+		there, is := want.Get(id)
+		return is, !is || there.String() == o.String()
+	})
+	if !ok {
+		return nil, false
+	}
+	fresh, ok := b.union(delta.Fresh, func(id netstate.ID, o netstate.Object) (add, ok bool) {
+		there, taken := want.Get(id)
+		_, leaves := gone.Get(id)
+		return !taken || leaves, !taken || leaves || there.String() == o.String()
+	})
+	return netstate.Diff(fresh, gone), ok
+}
+
+// union plans the leases, each alone; use says which of the objects count and which are no good.
+func (b *ground) union(leases []api.Lease, use func(netstate.ID, netstate.Object) (add, ok bool)) (all netstate.State, ok bool) {
+	all = netstate.New()
+	for _, l := range leases {
 		objects, ok := b.peer(l)
 		if !ok {
-			return nil, false
+			return all, false
 		}
 		for id, o := range objects.All() {
-			if there, ok := want.Get(id); ok && there.String() == o.String() {
-				gone.Add(o)
-			} else if ok {
-				return nil, false
+			add, ok := use(id, o)
+			if _, twice := all.Get(id); !ok || twice {
+				return all, false
+			}
+			if add {
+				all.Add(o)
 			}
 		}
 	}
-	for _, l := range delta.Fresh {
-		objects, ok := b.peer(l)
-		if !ok {
-			return nil, false
-		}
-		for id, o := range objects.All() {
-			there, taken := want.Get(id)
-			_, twice := fresh.Get(id)
-			_, leaves := gone.Get(id)
-			switch {
-			case twice || taken && !leaves && there.String() != o.String():
-				return nil, false
-			case !taken || leaves:
-				fresh.Add(o)
-			}
-		}
-	}
-	return netstate.Diff(fresh, gone), true
+	return all, true
 }
 
 // peer plans one lease; ok is false when the whole plan has to decide on it.
