@@ -1,6 +1,7 @@
 package netstate
 
 import (
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -36,6 +37,11 @@ func (op Op) Commands() []string {
 	case FDB:
 		return op.fdbCommands(o)
 	case Route:
+		if op.Verb == Del && o.Onlink && o.Dst.Addr().Is4() {
+			// A route by a next hop object is not found by its gateway.
+			o.Via, o.Dev, o.Onlink = netip.Addr{}, "", false
+			return []string{"ip route del " + o.String()}
+		}
 		return []string{"ip route " + op.Verb.routeWord() + " " + o.String()}
 	case Sysctl:
 		if op.Verb == Del {

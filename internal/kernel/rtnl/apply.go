@@ -65,7 +65,7 @@ type applier struct {
 	ctx     context.Context
 	indexes map[string]int // of links, as far as looked up
 	buf     wire.Buffer
-	queued  []netstate.Op // those in buf
+	queued  []request // those in buf
 	failed  []error
 	more    int   // failures not in failed
 	broken  error // the connection's end
@@ -135,8 +135,10 @@ func (a *applier) queue(op netstate.Op) {
 			return
 		}
 	}
-	encode(&a.buf, op, index)
-	a.queued = append(a.queued, op)
+	if !a.queueRoute(op, index) {
+		encode(&a.buf, op, index)
+		a.queued = append(a.queued, request{op: op})
+	}
 	if a.buf.Len() >= batchBytes {
 		a.flush()
 	}
@@ -148,15 +150,26 @@ func (a *applier) flush() {
 		return
 	}
 	errs, err := a.batch()
-	for i, op := range a.queued {
-		if err != nil {
-			a.done(op, err)
-		} else {
-			a.done(op, errs[i])
+	queued := a.queued
+	a.queued = nil
+	a.buf.Reset()
+	var refused error // of the next hop object that the next request is by
+	for i, r := range queued {
+		switch {
+		case r.nexthop:
+			if err == nil && r.op.Verb != netstate.Del {
+				refused = errs[i]
+			}
+		case err != nil:
+			a.done(r.op, err)
+		case refused != nil:
+			a.withoutNexthop(r.op, refused)
+			refused = nil
+		default:
+			a.done(r.op, errs[i])
 		}
 	}
-	a.queued = a.queued[:0]
-	a.buf.Reset()
+	a.queued = queued[:0]
 }
 
 func (a *applier) batch() ([]error, error) {

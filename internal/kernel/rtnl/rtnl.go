@@ -32,6 +32,7 @@ type Handle struct {
 	ours     map[string]bool // links all of whose objects are ours
 	interest map[string]bool // links whose changes matter: ours, wanted ones, and those that ours lie on
 	injuries injuries
+	plain    bool // the kernel has no next hop objects
 
 	untrusted bool // see OpenUntrusted
 }

@@ -26,7 +26,7 @@ func (h *Handle) Watch(ctx context.Context) (<-chan struct{}, error) {
 		queue = untrustedQueue
 	}
 	conn, err := wire.Subscribe(queue, unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_NEXTHOP)
 	if err != nil {
 		return nil, fmt.Errorf("watch rtnetlink: %w", err)
 	}
@@ -120,6 +120,8 @@ func (h *Handle) isNews(m wire.Message) bool {
 	switch m.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return h.linkNews(m)
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		return h.nexthopNews(m)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return h.addrNews(m)
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
