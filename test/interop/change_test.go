@@ -21,6 +21,7 @@ func (h *host) identity() string {
 
 // TestTakeOver changes a flannel host to weft and back, under traffic to and from it.
 func TestTakeOver(t *testing.T) {
+	t.Parallel()
 	for _, n := range []network{
 		{name: "take-etcd", conf: `{"Network": "10.11.0.0/16", "Backend": {"Type": "vxlan"}}`},
 		{name: "take-kube", kube: true, conf: `{"Network": "10.12.0.0/16", "EnableIPv6": true, "IPv6Network": "fd12::/48", "Backend": {"Type": "vxlan"}}`},

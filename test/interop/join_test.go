@@ -105,7 +105,7 @@ spec:
 		}
 	})
 	w.pod = w.subnet.Addr().Next().Next()
-	for _, ip := range strings.Fields(n.kubectl("get", "pod", "interop", "-o", "jsonpath={.status.podIPs[*].ip}")) {
+	for ip := range strings.FieldsSeq(n.kubectl("get", "pod", "interop", "-o", "jsonpath={.status.podIPs[*].ip}")) {
 		w.podIP(ip)
 	}
 	w.enter = "nsenter --net=" + w.must(`grep -o '"/[^"]*"' /run/weft/attachments.json | tail -1`) + " "

@@ -19,7 +19,7 @@ import (
 const (
 	master = "kube-master"
 	etcd   = "http://172.17.42.30:2379"
-	hosts  = 40 // for all tests together; a host costs little
+	hosts  = 48 // for all tests together; a host costs little
 )
 
 // shared is the lab of all tests: one control plane and plain hosts. Networks are apart by etcd prefix or by their ranges.

@@ -6,6 +6,7 @@ import (
 
 // TestMixed runs a flannel host and a weft host in one network, for every backend they share; in some of them weft is there first.
 func TestMixed(t *testing.T) {
+	t.Parallel()
 	for _, n := range []network{
 		{name: "etcd-vxlan", conf: `{"Network": "10.1.0.0/16", "Backend": {"Type": "vxlan"}}`},
 		{name: "etcd-vxlan-dual", late: true, conf: `{"Network": "10.2.0.0/16", "EnableIPv6": true, "IPv6Network": "fd02::/48", "Backend": {"Type": "vxlan", "VNI": 7, "Port": 4789}}`},

@@ -12,7 +12,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // probeName is the name by which this program, started in a pod, is the traffic's other end:
@@ -27,6 +30,21 @@ const (
 	every     = 5 * time.Millisecond // between two datagrams of a stream
 	patience  = 3 * time.Second      // for one answer
 )
+
+// roomy gives a UDP socket room for what comes while its program does not get the processor.
+func roomy(c any) {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { // without the right to it the socket stays as it is
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
+	})
+}
 
 // talk is what one exchange showed.
 type talk struct {
@@ -53,6 +71,8 @@ func probeMain(argv []string) (code int, ran bool) {
 	if filepath.Base(argv[0]) != probeName {
 		return 0, false
 	}
+	// What is measured is the network, not how busy the machine is. Without the right to it all works the same.
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -15)
 	var out any
 	var err error
 	switch {
@@ -81,6 +101,7 @@ func probeServe() error {
 	if err != nil {
 		return err
 	}
+	roomy(pc)
 	go func() {
 		buf := make([]byte, 65536)
 		for {
@@ -207,6 +228,7 @@ func probeStream(addr string) (flow, error) {
 	if err != nil {
 		return flow{}, err
 	}
+	roomy(c)
 	tcp, err := net.DialTimeout("tcp", net.JoinHostPort(addr, probePort), patience)
 	if err != nil {
 		return flow{}, err

@@ -54,7 +54,7 @@ func TestWireGuard(t *testing.T) {
 
 	own := n.etcdctl("get", "--print-value-only", n.prefix()+"/subnets/"+strings.Replace(w.subnet.String(), "/", "-", 1))
 	want := `^\{"PublicIP":"` + regexp.QuoteMeta(w.addr.String()) +
-		`","PublicIPv6":null,"BackendType":"wireguard","BackendData":\{"PublicKey":"`+regexp.QuoteMeta(publicKey(t, private))+`","Port":51820\}\}$`
+		`","PublicIPv6":null,"BackendType":"wireguard","BackendData":\{"PublicKey":"` + regexp.QuoteMeta(publicKey(t, private)) + `","Port":51820\}\}$`
 	if !regexp.MustCompile(want).MatchString(own) {
 		t.Errorf("weft's lease:\n%s\nwant as flannel's:\n%s", own, want)
 	}
