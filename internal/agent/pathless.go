@@ -39,7 +39,7 @@ func (p *pathless) set(now []refusedLease) []refusedLease {
 
 // watchPathless reports leases without a path. It looks a moment after each change: programming the kernel comes first.
 func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struct{}) error {
-	const moment = 300 * time.Millisecond
+	const moment = time.Second
 	for {
 		select {
 		case <-ctx.Done():

@@ -60,7 +60,7 @@ func Open(c Config) (*Client, error) {
 		Endpoints: c.Endpoints, TLS: t, Username: c.Username, Password: c.Password,
 		DialTimeout: c.Timeout - c.Timeout/5, DialKeepAliveTime: keepaliveTime, DialKeepAliveTimeout: keepaliveTimeout,
 		PermitWithoutStream: true, Logger: zap.NewNop(),
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+		DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(noticeToken), grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: 3 * time.Second,
 		})},
@@ -121,6 +121,12 @@ func (c *Client) ask(ctx context.Context, what string, f func(context.Context, *
 	if err == nil {
 		// A member without a leader says so at once and does not keep the request waiting.
 		err = f(clientv3.WithRequireLeader(bound), client)
+	}
+	if isTokenGone(err) {
+		c.drop(client) // nothing was done
+		if client, err = c.conn(); err == nil {
+			err = f(clientv3.WithRequireLeader(bound), client)
+		}
 	}
 	if bound.Err() != nil && ctx.Err() == nil && client != nil {
 		c.drop(client)

@@ -23,6 +23,7 @@ func (c *Client) Do(ctx context.Context, a claim.Action) claim.Outcome {
 		what = fmt.Sprintf("%s etcd lease %x", a.Verb, a.EtcdLease)
 	}
 	err := c.ask(ctx, what, func(ctx context.Context, client *clientv3.Client) error {
+		o.Result = claim.Done // it may be the second try
 		err := c.do(ctx, client, a, &o)
 		if err != nil {
 			o.Result = result(err)

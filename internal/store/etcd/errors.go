@@ -6,11 +6,15 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -95,27 +99,17 @@ func (c *Client) knock(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := c.dial(ctx, "tcp", u.Host)
-	if err != nil {
+	first, err := c.first(ctx, u, c.base.TLS)
+	dial, _ := errors.AsType[*net.OpError](err)
+	switch {
+	case dial != nil && dial.Op == "dial":
 		return err
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
+		return c.other(ctx, u)
+	case err != nil:
+		return c.untrusted(ctx, err)
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	if c.base.TLS != nil {
-		config := c.base.TLS.Clone()
-		config.NextProtos = []string{"h2"}
-		config.ServerName = u.Hostname()
-		conn = tls.Client(conn, config)
-	}
-	if _, err := conn.Write([]byte(hello)); err != nil {
-		return c.untrusted(ctx, endpoint, err)
-	}
-	var first [1]byte
-	if _, err := conn.Read(first[:]); err != nil {
-		return c.untrusted(ctx, endpoint, err)
-	}
-	switch first[0] {
+	switch first {
 	case tlsAlert:
 		return denied{fmt.Errorf("%s speaks TLS: write https:// in %s", u.Host, flagEndpoints)}
 	case httpFirst:
@@ -124,17 +118,57 @@ func (c *Client) knock(ctx context.Context, endpoint string) error {
 	return nil
 }
 
+// other finds out whether an endpoint that hangs up speaks TLS and is spoken to in clear, or the other way round.
+func (c *Client) other(ctx context.Context, u *url.URL) error {
+	if c.base.TLS != nil {
+		if _, err := c.first(ctx, u, nil); err == nil {
+			return denied{fmt.Errorf("%s does not speak TLS: write http:// in %s", u.Host, flagEndpoints)}
+		}
+		return errors.New("it ends the connection at once")
+	}
+	// Nothing is told to the other end, so it need not be trusted.
+	_, err := c.first(ctx, u, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // as said
+	if alert := (tls.AlertError(0)); err == nil || errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:") {
+		return denied{fmt.Errorf("%s speaks TLS: write https:// in %s", u.Host, flagEndpoints)}
+	}
+	return errors.New("it ends the connection at once")
+}
+
+// first returns the first byte an endpoint says.
+func (c *Client) first(ctx context.Context, u *url.URL, config *tls.Config) (byte, error) {
+	conn, err := c.dial(ctx, "tcp", u.Host)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if until, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(until); err != nil {
+			return 0, err
+		}
+	}
+	if config != nil {
+		config = config.Clone()
+		config.NextProtos, config.ServerName = []string{"h2"}, u.Hostname()
+		conn = tls.Client(conn, config)
+	}
+	if _, err := conn.Write([]byte(hello)); err != nil {
+		return 0, err
+	}
+	var first [1]byte
+	_, err = conn.Read(first[:])
+	return first[0], err
+}
+
 // untrusted says which file to correct when the two ends do not trust each other; nil when the other end just says nothing.
-func (c *Client) untrusted(ctx context.Context, endpoint string, err error) error {
+func (c *Client) untrusted(ctx context.Context, err error) error {
 	var (
 		authority x509.UnknownAuthorityError
 		hostname  x509.HostnameError
 		invalid   x509.CertificateInvalidError
-		record    tls.RecordHeaderError
 		alert     tls.AlertError
 	)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
 		return nil
 	case errors.As(err, &authority):
 		return denied{fmt.Errorf("its %w: correct %s", authority, c.caName())}
@@ -142,8 +176,6 @@ func (c *Client) untrusted(ctx context.Context, endpoint string, err error) erro
 		return denied{fmt.Errorf("its certificate is not for the name in %s: %w", flagEndpoints, hostname)}
 	case errors.As(err, &invalid):
 		return denied{fmt.Errorf("its certificate: %w", invalid)}
-	case errors.As(err, &record):
-		return denied{fmt.Errorf("%s does not speak TLS: write http:// in %s", endpoint, flagEndpoints)}
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
 		if c.config.CertFile == "" {
 			return denied{fmt.Errorf("it wants a client certificate (%w): give %s and %s", err, flagCert, flagKey)}

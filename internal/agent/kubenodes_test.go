@@ -1,0 +1,166 @@
+package agent
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/lease"
+	"weft/internal/lease/claim"
+)
+
+const kubeConf = `{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}`
+
+func kubeNode(name, cidr, ip, mac string) api.Node {
+	n := api.Node{Name: name, Addresses: []netip.Addr{netip.MustParseAddr(ip)}}
+	if cidr != "" {
+		n.PodCIDRs = []netip.Prefix{netip.MustParsePrefix(cidr)}
+	}
+	p := lease.AnnotationPrefix
+	n.Annotations = map[string]string{
+		p + "kube-subnet-manager": "true", p + "backend-type": "vxlan", p + "public-ip": ip,
+		p + "backend-data": `{"VNI":1,"VtepMAC":"` + mac + `"}`,
+	}
+	return n
+}
+
+func newKubeLeases(t *testing.T) (*kubeLeases, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "net-conf.json")
+	if err := os.WriteFile(path, []byte(kubeConf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k, _, err := openKubeLeases(slog.New(slog.DiscardHandler), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.self = api.Lease{Node: "n1", PublicIP: netip.MustParseAddr("172.17.42.31"), BackendType: "vxlan", VNI: 1, VTEPMAC: "02:00:00:00:00:01"}
+	return k, path
+}
+
+// TestNodesJudged: each broken node is refused alone, with its name, the key, the value and the reason, and comes back when it is mended.
+func TestNodesJudged(t *testing.T) {
+	good := kubeNode("n2", "10.244.2.0/24", "172.17.42.32", "02:00:00:00:00:02")
+	own := kubeNode("n1", "10.244.1.0/24", "172.17.42.31", "02:00:00:00:00:01")
+	bad := kubeNode("n3", "10.244.3.0/24", "172.17.42.33", "02:00:00:00:00:03")
+	annotated := func(name, value string) api.Node {
+		n := kubeNode("n3", "10.244.3.0/24", "172.17.42.33", "02:00:00:00:00:03")
+		n.Annotations[lease.AnnotationPrefix+name] = value
+		return n
+	}
+	route := func(dst, via string) []claim.HostRoute {
+		h := claim.HostRoute{Dst: netip.MustParsePrefix(dst), Dev: "eth1"}
+		if via != "" {
+			h.Via = netip.MustParseAddr(via)
+		}
+		return []claim.HostRoute{h}
+	}
+	for name, tt := range map[string]struct {
+		node  api.Node
+		avoid []claim.HostRoute
+		kind  string
+		want  []string
+	}{
+		"fine":          {node: bad},
+		"not managed":   {node: annotated("kube-subnet-manager", "false"), kind: "-"},
+		"8-byte MAC":    {annotated("backend-data", `{"VNI":1,"VtepMAC":"aa:bb:cc:dd:ee:ff:00:11"}`), nil, claim.Malformed, []string{"node n3", "backend-data", "aa:bb:cc:dd:ee:ff:00:11"}},
+		"bad JSON":      {annotated("backend-data", `{`), nil, claim.Malformed, []string{"node n3", "backend-data", "JSON"}},
+		"bad public-ip": {annotated("public-ip", "here"), nil, claim.Malformed, []string{"node n3", "public-ip", `"here"`}},
+		"no podCIDR":    {kubeNode("n3", "", "172.17.42.33", "02:00:00:00:00:03"), nil, claim.Malformed, []string{"node n3", "spec.podCIDRs: empty"}},
+		"outside":       {kubeNode("n3", "10.9.3.0/24", "172.17.42.33", "02:00:00:00:00:03"), nil, claim.Outside, []string{"node n3", "10.9.3.0/24: outside Network 10.244.0.0/16"}},
+		"overlaps own":  {kubeNode("n3", "10.244.0.0/23", "172.17.42.33", "02:00:00:00:00:03"), nil, claim.OwnSubnet, []string{"node n3", "10.244.0.0/23 overlaps this node's own 10.244.1.0/24"}},
+		"overlaps peer": {kubeNode("n3", "10.244.2.128/25", "172.17.42.33", "02:00:00:00:00:03"), nil, claim.Overlapping, []string{"node n3", "10.244.2.128/25 overlaps 10.244.2.0/24 of node n2"}},
+		"host route":    {bad, route("10.244.3.0/24", ""), claim.InTheWay, []string{"node n3", "10.244.3.0/24 overlaps this host's own route 10.244.3.0/24 dev eth1"}},
+		"part of it":    {bad, route("10.244.3.8/32", "172.17.42.33"), claim.InTheWay, []string{"node n3", "10.244.3.8/32 via 172.17.42.33 dev eth1"}},
+		"flannel's":     {bad, route("10.244.3.0/24", "172.17.42.33"), "", nil},
+	} {
+		k, _ := newKubeLeases(t)
+		k.avoid = tt.avoid
+		k.take(api.Snapshot{Nodes: []api.Node{own, good, tt.node}}, time.Now())
+		s, believes := k.status()
+		if !believes || s.Problem != "" || s.Phase != "held" {
+			t.Errorf("%s: own %+v", name, s)
+		}
+		peers := len(k.Leases()) - 1
+		if tt.kind == "" && (peers != 2 || len(s.Refused) != 0) || tt.kind == "-" && (peers != 1 || len(s.Refused) != 0) {
+			t.Errorf("%s: %d peers, refused %+v", name, peers, s.Refused)
+		}
+		if tt.want == nil {
+			continue
+		}
+		if peers != 1 || len(s.Refused) != 1 || s.Refused[0].Kind != tt.kind {
+			t.Errorf("%s: %d peers, refused %+v, want kind %s", name, peers, s.Refused, tt.kind)
+			continue
+		}
+		for _, w := range tt.want {
+			if !strings.Contains(s.Refused[0].Reason, w) {
+				t.Errorf("%s: no %q in %s", name, w, s.Refused[0].Reason)
+			}
+		}
+		k.avoid = nil
+		k.take(api.Snapshot{Nodes: []api.Node{own, good, bad}}, time.Now())
+		if s, _ := k.status(); len(k.Leases()) != 3 || len(s.Refused) != 0 {
+			t.Errorf("%s, mended: %d leases, %+v", name, len(k.Leases()), s.Refused)
+		}
+	}
+}
+
+// TestOwnNode: what stands between the node and its lease is said; what it has is kept meanwhile and no new pods are let in.
+func TestOwnNode(t *testing.T) {
+	own := kubeNode("n1", "10.244.1.0/24", "172.17.42.31", "02:00:00:00:00:01")
+	k, path := newKubeLeases(t)
+	now := time.Now()
+	for _, tt := range []struct {
+		nodes []api.Node
+		want  string
+	}{
+		{nil, "node n1 is not registered"},
+		{[]api.Node{kubeNode("n1", "", "172.17.42.31", "02:00:00:00:00:01")}, "node n1 has no spec.podCIDR yet"},
+		{[]api.Node{kubeNode("n1", "10.9.1.0/24", "172.17.42.31", "02:00:00:00:00:01")}, "10.9.1.0/24: outside Network 10.244.0.0/16"},
+	} {
+		k.take(api.Snapshot{Nodes: tt.nodes}, now)
+		s, believes := k.status()
+		if _, ok := k.Own(); ok || believes || s.Phase != "seeking" || !strings.Contains(s.Problem, tt.want) || s.Since != now {
+			t.Errorf("%q: own %t, believes %t, %+v", tt.want, ok, believes, s)
+		}
+	}
+	if _, stale := k.take(api.Snapshot{Nodes: []api.Node{own}}, now); stale {
+		t.Error("annotations that say everything are written again")
+	}
+	plain := own
+	plain.Annotations = nil
+	if _, stale := k.take(api.Snapshot{Nodes: []api.Node{plain}}, now); !stale {
+		t.Error("missing annotations are not written")
+	}
+	if s, believes := k.status(); !believes || s.Problem != "" || !s.Since.IsZero() {
+		t.Errorf("healthy: %+v", s)
+	}
+	k.avoidRoutes([]claim.HostRoute{{Dst: netip.MustParsePrefix("10.244.1.128/25"), Dev: "eth1"}})
+	k.take(api.Snapshot{Nodes: []api.Node{own}}, now)
+	s, believes := k.status()
+	if l, ok := k.Own(); !ok || believes || l.Subnet.String() != "10.244.1.0/24" || !strings.Contains(s.Problem, "route 10.244.1.128/25 dev eth1") {
+		t.Errorf("a route in the way: own %t, believes %t, %+v", ok, believes, s)
+	}
+	k.avoidRoutes(nil)
+
+	k.setConfig([]byte(`{"Network":"ten"}`), nil)
+	k.take(api.Snapshot{Nodes: []api.Node{own}}, now)
+	s, believes = k.status()
+	if c, _ := k.networkConfig(); !believes || c.V4.Network.String() != "10.244.0.0/16" ||
+		!strings.Contains(s.Problem, "--net-config-path="+path+" is not taken up") || !strings.Contains(s.Problem, `"ten"`) {
+		t.Errorf("broken file: believes %t, %+v", believes, s)
+	}
+	k.setConfig([]byte(strings.Replace(kubeConf, "vxlan", "host-gw", 1)), nil)
+	k.take(api.Snapshot{Nodes: []api.Node{own}}, now)
+	if c, _ := k.networkConfig(); c.Backend.Type != "host-gw" {
+		t.Errorf("backend %s", c.Backend.Type)
+	}
+	if s, _ := k.status(); s.Problem != "" {
+		t.Errorf("mended file: %+v", s)
+	}
+}

@@ -1,0 +1,113 @@
+package agent
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/overlay"
+	"weft/internal/runtime"
+)
+
+// TestDoubt: a node that is not sure of its lease gives out no addresses, and says why.
+func TestDoubt(t *testing.T) {
+	believes := false
+	a := &agent{leaseReport: func(time.Time) (leaseStatus, bool) {
+		return leaseStatus{Phase: "lost", Problem: "lease 172.16.28.0-24 belongs to 172.17.42.40 now"}, believes
+	}}
+	d := &dataplane{leases: leaseList{{Subnet: netip.MustParsePrefix("172.16.28.0/24")}}, mayAttach: a.mayAttach}
+	_, err := d.Attach(t.Context(), runtime.SandboxStatus{})
+	if err == nil || !strings.Contains(err.Error(), "the node's lease is in doubt (lost): lease 172.16.28.0-24 belongs to 172.17.42.40 now") {
+		t.Errorf("got %v", err)
+	}
+	believes = true
+	if err := a.mayAttach(); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+type leaseList []api.Lease
+
+func (l leaseList) Own() (api.Lease, bool)   { return l[0], true }
+func (l leaseList) Leases() []api.Lease      { return l }
+func (l leaseList) Changed() <-chan struct{} { return nil }
+
+// TestPathless: leases without a path are named with the reason, in a word and in a sentence.
+func TestPathless(t *testing.T) {
+	peer := func(n byte, edit func(*api.Lease)) api.Lease {
+		l := api.Lease{
+			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, n, 0}), 24), PublicIP: netip.AddrFrom4([4]byte{172, 17, 42, n}),
+			BackendType: "vxlan", VNI: 1, VTEPMAC: "02:00:00:00:00:" + string([]byte{'0' + n/10, '0' + n%10}),
+		}
+		edit(&l)
+		return l
+	}
+	own := peer(31, func(*api.Lease) {})
+	s := setting{Facts: Facts{Node: "n1", Dev: "eth0", MTU: 1500, Network: netip.MustParsePrefix("172.16.0.0/12"), Backend: "vxlan", Options: overlay.Options{VNI: 1}}}
+	all := []api.Lease{
+		own,
+		peer(32, func(*api.Lease) {}),
+		peer(33, func(l *api.Lease) { l.PublicIP = own.PublicIP }),
+		peer(34, func(l *api.Lease) { l.VTEPMAC = "02:00:00:00:00:32" }),
+		peer(35, func(l *api.Lease) { l.BackendType, l.VTEPMAC = "ipsec", "" }),
+	}
+	got, err := s.pathless(own, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct{ lease, kind, text string }{
+		{"172.16.33.0-24", "public-address", "public address is this node's own"},
+		{"172.16.34.0-24", "vtep-mac", "02:00:00:00:00:32 is another host's"},
+		{"172.16.35.0-24", "backend", `"ipsec" is not used here`},
+	}
+	if len(got) != len(want) {
+		t.Fatalf("got %+v", got)
+	}
+	for i, w := range want {
+		if got[i].Lease != w.lease || got[i].Kind != w.kind || !strings.Contains(got[i].Reason, w.text) || got[i].Value == "" {
+			t.Errorf("got %+v, want %+v", got[i], w)
+		}
+	}
+	var p pathless
+	if fresh := p.set(got); len(fresh) != 3 {
+		t.Errorf("%d are new", len(fresh))
+	}
+	if fresh := p.set(got[1:]); len(fresh) != 0 || len(p.get()) != 2 {
+		t.Errorf("again: %d are new, %d known", len(fresh), len(p.get()))
+	}
+}
+
+// TestLeaseShown: status, readyz and metrics say what is wrong and since when.
+func TestLeaseShown(t *testing.T) {
+	s := &leaseStatus{
+		Phase: "held", Expires: time.Unix(1_700_000_000, 0), Problem: "the store does not answer", Since: time.Unix(1_600_000_000, 0),
+		Stranded: []string{"default/a"}, Refused: []refusedLease{{Lease: "nonsense", Kind: "malformed", Reason: "lease key \"nonsense\""}},
+	}
+	var status, metrics strings.Builder
+	printLease(&status, s)
+	writeLeaseMetrics(&metrics, s)
+	for text, want := range map[string][]string{
+		status.String(): {
+			"lease     held, renewed until 2023-11-14T22:13:20Z\n", "since 2020-09-13T12:26:40Z: the store does not answer\n",
+			"pods with addresses of another subnet: default/a\n", "refused   nonsense (malformed): lease key \"nonsense\"\n",
+		},
+		metrics.String(): {
+			"\nweft_lease_held 1\n", "\nweft_lease_problem 1\n", "\nweft_lease_expiry_timestamp_seconds 1.7e+09\n", "\nweft_pods_stranded 1\n",
+			"\nweft_leases_refused{reason=\"malformed\"} 1\n", "\nweft_leases_refused{reason=\"host-route\"} 0\n",
+		},
+		strings.Join(s.degraded(), "\n"): {"since 2020-09-13T12:26:40Z: the store does not answer\n", "1 pods have addresses", "1 leases of others are refused"},
+	} {
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("no %q in\n%s", w, text)
+			}
+		}
+	}
+	var none *leaseStatus
+	printLease(&status, none)
+	if none.degraded() != nil {
+		t.Error("nothing is degraded")
+	}
+}
