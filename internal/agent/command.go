@@ -79,6 +79,7 @@ func printStatus(w io.Writer, body []byte) error {
 	fmt.Fprintf(w, "node      %s: %s\nsubnet    %s, backend %s, %d peers\npods      %d, attached %s\nservices  %d ports, mode %s\n",
 		s.Node, state, s.Subnet, s.Backend, s.Peers, s.Pods, s.Attach, s.Services, s.ProxyMode)
 	printLease(w, s.Lease)
+	printPaths(w, s.Paths)
 	for _, l := range []struct {
 		name string
 		s    stepStats

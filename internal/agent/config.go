@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -40,6 +41,7 @@ type Config struct {
 	SetNetworkUnavailable             bool
 	Subnet                            string
 	Underlay                          UnderlayConfig
+	MTUProbe                          time.Duration
 	SubnetFile                        string
 	IPMasq, MasqueradePods, EdgeCheck bool
 	Masquerade                        MasqueradeFlags
@@ -71,6 +73,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.SetNetworkUnavailable, "set-node-network-unavailable", true, "with --kube-subnet-mgr, set the node's condition NetworkUnavailable to False once its network stands")
 	f.StringVar(&c.Subnet, "subnet", "", "subnet to ask for, for example 172.16.28.0/24; empty: the one held before, else a free one")
 	c.Underlay.flags(f)
+	f.DurationVar(&c.MTUProbe, "mtu-probe", 30*time.Second, "how often the MTU of the path to each other node is confirmed; 0: never, the interface's MTU is believed in")
 	f.StringVar(&c.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "where the subnet is written for other programs")
 	f.BoolVar(&c.IPMasq, "ip-masq", true, "masquerade what pods send outside the pod network")
 	f.BoolVar(&c.MasqueradePods, "masquerade-pods", false, "masquerade all that leaves the node's bridge, traffic between pods too (docker's --ip-masq=true): peers then see the node's address")
@@ -112,6 +115,9 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--bridge=%s: an interface name has 1 to 15 characters, no slash, no space", c.Bridge)
 	}
 	if err := c.Masquerade.validate(c.IPMasq || c.MasqueradePods); err != nil {
+		return err
+	}
+	if err := checkProbe(c.MTUProbe); err != nil {
 		return err
 	}
 	c.attachMode = attach.Mode(c.Attach)

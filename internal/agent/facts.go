@@ -28,6 +28,9 @@ type Facts struct {
 	PublicIP   netip.Addr `json:"publicIP,omitzero"`
 	PublicIPv6 netip.Addr `json:"publicIPv6,omitzero"`
 
+	// PathMTU holds the MTUs in bytes of the paths to other nodes' public addresses that are narrower than MTU.
+	PathMTU map[netip.Addr]int `json:"pathMTU,omitempty"`
+
 	Attach          attach.Mode `json:"attach"`
 	Bridge          string      `json:"bridge,omitempty"`
 	BridgeMAC       string      `json:"bridgeMAC,omitempty"` // of a bridge that was there before: pods know it
@@ -100,10 +103,20 @@ func (f Facts) public(v6 bool) netip.Addr {
 
 // self is the overlay's view of the node.
 func (f Facts) self(own api.Lease) overlay.Self {
-	return overlay.Self{
+	self := overlay.Self{
 		Lease: own, Network: f.Network, NetworkV6: f.NetworkV6, Dev: f.Dev, MTU: f.MTU,
-		Addr: f.addr(false), AddrV6: f.addr(true), Connected: f.Connected, Options: f.Options,
+		Addr: f.addr(false), AddrV6: f.addr(true), Connected: f.Connected, Paths: f.PathMTU, Options: f.Options,
 	}
+	if f.Backend == lease.L2 {
+		// Pods of one Ethernet segment have no route on the way, so the narrowest path is everybody's.
+		for _, mtu := range f.PathMTU {
+			self.MTU = min(self.MTU, mtu)
+			if self.Options.MTU > 0 {
+				self.Options.MTU = min(self.Options.MTU, mtu)
+			}
+		}
+	}
+	return self
 }
 
 // attachConfig is the pods' side.

@@ -33,6 +33,7 @@ func (a *agent) look() (Facts, error) {
 		Masq: a.cfg.Masquerade.facts,
 	}
 	asked.into(&f)
+	f.PathMTU = a.paths.narrow(f.MTU)
 	if a.cfg.Attach == "bridge" {
 		f.Bridge, f.BridgeMAC = a.cfg.Bridge, a.bridgeMAC
 	}
@@ -86,6 +87,9 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 	}
 	l := loop{name: "host", step: a.follow, every: fullCheck, log: a.log, triggers: []trigger{{host, byHost}}}
 	l.triggers = append(l.triggers, trigger{a.data.heard, byPlan})
+	if a.paths != nil {
+		l.triggers = append(l.triggers, trigger{a.paths.changed, byPlan})
+	}
 	if a.networkChanged != nil {
 		l.triggers = append(l.triggers, trigger{a.networkChanged, byPlan})
 	}

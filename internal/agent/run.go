@@ -40,6 +40,7 @@ type agent struct {
 	ownChanged     <-chan struct{}             // the node's own lease changed; nil: the leases' trigger tells
 	announceSelf   func(self api.Lease) error  // tells the others what the node is now
 	underlayLost   reporting                   // why the underlay is not there
+	paths          *paths                      // what is known of the paths to the other nodes, nil with --mtu-probe=0
 	badPublic      string                      // why the node's annotations of its public address are not used
 	announced      api.Lease                   // what announceSelf last told
 	kube           *kube.Store                 // nil without --kubeconfig
@@ -104,6 +105,9 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	if err := a.meetBridge(ctx); err != nil {
 		return err
 	}
+	if err := a.openPaths(); err != nil {
+		return err
+	}
 	f, err := a.waitUnderlay(ctx)
 	if err != nil {
 		return err
@@ -144,7 +148,7 @@ func (a *agent) checkRanges(c lease.Config) error {
 
 // start makes the loops and runs them.
 func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
-	leaseChanged := split(ctx, a.leases.Changed(), 4)
+	leaseChanged := split(ctx, a.leases.Changed(), 5)
 	if err := a.openRules(ctx, g); err != nil {
 		return err
 	}
@@ -169,6 +173,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	if a.ownChanged != nil {
 		own = a.ownChanged
 	}
+	a.startPaths(ctx, g, leaseChanged[4])
 	facts := a.settings.subscribe()
 	g.Go(func() error {
 		return a.announce(ctx, trigger{own, byPlan}, trigger{facts, byHost}, trigger{a.data.podsSet, byPlan})

@@ -21,20 +21,21 @@ const SocketName = "agent.sock"
 
 // Status is what the agent says of itself.
 type Status struct {
-	Node      string     `json:"node"`
-	Subnet    string     `json:"subnet,omitempty"`
-	Backend   string     `json:"backend"`
-	ProxyMode ProxyMode  `json:"proxyMode"`
-	Attach    string     `json:"attach"`
-	Converged bool       `json:"converged"` // every loop's last step worked, and each had one
-	Pods      int        `json:"pods"`
-	Peers     int        `json:"peers"`
-	Services  int        `json:"services"`
-	Network   stepStats  `json:"network"`
-	Rules     stepStats  `json:"rules"`
-	Edge      EdgeStatus `json:"edge"`
-	Warnings  []string   `json:"warnings,omitempty"` // what stands in the way and is not ours to change
-	Fights    []Fight    `json:"fights,omitempty"`   // objects that somebody else keeps changing
+	Node      string       `json:"node"`
+	Subnet    string       `json:"subnet,omitempty"`
+	Backend   string       `json:"backend"`
+	ProxyMode ProxyMode    `json:"proxyMode"`
+	Attach    string       `json:"attach"`
+	Converged bool         `json:"converged"` // every loop's last step worked, and each had one
+	Pods      int          `json:"pods"`
+	Peers     int          `json:"peers"`
+	Services  int          `json:"services"`
+	Network   stepStats    `json:"network"`
+	Rules     stepStats    `json:"rules"`
+	Edge      EdgeStatus   `json:"edge"`
+	Warnings  []string     `json:"warnings,omitempty"` // what stands in the way and is not ours to change
+	Paths     []PathStatus `json:"paths,omitempty"`    // to the other nodes
+	Fights    []Fight      `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
 	ForgottenFlows int `json:"forgottenFlows"` // connection tracking entries of UDP flows that led to no endpoint any longer
 
@@ -147,6 +148,7 @@ func writeMetrics(w io.Writer, s Status) {
 	writeLeaseMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)
 	writeEdgeMetrics(w, s.Edge)
+	writePathMetrics(w, s.Paths)
 }
 
 // Ask gets a path from the agent that runs with the run directory: "/status", "/state".

@@ -24,7 +24,9 @@ type Self struct {
 	Addr, AddrV6 netip.Addr
 	// Connected lists the networks reachable through Dev without a gateway.
 	Connected []netip.Prefix
-	Options   Options
+	// Paths are the MTUs in bytes of paths narrower than MTU, by the peer's public address.
+	Paths   map[netip.Addr]int
+	Options Options
 }
 
 // Options are the backend's settings from the network configuration. Zero values mean the defaults named.
@@ -62,6 +64,26 @@ func (s Self) OuterMTU() int {
 	}
 	return s.MTU
 }
+
+// RouteMTU is the MTU in bytes of the routes to a peer's subnet of the family, where the path to its public address is narrower than the
+// underlay; else 0, the device's. A slow path to one peer so costs the others nothing: pods learn of it by ICMP from their own host.
+func (s Self) RouteMTU(subnet netip.Prefix, public netip.Addr, overhead int) int {
+	path, ok := s.Paths[public]
+	if !ok || path >= s.OuterMTU() {
+		return 0
+	}
+	if subnet.Addr().Is6() {
+		return max(path-overhead, MinMTUv6)
+	}
+	return max(path-overhead, minMTU)
+}
+
+// MinMTUv6 is the least MTU in bytes that IPv6 knows (RFC 8200), and minMTU the least for IPv4 that the kernel takes without complaint
+// (ip_sysctl, min_pmtu).
+const (
+	MinMTUv6 = 1280
+	minMTU   = 552
+)
 
 // MTU is the MTU in bytes for pods under the backend.
 func MTU(b Backend, self Self) int { return self.OuterMTU() - b.Overhead(self) }

@@ -45,10 +45,10 @@ func (Backend) appendPeer(objects []netstate.Object, self overlay.Self, l api.Le
 		return objects
 	}
 	if self.Lease.Subnet.IsValid() && l.Subnet.IsValid() && self.OnLink(l.PublicIP) {
-		objects = append(objects, netstate.Route{Dst: l.Subnet, Via: l.PublicIP, Dev: self.Dev})
+		objects = append(objects, netstate.Route{Dst: l.Subnet, Via: l.PublicIP, Dev: self.Dev, MTU: self.RouteMTU(l.Subnet, l.PublicIP, 0)})
 	}
 	if self.Lease.SubnetV6.IsValid() && l.SubnetV6.IsValid() && self.OnLink(l.PublicIPv6) {
-		objects = append(objects, netstate.Route{Dst: l.SubnetV6, Via: l.PublicIPv6, Dev: self.Dev})
+		objects = append(objects, netstate.Route{Dst: l.SubnetV6, Via: l.PublicIPv6, Dev: self.Dev, MTU: self.RouteMTU(l.SubnetV6, l.PublicIPv6, 0)})
 	}
 	return objects
 }

@@ -100,11 +100,12 @@ func appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []net
 	if !remote.IsValid() || remote.IsUnspecified() || !local.IsValid() {
 		return objects
 	}
+	overhead := Backend{}.Overhead(self)
 	for _, f := range [...]struct{ own, peer netip.Prefix }{{self.Lease.Subnet, l.Subnet}, {self.Lease.SubnetV6, l.SubnetV6}} {
 		if f.own.IsValid() && f.peer.IsValid() {
 			objects = append(objects,
 				// A route for each, though one for the network would do: where a peer's backend changes, the others' stay.
-				netstate.Route{Dst: f.peer, Dev: Device},
+				netstate.Route{Dst: f.peer, Dev: Device, MTU: self.RouteMTU(f.peer, remote, overhead)},
 				netstate.Tunnel{
 					Dev: Device, Subnet: f.peer, Local: netip.AddrPortFrom(local, port), Remote: netip.AddrPortFrom(remote, port),
 				})

@@ -122,13 +122,13 @@ func appendPeer(objects []netstate.Object, self overlay.Self, fs []familyPlan, l
 		switch {
 		case !subnet.IsValid() || !usable(public):
 		case self.Options.DirectRouting && self.OnLink(public):
-			objects = append(objects, netstate.Route{Dst: subnet, Via: public, Dev: self.Dev})
+			objects = append(objects, netstate.Route{Dst: subnet, Via: public, Dev: self.Dev, MTU: self.RouteMTU(subnet, public, 0)})
 		case mac != "":
 			vtep := subnet.Masked().Addr()
 			objects = append(objects,
 				netstate.Neigh{Dev: f.dev, IP: vtep, MAC: mac},
 				netstate.FDB{Dev: f.dev, MAC: mac, Dst: public},
-				netstate.Route{Dst: subnet, Via: vtep, Dev: f.dev, Onlink: true})
+				netstate.Route{Dst: subnet, Via: vtep, Dev: f.dev, MTU: self.RouteMTU(subnet, public, f.overhead), Onlink: true})
 		}
 	}
 	return objects

@@ -114,7 +114,7 @@ func appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []net
 		}
 		objects = append(objects,
 			// A route for each, though one for the network would do: where a peer's backend changes, the others' stay.
-			netstate.Route{Dst: subnet, Dev: f.dev},
+			netstate.Route{Dst: subnet, Dev: f.dev, MTU: self.RouteMTU(subnet, remote.Addr(), Overhead)},
 			netstate.Tunnel{
 				Dev: f.dev, Subnet: subnet, Local: netip.AddrPortFrom(from, f.port), Remote: remote, PeerKey: l.WGKey,
 				Keepalive: self.Options.Keepalive,
