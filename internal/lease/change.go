@@ -33,7 +33,7 @@ func readChange(o *object, c *Config, warn func(string, ...any)) {
 			o.wrap(x.name, err)
 			return
 		}
-		if !slices.Contains([]string{VXLAN, HostGW, UDP, WireGuard}, b.Type) {
+		if !b.Preparable() {
 			o.wrap(x.name, fmt.Errorf("Backend.Type: %q can't be prepared: only vxlan, host-gw, wireguard and udp change without a gap", b.Type))
 			return
 		}
@@ -55,6 +55,11 @@ func (b Backend) Kind() Kind {
 		k.VNI, k.Port = b.VNI, cmp.Or(b.Port, 8472)
 	}
 	return k
+}
+
+// Preparable reports whether hosts can get ready for the backend while another one is in force.
+func (b Backend) Preparable() bool {
+	return slices.Contains([]string{VXLAN, HostGW, UDP, WireGuard}, b.Type)
 }
 
 // Encrypted reports whether packets between hosts may leave only encrypted under the backend.

@@ -48,12 +48,18 @@ hosts. It lies in etcd where flannel looks for it too: <prefix>/config.`,
 
 func applyCommand(o *options) *cobra.Command {
 	var file string
-	var force bool
+	var force, dryRun bool
+	var timeout time.Duration
 	c := &cobra.Command{
 		Use:   "apply -f FILE",
 		Short: "check a net-conf.json and put it in force",
 		Long: `Checks a network configuration and writes it. It is refused when a host holds a subnet that does not fit it: with
---force such hosts lease another one, and their pods get new addresses.`,
+--force such hosts lease another one, and their pods get new addresses.
+
+Where the backend changes (another type, VNI or VXLAN port), all hosts first get ready to receive by the new one, then send by it, then
+close the old one, so that no packet is lost and none leaves in clear once wireguard is in force. Hosts that do not follow are named, and
+nothing is put in force without them unless --force says so. Run it again to continue a change that was interrupted; apply the old
+configuration to go back.`,
 		Example: `  weft network apply -f net-conf.json --etcd-endpoints=http://kube-master:2379
   echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan"}}' | weft network apply -f -`,
 		Args: cobra.NoArgs,
@@ -62,38 +68,55 @@ func applyCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, _, err := lease.ParseConfig(data); err != nil {
+			config, warnings, err := lease.ParseConfig(data)
+			if err == nil {
+				err = config.Supported()
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w", file, err) // before etcd is asked anything
 			}
-			return o.with(c, func(ctx context.Context, client *etcd.Client) error {
-				done, err := client.PutConfig(ctx, data, force)
-				if err != nil {
-					return err
-				}
-				return report(c, done)
-			})
+			if timeout < 0 {
+				return fmt.Errorf("--timeout=%s: write a time that is not negative", timeout)
+			}
+			for _, w := range warnings {
+				fmt.Fprintf(c.ErrOrStderr(), "warning: %s\n", w)
+			}
+			work := &change{data: data, want: config, force: force, dryRun: dryRun, timeout: timeout, say: c.ErrOrStderr()}
+			return o.with(c, work.report(c.OutOrStdout()))
 		},
 	}
 	c.Flags().StringVarP(&file, "filename", "f", "", `file with the configuration, "-" for standard input`)
-	c.Flags().BoolVar(&force, "force", false, "also when hosts have to move to other subnets")
+	c.Flags().BoolVar(&force, "force", false, "also when hosts have to move to other subnets, or do not take part in a change of the backend within --timeout")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "check, and say what would be done")
+	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long hosts are waited for in each phase of a change of the backend")
 	_ = c.MarkFlagRequired("filename") // fails only for a flag that does not exist
 	return c
 }
 
-// report says what apply did: the result on stdout, what may not be meant on stderr.
-func report(c *cobra.Command, done etcd.Applied) error {
-	for _, w := range done.Warnings {
-		fmt.Fprintf(c.ErrOrStderr(), "warning: %s\n", w)
+// report runs the change and says what it did: the result on stdout, what may not be meant on stderr.
+func (w *change) report(out io.Writer) func(context.Context, *etcd.Client) error {
+	changed := false
+	return func(ctx context.Context, client *etcd.Client) error {
+		w.client = client
+		before, err := client.List(ctx)
+		if err != nil {
+			return err
+		}
+		done, err := w.run(ctx)
+		changed = changed || done
+		if err != nil || w.dryRun {
+			return err
+		}
+		for _, m := range etcd.Misfits(w.want, before) {
+			fmt.Fprintf(w.say, "warning: the host of lease %s will move\n", m)
+		}
+		word := "unchanged"
+		if changed {
+			word = "configured"
+		}
+		_, err = fmt.Fprintf(out, "%s %s\n", client.ConfigName(), word)
+		return err
 	}
-	for _, m := range done.Moving {
-		fmt.Fprintf(c.ErrOrStderr(), "warning: the host of lease %s will move\n", m)
-	}
-	word := "unchanged"
-	if done.Changed {
-		word = "configured"
-	}
-	_, err := fmt.Fprintf(c.OutOrStdout(), "%s %s\n", done.Key, word)
-	return err
 }
 
 // maxConfig bounds the configuration file: etcd takes 1.5 MiB in one request.

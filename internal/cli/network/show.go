@@ -21,7 +21,17 @@ import (
 // document is the JSON answer of show.
 type document struct {
 	Config json.RawMessage `json:"config"`
+	Change *changeLine     `json:"change,omitempty"` // of the backend, under way
 	Leases []leaseLine     `json:"leases"`
+}
+
+type changeLine struct {
+	Name  string `json:"name,omitempty"`
+	Phase string `json:"phase"` // "preparing" or "leaving"
+	From  string `json:"from"`
+	To    string `json:"to"`
+	Done  int    `json:"done"` // hosts that have done their part of the phase
+	Hosts int    `json:"hosts"`
 }
 
 type leaseLine struct {
@@ -31,6 +41,8 @@ type leaseLine struct {
 	PublicV6 string `json:"publicIPv6,omitempty"`
 	Backend  string `json:"backend,omitempty"`
 	VTEPMAC  string `json:"vtepMAC,omitempty"`
+	Also     string `json:"also,omitempty"`     // further backends by which it receives
+	Progress string `json:"progress,omitempty"` // in the change under way
 	Reserved bool   `json:"reserved,omitempty"`
 	Problem  string `json:"problem,omitempty"`
 }
@@ -75,11 +87,12 @@ func show(w io.Writer, s claim.Snapshot, asJSON bool) error {
 	}
 	var view claim.View
 	view.Reset(s, time.Time{})
-	lines := leaseLines(&view)
+	lines := leaseLines(&view, config)
+	under := changeOf(config, lines)
 	if asJSON {
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		return enc.Encode(document{Config: raw, Leases: lines})
+		return enc.Encode(document{Config: raw, Change: under, Leases: lines})
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "BACKEND\t%s\n", config.Backend.Type)
@@ -88,19 +101,43 @@ func show(w io.Writer, s claim.Snapshot, asJSON bool) error {
 			fmt.Fprintf(t, "NETWORK\t%s, /%d for each host from %s to %s\n", r.Network, r.SubnetLen, r.Min, r.Max)
 		}
 	}
+	if under != nil {
+		fmt.Fprintf(t, "CHANGE\t%s to %s, %s: %d of %d hosts\n", under.From, under.To, under.Phase, under.Done, under.Hosts)
+	}
 	for _, warning := range warnings {
 		fmt.Fprintf(t, "WARNING\t%s\n", warning)
 	}
 	fmt.Fprintln(t, "\nSUBNET\tHOST\tBACKEND\tVTEP\tRESERVED\tPROBLEM")
 	for _, l := range lines {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", join(l.Subnet, l.SubnetV6), join(l.PublicIP, l.PublicV6), dash(l.Backend),
-			dash(l.VTEPMAC), strconv.FormatBool(l.Reserved), dash(l.Problem))
+			dash(l.VTEPMAC), strconv.FormatBool(l.Reserved), dash(join(l.Problem, l.Progress)))
 	}
 	return t.Flush()
 }
 
+// changeOf sums up the change of the backend that is under way, nil when there is none.
+func changeOf(c lease.Config, lines []leaseLine) *changeLine {
+	out := &changeLine{Name: c.Change, Phase: "preparing", From: c.Backend.Type, To: c.Next.Type}
+	switch {
+	case c.Previous.Type != "":
+		out.Phase, out.From, out.To = "leaving", c.Previous.Type, c.Backend.Type
+	case c.Next.Type == "":
+		return nil
+	}
+	for _, l := range lines {
+		if l.Problem != "" {
+			continue
+		}
+		out.Hosts++
+		if strings.HasPrefix(l.Progress, "receives") || strings.HasPrefix(l.Progress, "sends") {
+			out.Done++
+		}
+	}
+	return out
+}
+
 // leaseLines lists all leases by subnet, those that nobody acts on with the reason.
-func leaseLines(view *claim.View) []leaseLine {
+func leaseLines(view *claim.View, config lease.Config) []leaseLine {
 	problems := map[string]string{}
 	_, refused := view.Peers(api.Lease{}, nil)
 	for _, r := range refused {
@@ -109,6 +146,12 @@ func leaseLines(view *claim.View) []leaseLine {
 	lines := []leaseLine{}
 	for _, r := range view.Records() {
 		l := leaseLine{Reserved: r.Reserved(), Problem: problems[r.Key], Backend: r.Lease.BackendType, VTEPMAC: r.Lease.VTEPMAC}
+		if l.Problem == "" {
+			l.Progress = progress(config, r.Lease)
+		}
+		for _, k := range lease.Kinds(r.Lease)[1:] {
+			l.Also = join(l.Also, k.Type)
+		}
 		if r.Lease.Subnet.IsValid() {
 			l.Subnet = r.Lease.Subnet.String()
 		}

@@ -80,7 +80,7 @@ func (c *Client) PutConfig(ctx context.Context, data []byte, force bool) (Applie
 		if len(out.Moving) > 0 && !force {
 			return Applied{}, fmt.Errorf("write %s: %w: %s: delete them or use --force", out.Key, ErrInUse, few(out.Moving))
 		}
-		done, err := c.swapConfig(ctx, data, old.Modified, s.Revision)
+		done, err := c.SwapConfig(ctx, data, old.Modified, s.Revision)
 		if err != nil {
 			return Applied{}, err
 		}
@@ -90,6 +90,17 @@ func (c *Client) PutConfig(ctx context.Context, data []byte, force bool) (Applie
 		}
 	}
 	return Applied{}, fmt.Errorf("write %s: the leases changed %d times meanwhile: try again", out.Key, configTries)
+}
+
+// Misfits lists the leases in use that a config does not fit: their hosts would have to give their pods other addresses.
+func Misfits(config lease.Config, s claim.Snapshot) []string {
+	var all []string
+	for _, e := range s.Entries {
+		if why := misfit(config, e); why != "" {
+			all = append(all, why)
+		}
+	}
+	return all
 }
 
 // misfit says why a lease of the store does not fit a config, "" when it does or holds nothing.
@@ -122,8 +133,12 @@ func few(all []string) string {
 	return strings.Join(all, ", ")
 }
 
-// swapConfig writes the config if neither it nor the set of leases changed since the revision.
-func (c *Client) swapConfig(ctx context.Context, data []byte, modified, revision int64) (done bool, err error) {
+// ConfigName is the key of the network config.
+func (c *Client) ConfigName() string { return c.key(claim.ConfigKey) }
+
+// SwapConfig writes the config if it was last modified at that revision (0: there is none) and no lease was created since the other one.
+// done is false when something came between.
+func (c *Client) SwapConfig(ctx context.Context, data []byte, modified, revision int64) (done bool, err error) {
 	key, subnets := c.key(claim.ConfigKey), c.key(claim.Subnets)
 	err = c.ask(ctx, "write "+key, func(ctx context.Context, client *clientv3.Client) error {
 		r, err := client.Txn(ctx).If(
