@@ -1,0 +1,203 @@
+package change
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"weft/internal/lab"
+)
+
+// proberArg makes the test's own binary a prober: it runs in a pod's network namespace.
+const proberArg = "-prober"
+
+const (
+	probePort = 9100
+	probeGap  = time.Millisecond
+)
+
+// tally is what a prober counted.
+type tally struct {
+	Sent     map[string]uint32   `json:"sent"`     // by destination
+	Received map[string]uint32   `json:"received"` // by source, each number once
+	Failed   map[string]uint32   `json:"failed"`   // by destination: the kernel refused the datagram
+	Missing  map[string][]uint32 `json:"missing"`  // by source: the first numbers that did not come
+	Errors   []string            `json:"errors,omitempty"`
+}
+
+// prober sends a numbered datagram to each address every millisecond and counts those that come, until its input says "stop sending" and
+// then ends.
+func prober(in io.Reader, out io.Writer, to []string) error {
+	c, err := net.ListenUDP("udp", &net.UDPAddr{Port: probePort})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	const buffer = 32 << 20 // a busy machine must not cost a datagram
+	if err := raw.Control(func(fd uintptr) {
+		_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, 33, buffer) // SO_RCVBUFFORCE
+	}); err != nil {
+		return err
+	}
+	t := tally{Sent: map[string]uint32{}, Received: map[string]uint32{}, Failed: map[string]uint32{}, Missing: map[string][]uint32{}}
+	var mu sync.Mutex
+	got := map[string][]uint32{}
+	go func() {
+		b := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			if n >= 4 {
+				mu.Lock()
+				a := from.Addr().Unmap().String()
+				got[a] = append(got[a], binary.BigEndian.Uint32(b))
+				mu.Unlock()
+			}
+		}
+	}()
+	lines := make(chan struct{})
+	go func() {
+		for s := bufio.NewScanner(in); s.Scan(); {
+			lines <- struct{}{}
+		}
+		close(lines)
+	}()
+	send(c, to, &t, lines)
+	<-lines
+	mu.Lock()
+	defer mu.Unlock()
+	for from, all := range got {
+		t.count(from, all)
+	}
+	return json.NewEncoder(out).Encode(t)
+}
+
+func (t *tally) count(from string, all []uint32) {
+	seen := map[uint32]bool{}
+	last := uint32(0)
+	for _, n := range all {
+		seen[n] = true
+		last = max(last, n)
+	}
+	t.Received[from] = uint32(len(seen))
+	for n := uint32(0); n < last && len(t.Missing[from]) < 8; n++ {
+		if !seen[n] {
+			t.Missing[from] = append(t.Missing[from], n)
+		}
+	}
+}
+
+func send(c *net.UDPConn, to []string, t *tally, stop <-chan struct{}) {
+	tick := time.NewTicker(probeGap)
+	defer tick.Stop()
+	b := make([]byte, 64)
+	for n := uint32(0); ; n++ {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		binary.BigEndian.PutUint32(b, n)
+		for _, a := range to {
+			_, err := c.WriteToUDPAddrPort(b, netip.AddrPortFrom(netip.MustParseAddr(a), probePort))
+			t.Sent[a]++
+			if err != nil {
+				t.Failed[a]++
+				if len(t.Errors) < 5 {
+					t.Errors = append(t.Errors, fmt.Sprintf("number %d to %s: %v", n, a, err))
+				}
+			}
+		}
+	}
+}
+
+// probes are the probers of all pods.
+type probes struct {
+	t     *testing.T
+	addrs []string
+	in    []*io.PipeWriter
+	out   []*strings.Builder
+	errs  []chan error
+	begun time.Time
+}
+
+// probe starts a prober in each pod.
+func (c *cluster) probe(addrs map[string]string) *probes {
+	p := &probes{t: c.t, begun: time.Now()}
+	self, err := os.Executable()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, h := range hosts {
+		p.addrs = append(p.addrs, addrs[h])
+	}
+	for i, h := range hosts {
+		var to []string
+		for j, a := range p.addrs {
+			if j != i {
+				to = append(to, a)
+			}
+		}
+		r, w := io.Pipe()
+		out := &strings.Builder{}
+		done := make(chan error, 1)
+		go func() {
+			command := fmt.Sprintf("exec "+netnsOf+"%s %s %s", "on-"+h, self, proberArg, strings.Join(to, " "))
+			done <- c.ExecIO(context.Background(), h, lab.Stdio{In: r, Out: out, Err: os.Stderr}, "sh", "-c", command)
+		}()
+		p.in, p.out, p.errs = append(p.in, w), append(p.out, out), append(p.errs, done)
+	}
+	return p
+}
+
+// lost stops the probers and counts what was sent and what was lost, by direction.
+func (p *probes) lost() (sent, lost uint32, detail string) {
+	for _, w := range p.in {
+		if _, err := fmt.Fprintln(w, "stop"); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	time.Sleep(400 * time.Millisecond) // for those under way
+	tallies := make([]tally, len(p.in))
+	for i, w := range p.in {
+		_ = w.Close()
+		if err := <-p.errs[i]; err != nil {
+			p.t.Fatalf("prober %d: %v", i, err)
+		}
+		if err := json.Unmarshal([]byte(p.out[i].String()), &tallies[i]); err != nil {
+			p.t.Fatalf("prober %d: %v: %s", i, err, p.out[i])
+		}
+	}
+	for i := range tallies {
+		for j := range tallies {
+			if i == j {
+				continue
+			}
+			s, r := tallies[i].Sent[p.addrs[j]], tallies[j].Received[p.addrs[i]]
+			sent += s
+			if r < s {
+				lost += s - r
+				detail += fmt.Sprintf("%s to %s: %d of %d, first %v, refused %d %v\n", hosts[i], hosts[j], s-r, s,
+					tallies[j].Missing[p.addrs[i]], tallies[i].Failed[p.addrs[j]], tallies[i].Errors)
+			}
+		}
+	}
+	return sent, lost, detail
+}
