@@ -5,6 +5,7 @@ import (
 	"context"
 	"reflect"
 	"slices"
+	"time"
 
 	"weft/internal/api"
 	"weft/internal/kernel/tun/wg"
@@ -177,17 +178,28 @@ func (w way) receivesBySender() bool {
 	return w.kind.backend == lease.UDP || w.kind.backend == lease.WireGuard
 }
 
-// standbyKeepalive, in seconds, keeps an encrypted session with a peer that is not sent to yet: when the change comes the first packet
-// does not wait for a handshake.
+// standbyKeepalive, in seconds, makes and keeps an encrypted session with a peer that is not sent to yet: when the change comes the first
+// packet does not wait for a handshake.
 const standbyKeepalive = 25
 
-// standby is what the way needs to receive from peers it does not send to: no routes.
+// standby is what the way needs to receive from peers it does not send to: no routes. Of two hosts one begins the session, the one with
+// the lower key: where both do, both handshakes may fail.
 func (w way) standby(peers []api.Lease) netstate.State {
-	self := w.self
-	if w.kind.backend == wireguard.Name && self.Options.Keepalive == 0 {
-		self.Options.Keepalive = standbyKeepalive
+	begin, wait := w.self, w.self
+	if w.kind.backend == wireguard.Name {
+		begin.Options.Keepalive, wait.Options.Keepalive = cmp.Or(w.self.Options.Keepalive, standbyKeepalive), 0
 	}
-	return w.backend.Plan(self, peers).Select(func(o netstate.Object) bool { return o.Kind() == netstate.KindTunnel })
+	var begun, waited []api.Lease
+	for _, l := range peers {
+		if w.self.Lease.WGKey < l.WGKey {
+			begun = append(begun, l)
+		} else {
+			waited = append(waited, l)
+		}
+	}
+	return netstate.Union(w.backend.Plan(begin, begun), w.backend.Plan(wait, waited)).Select(func(o netstate.Object) bool {
+		return o.Kind() == netstate.KindTunnel
+	})
 }
 
 // announced is what the node's lease says once the host is as planned: self, and the second backend's kind. That every other host is heard
@@ -222,6 +234,22 @@ type basis struct {
 	setting setting
 	peers   []api.Lease // without the own lease
 	open    map[kind]bool
+	unmet   int // hosts without a session, of an encrypted backend that is prepared
+}
+
+// meetEvery is how often it is looked whether all sessions are there.
+const meetEvery = 50 * time.Millisecond
+
+// meet counts the hosts without a session while an encrypted backend is prepared, and sees to it that there will be one: the first packets
+// under the new backend must not wait for it.
+func (d *dataplane) meet(b basis, host netstate.State) (unmet int, err error) {
+	if o := b.setting.Other; o == nil || !o.Next || o.Backend != lease.WireGuard {
+		return 0, nil
+	}
+	if unmet, err = d.tunnels.unmet(host); unmet > 0 {
+		time.AfterFunc(meetEvery, func() { poke(d.again) })
+	}
+	return unmet, err
 }
 
 // done notes what the node now receives by, and tells when others want to know.
@@ -231,7 +259,8 @@ func (d *dataplane) done(b basis) {
 	if b.setting.Other == nil && before.setting.Other == nil {
 		return
 	}
-	if !reflect.DeepEqual(before.setting.Other, b.setting.Other) || before.setting.self != b.setting.self || !slices.Equal(before.peers, b.peers) {
+	if !reflect.DeepEqual(before.setting.Other, b.setting.Other) || before.setting.self != b.setting.self ||
+		(before.unmet == 0) != (b.unmet == 0) || !slices.Equal(before.peers, b.peers) {
 		poke(d.heard)
 	}
 }
@@ -250,5 +279,6 @@ func (d *dataplane) announcement(self api.Lease, f Facts) (l api.Lease, ok bool)
 		return lease.Announce(self), true
 	}
 	same := d.told.setting.self == self && reflect.DeepEqual(d.told.setting.Other, f.Other)
-	return f.announced(self, d.told.peers, !same), true // early: the step that knows of the change did not work yet
+	// Early: the step that knows of the change did not work yet, or sessions are missing.
+	return f.announced(self, d.told.peers, !same || d.told.unmet > 0), true
 }

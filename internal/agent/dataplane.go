@@ -59,6 +59,7 @@ type dataplane struct {
 	made    chan struct{}      // receives after a step that changed something
 	kinds   map[kind]time.Time // ways in use, and until when those that no longer are stay
 	told    basis              // of the last step that worked
+	again   chan struct{}      // receives when a step is due though nothing happened
 	heard   chan struct{}      // receives after that changed, while the network changes its backend
 	podsSet chan struct{}      // receives after a pod was attached or detached
 	steps   stepStats
@@ -87,7 +88,7 @@ func newDataplane(log *slog.Logger, s *settings, l leases, cluster func() (api.S
 	return &dataplane{
 		log: log, settings: s, leases: l, cluster: cluster, pods: pods, handle: h,
 		inside: map[string]*podNet{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1), made: make(chan struct{}, 1),
-		heard: make(chan struct{}, 1), ready: make(chan struct{}),
+		heard: make(chan struct{}, 1), again: make(chan struct{}, 1), ready: make(chan struct{}),
 	}, nil
 }
 
@@ -190,6 +191,7 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 	before := d.want
 	d.want, d.ground = host, d.next
 	tunnelErr := d.tunnels.prepare(host, d.settings.get().psk)
+	d.settle(ctx, host)
 	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
 	err = errors.Join(tunnelErr, err, d.tunnels.apply(host))
 	w := work{ops: len(ops)}
@@ -208,6 +210,9 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 		poke(d.made)
 	}
 	d.steps.Ops += w.ops
+	if err == nil {
+		b.unmet, err = d.meet(b, host)
+	}
 	if err == nil {
 		d.done(b)
 		d.first.Do(func() {

@@ -213,7 +213,7 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	g.Go(func() error { return a.data.watchParameters(ctx, parameters, a.data.made, files, wrong) })
 	a.data.life, a.data.spawn, a.data.healing = ctx, g.Go, &a.healing
 	l := loop{name: "network", step: a.data.step, every: fullCheck, healing: &a.healing, log: a.log, triggers: []trigger{
-		{leases, byPlan}, {changed, byKernel}, {wrong, byKernel}, {a.settings.subscribe(), byHost},
+		{leases, byPlan}, {changed, byKernel}, {wrong, byKernel}, {a.settings.subscribe(), byHost}, {a.data.again, byPlan},
 	}}
 	if a.clusterChanged != nil {
 		moved := make(chan struct{}, 1)

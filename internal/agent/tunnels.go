@@ -74,6 +74,14 @@ func (t *tunnels) setPSK(text string) error {
 	return nil
 }
 
+// unmet is how many hosts there was no WireGuard handshake with yet.
+func (t *tunnels) unmet(want netstate.State) (int, error) {
+	if t == nil || t.wg == nil {
+		return 0, nil
+	}
+	return t.wg.Unmet(want)
+}
+
 // apply finishes after the kernel's objects are as planned: devices that are no longer wanted are let go, kernel devices get their peers.
 func (t *tunnels) apply(want netstate.State) error {
 	if t == nil {

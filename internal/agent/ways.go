@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"slices"
+
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/lease"
@@ -68,21 +70,11 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, keep ...kind) ([]way, err
 		return out, nil
 	}
 	mix := func(k kind) {
-		if !k.mixes() {
-			return
+		taken := slices.ContainsFunc(out, func(w way) bool { return k.backend == lease.VXLAN && w.kind.backend == k.backend && w.vni == k.vni })
+		if k.mixes() && !taken { // else the device of another port would have the same name
+			// The MAC of another kind's device is not announced: the device keeps the one it has.
+			add(k, f.optionsFor(k), lease.Kind{Type: k.backend, VNI: k.vni}.Of(own))
 		}
-		o := f.earlier[k.backend] // none: the defaults
-		if k.backend == f.Backend {
-			o = f.Options
-			if k.vni == first.vni {
-				return // the device of another port would have the same name
-			}
-		}
-		if k.backend == lease.VXLAN {
-			o.VNI, o.Port = k.vni, k.port
-		}
-		// The MAC of another kind's device is not announced: the device keeps the one it has.
-		add(k, o, lease.Kind{Type: k.backend, VNI: k.vni}.Of(own))
 	}
 	for _, l := range leases {
 		if l.Subnet != own.Subnet || l.SubnetV6 != own.SubnetV6 {
@@ -93,6 +85,18 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, keep ...kind) ([]way, err
 		mix(k)
 	}
 	return out, nil
+}
+
+// optionsFor are those of a kind that is in use though it is not configured.
+func (f Facts) optionsFor(k kind) overlay.Options {
+	o := f.earlier[k.backend] // none: the defaults
+	if k.backend == f.Backend {
+		o = f.Options
+	}
+	if k.backend == lease.VXLAN {
+		o.VNI, o.Port = k.vni, k.port
+	}
+	return o
 }
 
 // standIn gives the newer of two VXLAN devices with one VNI, which differ in the port, another name for as long as there are two.

@@ -124,3 +124,6 @@ func (n *Netns) Follow(ops []netstate.Op) { n.rt.Follow(ops) }
 func (n *Netns) Link(ctx context.Context, name string) (l netstate.Link, ok bool, err error) {
 	return n.rt.Link(ctx, name)
 }
+
+// Rename gives a link of ours another name (rtnl.Handle.Rename).
+func (n *Netns) Rename(ctx context.Context, from, to string) error { return n.rt.Rename(ctx, from, to) }

@@ -2,6 +2,7 @@ package change
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -53,6 +54,13 @@ func TestBackendsWithoutLoss(t *testing.T) {
 	}
 	c := up(t, top)
 	addrs := c.pods()
+	if os.Getenv("DEBUGAGENT") != "" {
+		for _, h := range hosts {
+			if err := c.Restart(t.Context(), h, "agent", "-v"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	var table strings.Builder
 	t.Cleanup(func() { t.Logf("datagrams each millisecond between three pods, both directions:\n%s", table.String()) })
 	for _, x := range []struct{ what, backend string }{

@@ -2,7 +2,6 @@ package change
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -23,9 +22,6 @@ const (
 )
 
 var hosts = []string{node1, node2, node3}
-
-// netnsOf is how a pod's network namespace is entered on its host.
-const netnsOf = `nsenter --net=$(grep -A6 '"Name": "%s"' /run/weft/attachments.json | grep -o '/[^"]*' | tail -1) `
 
 // bin is the directory of the binaries under test.
 var bin string
@@ -91,7 +87,7 @@ func (c *cluster) logs() {
 			continue
 		}
 		lines := strings.Split(string(text), "\n")
-		c.t.Logf("%s agent:\n%s", h, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		c.t.Logf("%s agent:\n%s", h, strings.Join(lines[max(0, len(lines)-60):], "\n"))
 	}
 }
 
@@ -118,37 +114,4 @@ func (c *cluster) kubectl(args ...string) string {
 		c.t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return strings.TrimSpace(out)
-}
-
-// eventually waits until check returns nil.
-func eventually(t *testing.T, what string, limit time.Duration, check func() error) time.Duration {
-	t.Helper()
-	begun := time.Now()
-	for {
-		err := check()
-		if err == nil {
-			return time.Since(begun)
-		}
-		if time.Since(begun) > limit {
-			t.Errorf("%s: not after %s: %v", what, limit, err)
-			return limit
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// says is a check that a host's command prints what is wanted.
-func (c *cluster) says(host, command string, want ...string) func() error {
-	return func() error {
-		out, err := c.sh(host, command)
-		if err != nil {
-			return err
-		}
-		for _, w := range want {
-			if !strings.Contains(out, w) {
-				return errors.New("no " + w + " in:\n" + out)
-			}
-		}
-		return nil
-	}
 }

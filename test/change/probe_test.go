@@ -2,7 +2,6 @@ package change
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -10,13 +9,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
-
-	"weft/internal/lab"
 )
 
 // proberArg makes the test's own binary a prober: it runs in a pod's network namespace.
@@ -36,8 +34,8 @@ type tally struct {
 	Errors   []string            `json:"errors,omitempty"`
 }
 
-// prober sends a numbered datagram to each address every millisecond and counts those that come, until its input says "stop sending" and
-// then ends.
+// prober sends a numbered datagram to each address every millisecond and counts those that come, from the first line of its input to the second, and reports
+// at its end.
 func prober(in io.Reader, out io.Writer, to []string) error {
 	c, err := net.ListenUDP("udp", &net.UDPAddr{Port: probePort})
 	if err != nil {
@@ -79,6 +77,7 @@ func prober(in io.Reader, out io.Writer, to []string) error {
 		}
 		close(lines)
 	}()
+	<-lines // all listen
 	send(c, to, &t, lines)
 	<-lines
 	mu.Lock()
@@ -138,6 +137,20 @@ type probes struct {
 	begun time.Time
 }
 
+// podNamespace is how nsenter enters the network of the host's pod, but not its files: the host does not see the test's binary.
+func (c *cluster) podNamespace(host string) []string {
+	pid, err := c.PID(c.t.Context(), host)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	path := c.must(host, fmt.Sprintf(`grep -A6 '"Name": "on-%s"' /run/weft/attachments.json | grep -o '/[^"]*' | tail -1`, host))
+	args := []string{fmt.Sprintf("--net=/proc/%d/root%s", pid, path)}
+	if os.Geteuid() != 0 {
+		args = append(args, fmt.Sprintf("--user=/proc/%d/ns/user", pid), "--preserve-credentials")
+	}
+	return args
+}
+
 // probe starts a prober in each pod.
 func (c *cluster) probe(addrs map[string]string) *probes {
 	p := &probes{t: c.t, begun: time.Now()}
@@ -158,22 +171,27 @@ func (c *cluster) probe(addrs map[string]string) *probes {
 		r, w := io.Pipe()
 		out := &strings.Builder{}
 		done := make(chan error, 1)
-		go func() {
-			command := fmt.Sprintf("exec "+netnsOf+"%s %s %s", "on-"+h, self, proberArg, strings.Join(to, " "))
-			done <- c.ExecIO(context.Background(), h, lab.Stdio{In: r, Out: out, Err: os.Stderr}, "sh", "-c", command)
-		}()
+		cmd := exec.Command("nsenter", append(append(c.podNamespace(h), self, proberArg), to...)...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = r, out, os.Stderr
+		go func() { done <- cmd.Run() }()
 		p.in, p.out, p.errs = append(p.in, w), append(p.out, out), append(p.errs, done)
 	}
+	time.Sleep(100 * time.Millisecond)
+	p.say("go")
 	return p
+}
+
+func (p *probes) say(line string) {
+	for _, w := range p.in {
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			p.t.Fatal(err)
+		}
+	}
 }
 
 // lost stops the probers and counts what was sent and what was lost, by direction.
 func (p *probes) lost() (sent, lost uint32, detail string) {
-	for _, w := range p.in {
-		if _, err := fmt.Fprintln(w, "stop"); err != nil {
-			p.t.Fatal(err)
-		}
-	}
+	p.say("stop")
 	time.Sleep(400 * time.Millisecond) // for those under way
 	tallies := make([]tally, len(p.in))
 	for i, w := range p.in {

@@ -61,7 +61,8 @@ func (c *change) run(ctx context.Context) (changed bool, err error) {
 			return changed, next.err
 		}
 		if c.dryRun {
-			return false, c.explain(next)
+			c.explain(next)
+			return false, nil
 		}
 		if next.write == nil && !c.wait(next) {
 			return changed, fmt.Errorf("%s: %w after %s: %s: start what is down there and run this again, which continues; --force goes on without them",
@@ -109,8 +110,9 @@ func (c *change) next(s claim.Snapshot) step {
 	final := step{write: c.data, last: true, what: "write the configuration"}
 	old := configOf(s)
 	now, _, err := lease.ParseConfig(old.Value)
-	if err != nil || c.want.Change != "" || c.want.Next.Type != "" || c.want.Previous.Type != "" {
-		return final // nothing good is in force, or the operator makes each step by hand
+	byHand := c.want.Change != "" || c.want.Next.Type != "" || c.want.Previous.Type != ""
+	if err != nil || byHand {
+		return final // nothing good is in force, or the operator makes each step
 	}
 	var view claim.View
 	view.Reset(s, time.Time{})
@@ -124,15 +126,21 @@ func (c *change) next(s claim.Snapshot) step {
 		})
 	case len(hosts) == 0 || !now.Backend.Preparable() || !c.want.Backend.Preparable():
 		return final
-	case now.Next == c.want.Backend:
+	}
+	return c.phase(old.Value, now, hosts)
+}
+
+// phase is the next step of a change between two backends that hosts can get ready for.
+func (c *change) phase(old []byte, now lease.Config, hosts []api.Lease) step {
+	if now.Next == c.want.Backend {
 		flip := step{what: fmt.Sprintf("put backend %s in force", c.want.Backend.Type)}
-		flip.write, flip.err = lease.Leaving(c.data, old.Value, now.Change)
+		flip.write, flip.err = lease.Leaving(c.data, old, now.Change)
 		return c.unless(hosts, flip, fmt.Sprintf("prepare backend %s", c.want.Backend.Type), func(l api.Lease) bool {
 			return lease.Receives(l, c.want.Backend, now.Change)
 		})
 	}
 	prepare := step{what: fmt.Sprintf("prepare backend %s on %d hosts", c.want.Backend.Type, len(hosts))}
-	prepare.write, prepare.err = lease.Preparing(old.Value, c.data, newChange())
+	prepare.write, prepare.err = lease.Preparing(old, c.data, newChange())
 	if now.Previous.Type == "" || lease.SameKind(now.Previous, c.want.Backend) {
 		return prepare
 	}
@@ -180,16 +188,15 @@ func (c *change) wait(s step) bool {
 }
 
 // explain is the dry run.
-func (c *change) explain(s step) error {
+func (c *change) explain(s step) {
 	if s.write == nil {
 		fmt.Fprintf(c.say, "would %s: waiting for %d of %d hosts: %s\n", s.what, len(s.waiting), s.total, few(s.waiting))
-		return nil
+		return
 	}
 	fmt.Fprintf(c.say, "would %s\n", s.what)
 	if !s.last {
 		fmt.Fprintf(c.say, "and go on until backend %s is in force on all hosts and the one before is closed\n", c.want.Backend.Type)
 	}
-	return nil
 }
 
 func newChange() string {

@@ -94,21 +94,21 @@ configuration to go back.`,
 }
 
 // report runs the change and says what it did: the result on stdout, what may not be meant on stderr.
-func (w *change) report(out io.Writer) func(context.Context, *etcd.Client) error {
+func (c *change) report(out io.Writer) func(context.Context, *etcd.Client) error {
 	changed := false
 	return func(ctx context.Context, client *etcd.Client) error {
-		w.client = client
+		c.client = client
 		before, err := client.List(ctx)
 		if err != nil {
 			return err
 		}
-		done, err := w.run(ctx)
+		done, err := c.run(ctx)
 		changed = changed || done
-		if err != nil || w.dryRun {
+		if err != nil || c.dryRun {
 			return err
 		}
-		for _, m := range etcd.Misfits(w.want, before) {
-			fmt.Fprintf(w.say, "warning: the host of lease %s will move\n", m)
+		for _, m := range etcd.Misfits(c.want, before) {
+			fmt.Fprintf(c.say, "warning: the host of lease %s will move\n", m)
 		}
 		word := "unchanged"
 		if changed {

@@ -73,9 +73,12 @@ func configureKernel(c control, name string, key Key, keyRight bool, ch change, 
 		keepalive := time.Duration(p.keepalive) * time.Second
 		pc := wgtypes.PeerConfig{
 			PublicKey: p.key, PresharedKey: &psk, Endpoint: net.UDPAddrFromAddrPort(p.endpoint), PersistentKeepaliveInterval: &keepalive,
-			ReplaceAllowedIPs: true,
+			ReplaceAllowedIPs: !p.kept,
 		}
 		for _, a := range p.allowed {
+			if p.kept {
+				break
+			}
 			pc.AllowedIPs = append(pc.AllowedIPs, net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(a.Bits(), a.Addr().BitLen())})
 		}
 		cfg.Peers = append(cfg.Peers, pc)

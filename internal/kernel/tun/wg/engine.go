@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl"
 
@@ -28,14 +29,16 @@ type Engine struct {
 	opt      Options
 	counters counters
 
-	mu   sync.Mutex
-	user map[string]*served // user-space devices
+	mu    sync.Mutex
+	user  map[string]*served // user-space devices
+	begun time.Time          // when the kernel's devices were last told to begin handshakes anew
 }
 
 // served is a user-space device with what it was told.
 type served struct {
 	*user
-	has config
+	has   config
+	begun time.Time // when handshakes were last begun anew
 }
 
 // New returns an engine that does nothing until it is told to.

@@ -72,6 +72,9 @@ func (f *fake) ConfigureDevice(_ string, c wgtypes.Config) error {
 		f.dev.ListenPort = *c.ListenPort
 	}
 	for _, p := range c.Peers {
+		if i := slices.IndexFunc(f.dev.Peers, func(q wgtypes.Peer) bool { return q.PublicKey == p.PublicKey }); i >= 0 && !p.ReplaceAllowedIPs {
+			p.AllowedIPs = append(f.dev.Peers[i].AllowedIPs, p.AllowedIPs...) // WGPEER_F_REPLACE_ALLOWEDIPS of linux/wireguard.h
+		}
 		f.dev.Peers = slices.DeleteFunc(f.dev.Peers, func(q wgtypes.Peer) bool { return q.PublicKey == p.PublicKey })
 		if !p.Remove {
 			f.dev.Peers = append(f.dev.Peers, wgtypes.Peer{
@@ -134,5 +137,27 @@ func TestConfigErrors(t *testing.T) {
 	c, err := configOf(netstate.New(good, bad), "wg")
 	if err == nil || !strings.Contains(err.Error(), "10.1.3.0/24") || len(c.peers) != 1 {
 		t.Errorf("config %+v, error %v: want the good peer, and an error that names the bad one's subnet", c, err)
+	}
+}
+
+// TestUnmet: peers without a handshake are counted, and those that this host is to begin with are made anew, not too often.
+func TestUnmet(t *testing.T) {
+	text := "private_key=aa\nlisten_port=51820\npublic_key=01\nlast_handshake_time_sec=0\nlast_handshake_time_nsec=0\n" +
+		"public_key=02\nlast_handshake_time_sec=1700000000\nlast_handshake_time_nsec=5\n"
+	if met := handshakes(text); met["01"] || !met["02"] {
+		t.Errorf("handshakes: %v", met)
+	}
+	e := New(Options{Devices: []string{"wg"}, Key: Key{1}})
+	f := &fake{}
+	f.dev.Peers = []wgtypes.Peer{
+		{PublicKey: Key{2}, PersistentKeepaliveInterval: 25 * time.Second},
+		{PublicKey: Key{3}},
+		{PublicKey: Key{4}, LastHandshakeTime: time.Unix(1, 0)},
+	}
+	for i, calls := range []int{1, 1} {
+		n, err := e.unmetOf(f, "wg")
+		if err != nil || n != 2 || f.calls != calls {
+			t.Errorf("call %d: %d without handshake, %d changes, %v", i, n, f.calls, err)
+		}
 	}
 }

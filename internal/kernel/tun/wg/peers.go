@@ -16,6 +16,7 @@ type peer struct {
 	endpoint  netip.AddrPort
 	allowed   []netip.Prefix // sorted
 	keepalive int            // seconds
+	kept      bool           // in a change: the device has the same allowed addresses
 }
 
 func (p peer) equal(q peer) bool {
@@ -76,6 +77,7 @@ func changeOf(want, have config) change {
 	}
 	for k, p := range want.peers {
 		if h, ok := have.peers[k]; !ok || !p.equal(h) {
+			p.kept = have.sameAllowed(p)
 			c.set = append(c.set, p)
 		}
 	}

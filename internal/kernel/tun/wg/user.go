@@ -122,8 +122,12 @@ func (c change) text(psk Key) string {
 		fmt.Fprintf(&b, "public_key=%s\nremove=true\n", hexKey(k))
 	}
 	for _, p := range c.set {
-		fmt.Fprintf(&b, "public_key=%s\npreshared_key=%s\nendpoint=%s\npersistent_keepalive_interval=%d\nreplace_allowed_ips=true\n",
+		fmt.Fprintf(&b, "public_key=%s\npreshared_key=%s\nendpoint=%s\npersistent_keepalive_interval=%d\n",
 			hexKey(p.key), hexKey(psk), p.endpoint, p.keepalive)
+		if p.kept {
+			continue
+		}
+		b.WriteString("replace_allowed_ips=true\n")
 		for _, a := range p.allowed {
 			fmt.Fprintf(&b, "allowed_ip=%s\n", a)
 		}
