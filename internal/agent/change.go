@@ -282,3 +282,10 @@ func (d *dataplane) announcement(self api.Lease, f Facts) (l api.Lease, ok bool)
 	// Early: the step that knows of the change did not work yet, or sessions are missing.
 	return f.announced(self, d.told.peers, !same || d.told.unmet > 0), true
 }
+
+// receives reports whether the last step that worked made the node receive by the kind.
+func (d *dataplane) receives(k kind) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.told.open[k]
+}

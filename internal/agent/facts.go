@@ -51,6 +51,7 @@ type Facts struct {
 	Other     *otherBackend   `json:"other,omitempty"` // of a change under way
 
 	earlier map[string]overlay.Options // of backends that were in force before, by name
+	turning bool                       // between sealed and not: paths are encrypted, the seal is not in force
 
 	Etcd       []string `json:"etcd,omitempty"` // endpoints that hold the leases; none: the nodes' annotations do
 	EtcdPrefix string   `json:"etcdPrefix,omitempty"`

@@ -135,6 +135,7 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 		}
 		next.earlier[old.Backend] = old.Options
 	}
+	a.turn(ctx, old, next)
 	if a.settings.set(next) {
 		a.log.Info("the host or the network changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
 			"backend", next.Backend)
@@ -147,14 +148,38 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 			}
 		}
 	}
-	return work{}, a.tell(next.self)
+	return work{}, a.tell(ctx, next.self)
+}
+
+// turn makes a change from or to an encrypted network lose nothing: the seal comes after the paths were moved to the tunnels that are
+// ready, and goes before they are moved away. A node that is not prepared is sealed first.
+func (a *agent) turn(ctx context.Context, old, next setting) {
+	var err error
+	switch {
+	case !old.sealed() && next.sealed() && a.data.receives(next.kind()):
+		next.turning = true
+		a.settings.set(next)
+		_, err = a.data.step(ctx, byHost)
+	case old.sealed() && !next.sealed():
+		old.turning = true
+		a.settings.set(old)
+		_, err = a.proxy.step(ctx, byHost)
+	}
+	if err != nil {
+		a.log.Debug("the change goes on though not everything is in place", "err", err) // its loop reports and repeats it
+	}
 }
 
 // tell announces what the node is, with what it can receive by now, when that is not what was announced before.
-func (a *agent) tell(self api.Lease) error {
+func (a *agent) tell(ctx context.Context, self api.Lease) error {
 	l, ok := a.data.announcement(self, a.settings.facts())
 	if !ok || l == a.announced {
 		return nil
+	}
+	if l.Also != "" { // the packet filter must take what the others will send
+		if _, err := a.proxy.step(ctx, byHost); err != nil {
+			return fmt.Errorf("announce what the node receives by: %w", err)
+		}
 	}
 	err := a.announceSelf(l)
 	if err == nil {

@@ -103,7 +103,7 @@ var localDevices = []string{"lo", "veth*", "cni0", "docker0"}
 
 // seal is in force as long as the network's configuration asks for encryption, whatever the state of its devices.
 func (f Facts) seal() edge.Seal {
-	if !f.sealed() {
+	if !f.sealed() || f.turning {
 		return edge.Seal{}
 	}
 	s := edge.Seal{Devices: slices.Concat([]string{wireguard.Device, wireguard.DeviceV6}, localDevices)}

@@ -19,7 +19,11 @@ func (p *proxyLoop) seal(f Facts) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	want := f.seal()
-	if !f.sealed() || reflect.DeepEqual(want, p.sealed) {
+	if !f.sealed() || f.turning {
+		p.sealed = edge.Seal{}
+		return nil
+	}
+	if reflect.DeepEqual(want, p.sealed) {
 		return nil
 	}
 	if p.noTables != nil {
