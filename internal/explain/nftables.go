@@ -97,16 +97,23 @@ func (e *nftWalk) rule(c nft.Chain, r nft.Rule, depth int) nft.VerdictKind {
 				return nft.Return
 			}
 		case nft.Accept, nft.Drop, nft.Return:
-			switch {
-			case verdict.Kind == nft.Drop && why.Action == Accept:
-				e.out = append(e.out, Outcome{Action: Drop, Rule: text})
-			case verdict.Kind == nft.Accept && e.p.Inside != nil && e.member != "": // the edge check is worth a word
-				e.out = append(e.out, Outcome{Action: Accept, Rule: text + " {" + e.member + "}"})
+			if why.Action == Accept {
+				e.ended(verdict.Kind, text)
 			}
 			return verdict.Kind
 		}
 	}
 	return nft.Continue
+}
+
+// ended notes a rule that ended the walk: one that drops, and one of the edge check that takes a packet.
+func (e *nftWalk) ended(by nft.VerdictKind, text string) {
+	switch {
+	case by == nft.Drop:
+		e.out = append(e.out, Outcome{Action: Drop, Rule: text})
+	case by == nft.Accept && e.p.Inside != nil && e.member != "":
+		e.out = append(e.out, Outcome{Action: Accept, Rule: text + " {" + e.member + "}"})
+	}
 }
 
 // statement says whether the rule goes on, with which verdict, and what is done to the packet. The outcome's Rule is what a
