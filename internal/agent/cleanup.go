@@ -94,10 +94,14 @@ func (o cleanup) network(ctx context.Context) error {
 	for _, op := range ops {
 		fmt.Fprintln(o.out, op)
 	}
-	if o.dryRun || len(ops) == 0 {
+	if o.dryRun {
 		return nil
 	}
-	return n.Apply(ctx, ops)
+	if err := n.Apply(ctx, ops); err != nil {
+		return err
+	}
+	_, err = n.DropNexthops(ctx) // no route that stays names one now
+	return err
 }
 
 // unmarked is a state whose objects are nobody's: links without our alias, routes as ip-route(8) makes them. Routes that lead nowhere go:

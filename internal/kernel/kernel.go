@@ -119,6 +119,9 @@ func (n *Netns) Injuries(also ...netstate.ID) (list []rtnl.Injury, ops []netstat
 // Follow takes over that what is wanted changed by the ops, which were applied, as if the last Read had been for it.
 func (n *Netns) Follow(ops []netstate.Op) { n.rt.Follow(ops) }
 
+// DropNexthops deletes our next hop objects (rtnl.Handle.DropNexthops).
+func (n *Netns) DropNexthops(ctx context.Context) (int, error) { return n.rt.DropNexthops(ctx) }
+
 // Link returns the link with the name, whoever made it, for what an existing device decides: its MAC, its MTU. ok is false when there
 // is none.
 func (n *Netns) Link(ctx context.Context, name string) (l netstate.Link, ok bool, err error) {

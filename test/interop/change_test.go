@@ -2,7 +2,6 @@ package interop
 
 import (
 	"testing"
-	"time"
 
 	"weft/internal/lab"
 )
@@ -10,7 +9,7 @@ import (
 // left is how a host is looked at for what the other program left.
 const (
 	rulesOf  = "iptables-save; ip6tables-save; nft list tables"
-	routesOf = "ip route; ip -6 route; ip -d link"
+	routesOf = "ip route; ip -6 route; ip nexthop; ip -d link"
 )
 
 // identity is what must not change: subnet, device index, MAC.
@@ -59,15 +58,15 @@ func TestTakeOver(t *testing.T) {
 			if now := a.identity(); now != before {
 				t.Errorf("before:\n%s\nafter taking over:\n%s", before, now)
 			}
-			n.eventually("flannel is gone", time.Second, a.silent(rulesOf, "FLANNEL", "flannel"))
-			n.eventually("no route of flannel's is left", time.Second, a.silent("(ip route show proto boot; ip -6 route show proto boot) | grep -v ^default", "10.", "fd12:"))
+			n.eventually("flannel is gone", patient, a.silent(rulesOf, "FLANNEL", "flannel"))
+			n.eventually("no route of flannel's is left", patient, a.silent("(ip route show proto boot; ip -6 route show proto boot) | grep -v ^default", "10.", "fd12:"))
 			n.converged(a)
 
 			n.handBack(a)
 			if now := a.identity(); now != before {
 				t.Errorf("before:\n%s\nafter handing back:\n%s", before, now)
 			}
-			n.eventually("weft is gone", time.Second, a.silent(rulesOf+"; "+routesOf, "weft", "WEFT", "proto 119"))
+			n.eventually("weft is gone", patient, a.silent(rulesOf+"; "+routesOf, "weft", "WEFT", "proto 119"))
 			n.unbroken(all)
 			n.both(a, f)
 			n.both(a, w)
@@ -114,5 +113,5 @@ func TestRolling(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.must("weft cleanup")
-	n.eventually("all is gone", time.Second, h.silent(rulesOf+"; "+routesOf, "weft", "WEFT", "proto 119", "flannel", "cni0"))
+	n.eventually("all is gone", patient, h.silent(rulesOf+"; "+routesOf, "weft", "WEFT", "proto 119", "flannel", "cni0"))
 }

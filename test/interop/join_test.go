@@ -37,7 +37,7 @@ func TestJoinAndLeave(t *testing.T) {
 	f1.must("ip link del flannel.1")
 	n.flannel(f1)
 	var fresh string
-	n.eventually("the device is back", 10*time.Second, func() (err error) {
+	n.eventually("the device is back", patient, func() (err error) {
 		fresh, err = f1.sh("cat /sys/class/net/flannel.1/address")
 		return err
 	})
@@ -46,8 +46,8 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 	tables := "bridge fdb show dev flannel.1; ip neigh show dev flannel.1 nud permanent"
 	for _, w := range []*host{w1, w2} {
-		took := n.eventually(w.name+" follows the new MAC", 10*time.Second, w.says(tables, fresh+" dst "+f1.addr.String(), f1.subnet.Addr().String()+" lladdr "+fresh))
-		n.eventually(w.name+" forgets the old one", 10*time.Second, w.silent(tables, mac))
+		took := n.eventually(w.name+" follows the new MAC", patient, w.says(tables, fresh+" dst "+f1.addr.String(), f1.subnet.Addr().String()+" lladdr "+fresh))
+		n.eventually(w.name+" forgets the old one", patient, w.silent(tables, mac))
 		t.Logf("%s follows the new MAC %s after the device is there", w.name, took.Round(time.Millisecond))
 		n.both(f1, w)
 	}
@@ -59,7 +59,7 @@ func TestJoinAndLeave(t *testing.T) {
 		}
 		n.etcdctl("del", fmt.Sprintf("%s/subnets/%s", n.prefix(), strings.Replace(gone.subnet.String(), "/", "-", 1)))
 		for _, h := range others {
-			took := n.eventually(h.name+" forgets "+gone.name, 10*time.Second,
+			took := n.eventually(h.name+" forgets "+gone.name, patient,
 				h.silent("ip route; "+tables, gone.subnet.String(), gone.addr.String()+" ", gone.subnet.Addr().String()+" "))
 			t.Logf("%s has no way to %s %s later", h.name, gone.name, took.Round(time.Millisecond))
 		}
@@ -94,7 +94,7 @@ spec:
 	if err := n.WriteFile(t.Context(), master, "/root/interop.yaml", []byte(pod)); err != nil {
 		t.Fatal(err)
 	}
-	n.eventually("the pod is taken", 20*time.Second, func() error {
+	n.eventually("the pod is taken", patient, func() error {
 		_, err := n.Kubectl(t.Context(), "apply", "-f", "/root/interop.yaml")
 		return err
 	})

@@ -22,6 +22,9 @@ const (
 	hosts  = 48 // for all tests together; a host costs little
 )
 
+// patient bounds what is waited for: the machine may be busy with other things.
+const patient = time.Minute
+
 // shared is the lab of all tests: one control plane and plain hosts. Networks are apart by etcd prefix or by their ranges.
 var shared struct {
 	once sync.Once
@@ -40,7 +43,7 @@ func labUp() (*lab.Lab, error) {
 		return nil, err
 	}
 	return lab.Up(context.Background(), top, lab.Options{
-		Name: fmt.Sprintf("interop-%d", os.Getpid()), Attached: true, Bin: bin, Self: filepath.Join(bin, "weft"), Timeout: time.Minute,
+		Name: fmt.Sprintf("interop-%d", os.Getpid()), Attached: true, Bin: bin, Self: filepath.Join(bin, "weft"), Timeout: 2 * time.Minute,
 	})
 }
 
@@ -102,7 +105,7 @@ func (w world) take() *host {
 
 // stopAll ends the host's programs, so that they do not take part in what other tests do.
 func (h *host) stopAll() {
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	list, err := h.Programs(ctx, h.name)
 	if err != nil {
@@ -133,7 +136,7 @@ func (h *host) logs() {
 
 // sh runs a shell command on the host.
 func (h *host) sh(format string, args ...any) (string, error) {
-	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	if len(args) > 0 {
 		format = fmt.Sprintf(format, args...)
@@ -200,7 +203,7 @@ func (w world) eventually(what string, limit time.Duration, check func() error) 
 		if time.Since(begun) > limit {
 			w.t.Fatalf("%s: not after %s: %v", what, limit, err)
 		}
-		time.Sleep(25 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

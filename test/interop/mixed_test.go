@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -38,6 +39,8 @@ func TestMixed(t *testing.T) {
 			n.withPod(w)
 			n.both(f, w)
 			n.converged(w)
+			mtu := "grep -h MTU " + subnetEnv + "; cat /sys/class/net/flannel*/mtu 2>/dev/null || true"
+			t.Logf("MTU for pods, of the devices: flannel %q, weft %q", strings.Fields(f.must("%s", mtu)), strings.Fields(w.must("%s", mtu)))
 		})
 	}
 }

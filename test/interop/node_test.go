@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"time"
 
 	"weft/internal/lab"
 	"weft/internal/lease"
@@ -127,7 +126,7 @@ func (n *network) weft(h *host, more ...string) {
 // ready waits for subnet.env and reads it.
 func (n *network) ready(h *host) {
 	n.t.Helper()
-	n.eventually(h.name+" has a subnet", 30*time.Second, func() error {
+	n.eventually(h.name+" has a subnet", patient, func() error {
 		text, err := n.ReadFile(n.t.Context(), h.name, subnetEnv)
 		if err != nil {
 			return err
@@ -216,7 +215,7 @@ const bulk = 3 << 20
 func (n *network) check(h *host, source, to netip.Addr, hostSource string) {
 	n.t.Helper()
 	var got talk
-	n.eventually(fmt.Sprintf("traffic from a pod of %s", h.name), 20*time.Second, func() (err error) {
+	n.eventually(fmt.Sprintf("traffic from a pod of %s", h.name), patient, func() (err error) {
 		got, err = h.talk(true, to, 1000)
 		return err
 	})

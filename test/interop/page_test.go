@@ -79,7 +79,7 @@ func (n *network) takeOver(h *host) {
 		n.t.Fatal(err)
 	}
 	n.start(h, lab.Agent, "agent-"+n.mode())
-	n.eventually(h.name+" is taken over", 20*time.Second, func() error {
+	n.eventually(h.name+" is taken over", patient, func() error {
 		out, err := h.sh("%s", n.on(h, "check"))
 		if err == nil && !strings.Contains(out, ": converged") {
 			err = fmt.Errorf("%s", out)
@@ -98,7 +98,7 @@ func (n *network) handBack(h *host) {
 	}
 	began := readyLines(h)
 	n.start(h, flannel, "flanneld-"+n.mode())
-	n.eventually(h.name+" is flannel's", 20*time.Second, func() error {
+	n.eventually(h.name+" is flannel's", patient, func() error {
 		if readyLines(h) == began {
 			return errors.New("flanneld did not say that it is ready")
 		}

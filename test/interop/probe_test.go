@@ -28,7 +28,7 @@ const probeName = "interop-probe"
 const (
 	probePort = "7000"
 	every     = 5 * time.Millisecond // between two datagrams of a stream
-	patience  = 3 * time.Second      // for one answer
+	patience  = 10 * time.Second     // for one answer
 )
 
 // roomy gives a UDP socket room for what comes while its program does not get the processor.
@@ -286,7 +286,7 @@ func (f *flow) datagrams(c net.Conn, over <-chan struct{}) {
 			at = append(at, time.Now())
 		}
 	}
-	_ = c.SetReadDeadline(time.Now().Add(time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience / 4))
 	a := <-done
 	f.Sent, f.Gap = len(at), a.gap
 	for i, t := range at {

@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // noDriver is what flanneld says where the kernel has no WireGuard. It has no other way.
@@ -24,7 +23,7 @@ func TestWireGuard(t *testing.T) {
 	f, w := n.take(), n.take()
 	f.run(flannel, "flanneld", "--iface=eth0", "--ip-masq", "--etcd-endpoints="+etcd, "--etcd-prefix="+n.prefix())
 	works := false
-	n.eventually("flanneld says whether it can", 20*time.Second, func() error {
+	n.eventually("flanneld says whether it can", patient, func() error {
 		log, err := os.ReadFile(f.LogFile(f.name, flannel))
 		works = strings.Contains(string(log), "flannel is ready")
 		if err == nil && !works && !strings.Contains(string(log), noDriver) {
@@ -48,9 +47,9 @@ func TestWireGuard(t *testing.T) {
 	const key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 	n.etcdctl("put", n.prefix()+"/subnets/10.24.200.0-24",
 		`{"PublicIP":"`+f.addr.String()+`","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"`+key+`","Port":51999}}`)
-	n.eventually("weft has the peer", 10*time.Second, w.says("weft state",
+	n.eventually("weft has the peer", patient, w.says("weft state",
 		"tunnel 10.24.200.0/24 dev flannel-wg local 0.0.0.0:51820 remote "+f.addr.String()+":51999 peer "+key, "mtu 1420"))
-	n.eventually("... and the way to it", 10*time.Second, w.says("ip route show 10.24.200.0/24; ip link show flannel-wg", "dev flannel-wg", "mtu 1420"))
+	n.eventually("... and the way to it", patient, w.says("ip route show 10.24.200.0/24; ip link show flannel-wg", "dev flannel-wg", "mtu 1420"))
 
 	own := n.etcdctl("get", "--print-value-only", n.prefix()+"/subnets/"+strings.Replace(w.subnet.String(), "/", "-", 1))
 	want := `^\{"PublicIP":"` + regexp.QuoteMeta(w.addr.String()) +

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"weft/internal/netstate"
 	"weft/internal/overlay/vxlan"
 )
@@ -81,4 +83,37 @@ func TestNexthopTaken(t *testing.T) {
 		t.Errorf("%d ops for 3 routes", n)
 	}
 	w.settled(want)
+}
+
+// TestNexthopsDropped: routes that are given to others are plain ones, with no gap, and objects without a route go.
+func TestNexthopsDropped(t *testing.T) {
+	w := newWorld(t)
+	w.ip("ip link add eth0 type veth peer name hub", "ip link set hub up", "ip link set eth0 up", "ip addr add 172.17.200.1/16 dev eth0")
+	want := vxlan.Backend{}.Plan(self(false), leases(3))
+	w.converge(want)
+	r := netstate.Of[netstate.Route](want)
+	w.ip(fmt.Sprintf("ip route replace %s via %s dev flannel.1 onlink", r[0].Dst, r[0].Via)) // as flannel does
+	given := netstate.Union(want)
+	for _, o := range r {
+		o.Proto = unix.RTPROT_BOOT
+		given.Add(o)
+	}
+	w.converge(given)
+	drop := func() int {
+		n, err := w.h.DropNexthops(t.Context())
+		w.must(err)
+		return n
+	}
+	if n := drop(); n == 0 {
+		t.Error("no object was left: nothing is tested")
+	}
+	if left := w.show("ip nexthop show"); left != "" {
+		t.Errorf("left:\n%s", left)
+	}
+	if routes := w.show("ip route show"); strings.Count(routes, "dev flannel.1 onlink") != 3 || strings.Contains(routes, "proto 119") {
+		t.Errorf("the routes are now:\n%s", routes)
+	}
+	if n := drop(); n != 0 {
+		t.Errorf("%d more", n)
+	}
 }
