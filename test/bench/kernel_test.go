@@ -115,7 +115,7 @@ func (t *table) full(n int, limit time.Duration) time.Time {
 // appears calls ready, which returns when the clock shall begin, and returns how long after that the kernel told of the ith lease's route.
 func (t *table) appears(i int, ready func() time.Time) time.Duration {
 	t.tb.Helper()
-	w, err := wire.Dial(unix.RTNLGRP_IPV4_ROUTE)
+	w, err := wire.Subscribe(0, unix.RTNLGRP_IPV4_ROUTE)
 	if err != nil {
 		t.tb.Fatal(err)
 	}
