@@ -141,7 +141,7 @@ func planNode(f Facts, ways []way, own api.Lease, all []api.Lease, pods []attach
 	if f.ServiceRange.IsValid() && !f.Gateway.IsValid() {
 		// Without a default route a process of the host could not even send to a service: rules see packets only after the routes.
 		v6 := f.ServiceRange.Addr().Is6()
-		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.addr(v6), Scope: "link"})
+		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.addr(v6)})
 	}
 	return netstate.Union(append(planWays(f, ways, all), host)...), inPod
 }

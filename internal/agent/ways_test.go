@@ -112,3 +112,13 @@ func TestRepairedNamesWhatThePlanDidNotChange(t *testing.T) {
 		t.Errorf("repaired: %v", got)
 	}
 }
+
+// TestServiceRoute: a host without a default route has one for the services, said as the kernel says it when it is read back.
+func TestServiceRoute(t *testing.T) {
+	f := walkthroughFacts(NFTables)
+	f.Gateway, f.ServiceRange = netip.Addr{}, netip.MustParsePrefix("10.254.0.0/16")
+	plan := planOf(t, f, leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.VXLAN, 1, "02:00:00:00:00:01"))
+	if want := "route 10.254.0.0/16 dev eth0 proto 119 src "; !strings.Contains(plan, want) {
+		t.Errorf("no %q in\n%s", want, plan)
+	}
+}

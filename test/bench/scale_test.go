@@ -91,27 +91,32 @@ func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
 	if d.name == weft {
 		d.settled(time.Minute)
 	}
-	for i := range added {
-		m.add(d, t, n+i%200)
-	}
-	rss, peak := d.memory()
-	m.rss, m.peak = max(m.rss, rss), max(m.peak, peak)
+	m.weigh(d)
 	d.kill()
 	if d.name == weft {
 		start = d.start()
 		status, at := d.settled(time.Minute)
 		m.restart = append(m.restart, at.Sub(start))
 		m.ops = max(m.ops, status.Network.FirstOps+status.Rules.FirstOps)
-		d.kill()
-		return
+	} else {
+		// Flannel does not say when it is through. It works its leases off in the order of their keys; so it is when it has added one that
+		// is the last of them and not in the kernel yet.
+		last, value := d.store.entry(n + 255)
+		d.store.put(last, value)
+		m.restart = append(m.restart, t.appears(n+255, d.start))
+		d.store.remove(last)
 	}
-	// Flannel does not say when it is through. It works its leases off in the order of their keys; so it is when it has added one that
-	// is the last of them and not in the kernel yet.
-	last, value := d.store.entry(n + 255)
-	d.store.put(last, value)
-	m.restart = append(m.restart, t.appears(n+255, d.start))
+	for i := range added {
+		m.add(d, t, n+i%200)
+	}
+	m.weigh(d)
 	d.kill()
-	d.store.remove(last)
+}
+
+// weigh looks at its memory.
+func (m *measured) weigh(d *daemon) {
+	rss, peak := d.memory()
+	m.rss, m.peak = max(m.rss, rss), max(m.peak, peak)
 }
 
 // add puts one lease into the store, waits for its route, and takes it out again.

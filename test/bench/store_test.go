@@ -98,8 +98,14 @@ func (s *store) far(delay time.Duration) string {
 	if err != nil {
 		s.tb.Fatal(err)
 	}
+	return s.serve(l, delay)
+}
+
+// serve passes connections on to the store.
+func (s *store) serve(l net.Listener, delay time.Duration) (url string) {
 	s.tb.Cleanup(func() { _ = l.Close() })
 	to := strings.TrimPrefix(s.server.URL, "http://")
+	url = "http://" + l.Addr().String()
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -109,7 +115,7 @@ func (s *store) far(delay time.Duration) string {
 			go delayed(c, to, delay)
 		}
 	}()
-	return "http://" + l.Addr().String()
+	return url
 }
 
 // delayed joins a connection with one to the address; every byte arrives the delay after it was sent.
