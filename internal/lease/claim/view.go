@@ -84,6 +84,9 @@ func (v *View) Apply(b Batch) {
 		v.records = map[string]*Record{}
 	}
 	for _, c := range b.Changes {
+		if c.Modified < v.Revision {
+			continue // it would bring back what was deleted since
+		}
 		key, ok := strings.CutPrefix(c.Key, Subnets)
 		switch {
 		case !ok && c.Key == ConfigKey:

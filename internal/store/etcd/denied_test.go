@@ -38,36 +38,52 @@ func TestTLSDenied(t *testing.T) {
 		denied bool
 	}{
 		{
-			"wrong CA", Config{Endpoints: []string{simple.URL}, CAFile: strangerCA},
-			[]string{"certificate signed by unknown authority", "correct --etcd-cafile=" + strangerCA}, true,
+			"wrong CA",
+			Config{Endpoints: []string{simple.URL}, CAFile: strangerCA},
+			[]string{"certificate signed by unknown authority", "correct --etcd-cafile=" + strangerCA},
+			true,
 		},
 		{
-			"no CA", Config{Endpoints: []string{simple.URL}},
-			[]string{"certificate signed by unknown authority", "--etcd-cafile (not given: the system's authorities)"}, true,
+			"no CA",
+			Config{Endpoints: []string{simple.URL}},
+			[]string{"certificate signed by unknown authority", "--etcd-cafile (not given: the system's authorities)"},
+			true,
 		},
 		{
-			"no client certificate", Config{Endpoints: []string{mutual.URL}, CAFile: ca},
-			[]string{"it wants a client certificate", "give --etcd-certfile and --etcd-keyfile"}, true,
+			"no client certificate",
+			Config{Endpoints: []string{mutual.URL}, CAFile: ca},
+			[]string{"it wants a client certificate", "give --etcd-certfile and --etcd-keyfile"},
+			true,
 		},
 		{
-			"stranger's client certificate", Config{Endpoints: []string{mutual.URL}, CAFile: ca, CertFile: strangerCert, KeyFile: strangerKey},
-			[]string{"it refuses the client certificate " + strangerCert, "correct --etcd-certfile and --etcd-keyfile"}, true,
+			"stranger's client certificate",
+			Config{Endpoints: []string{mutual.URL}, CAFile: ca, CertFile: strangerCert, KeyFile: strangerKey},
+			[]string{"it refuses the client certificate " + strangerCert, "correct --etcd-certfile and --etcd-keyfile"},
+			true,
 		},
 		{
-			"another name", Config{Endpoints: []string{strings.Replace(simple.URL, "127.0.0.1", "127.0.0.2", 1)}, CAFile: ca},
-			[]string{"connection refused"}, false,
+			"another name",
+			Config{Endpoints: []string{strings.Replace(simple.URL, "127.0.0.1", "127.0.0.2", 1)}, CAFile: ca},
+			[]string{"connection refused"},
+			false,
 		},
 		{
-			"http to https", Config{Endpoints: []string{strings.Replace(simple.URL, "https", "http", 1)}},
-			[]string{"speaks TLS: write https:// in --etcd-endpoints"}, true,
+			"http to https",
+			Config{Endpoints: []string{strings.Replace(simple.URL, "https", "http", 1)}},
+			[]string{"speaks TLS: write https:// in --etcd-endpoints"},
+			true,
 		},
 		{
-			"https to http", Config{Endpoints: []string{strings.Replace(plain.URL, "http", "https", 1)}},
-			[]string{"does not speak TLS: write http:// in --etcd-endpoints"}, true,
+			"https to http",
+			Config{Endpoints: []string{strings.Replace(plain.URL, "http", "https", 1)}},
+			[]string{"does not speak TLS: write http:// in --etcd-endpoints"},
+			true,
 		},
 		{
-			"one wrong, one not there", Config{Endpoints: []string{simple.URL, "https://127.0.0.1:9"}, CAFile: strangerCA},
-			[]string{"no answer within 1.5s", simple.URL + ": its x509", "https://127.0.0.1:9: dial tcp 127.0.0.1:9: connect: connection refused"}, false,
+			"one wrong, one not there",
+			Config{Endpoints: []string{simple.URL, "https://127.0.0.1:9"}, CAFile: strangerCA},
+			[]string{"no answer within 1.5s", simple.URL + ": its x509", "https://127.0.0.1:9: dial tcp 127.0.0.1:9: connect: connection refused"},
+			false,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

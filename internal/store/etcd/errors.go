@@ -128,7 +128,7 @@ func (c *Client) other(ctx context.Context, u *url.URL) error {
 	}
 	// Nothing is told to the other end, so it need not be trusted.
 	_, err := c.first(ctx, u, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // as said
-	if alert := (tls.AlertError(0)); err == nil || errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:") {
+	if alert := tls.AlertError(0); err == nil || errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:") {
 		return denied{fmt.Errorf("%s speaks TLS: write https:// in %s", u.Host, flagEndpoints)}
 	}
 	return errors.New("it ends the connection at once")
