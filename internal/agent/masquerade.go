@@ -66,6 +66,19 @@ func (m *MasqueradeFlags) validate(masquerades bool) error {
 	return nil
 }
 
+// nameIdle says which networks given by flag concern no packet.
+func (a *agent) nameIdle(f Facts) {
+	for _, p := range f.Masq.NonMasquerade {
+		network := f.Network
+		if p.Addr().Is6() {
+			network = f.NetworkV6
+		}
+		if !network.IsValid() {
+			a.log.Warn("--non-masquerade-cidr has no effect: the pod network has no addresses of its family", "cidr", p)
+		}
+	}
+}
+
 // checkRandomPorts lets source ports be kept where the host's iptables can't choose them fully at random.
 func (a *agent) checkRandomPorts(ctx context.Context) {
 	m := &a.cfg.Masquerade.facts

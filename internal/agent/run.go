@@ -132,6 +132,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	a.settings.set(next)
+	a.nameIdle(next.Facts)
 	a.pods, err = openAttachments(filepath.Join(a.cfg.RunDir, "attachments.json"))
 	return err
 }

@@ -29,20 +29,26 @@ const snat = "192.168.50.77"
 var besides = []beside{
 	{name: "docker", backend: "vxlan", up: `iptables -t nat -I POSTROUTING -s 172.20.1.0/24 ! -o cni0 -j MASQUERADE
 		ip6tables -t nat -I POSTROUTING -s fd00:20:0:1::/64 ! -o cni0 -j MASQUERADE`},
-	{name: "docker, legacy", backend: "vxlan", up: `iptables-legacy -t nat -I POSTROUTING -s 172.20.1.0/24 ! -o cni0 -j MASQUERADE
+	{
+		name: "docker, legacy", backend: "vxlan", up: `iptables-legacy -t nat -I POSTROUTING -s 172.20.1.0/24 ! -o cni0 -j MASQUERADE
 		ip6tables-legacy -t nat -I POSTROUTING -s fd00:20:0:1::/64 ! -o cni0 -j MASQUERADE`,
-		down: "iptables-legacy -t nat -F; ip6tables-legacy -t nat -F", elsewhere: true},
+		down: "iptables-legacy -t nat -F; ip6tables-legacy -t nat -F", elsewhere: true,
+	},
 	{name: "docker, udp", backend: "udp", up: `iptables -t nat -I POSTROUTING -s 172.20.1.0/24 ! -o cni0 -j MASQUERADE
 		ip6tables -t nat -I POSTROUTING -s fd00:20:0:1::/64 ! -o cni0 -j MASQUERADE`},
 	{name: "a gateway", backend: "host-gw", up: `iptables -t nat -I POSTROUTING -o eth0 -j MASQUERADE
 		ip6tables -t nat -I POSTROUTING -o eth0 -j MASQUERADE`},
 	{name: "a gateway in nftables", backend: "host-gw", up: `nft 'table inet gw { chain post { type nat hook postrouting priority srcnat;
 		oifname eth0 masquerade; }; }'`, down: "nft delete table inet gw", elsewhere: true},
-	{name: "a SNAT of the administrator", backend: "vxlan", up: `ip addr add ` + snat + `/24 dev eth0
+	{
+		name: "a SNAT of the administrator", backend: "vxlan", up: `ip addr add ` + snat + `/24 dev eth0
 		iptables -t nat -I POSTROUTING -s 172.20.1.0/24 -d 203.0.113.0/24 -j SNAT --to ` + snat,
-		down: "ip addr del " + snat + "/24 dev eth0", changes: map[contract.Destination]string{contract.ToOutside: "outside " + snat}},
-	{name: "hairpin of published ports", backend: "vxlan", up: `iptables -t nat -I POSTROUTING -s 172.20.1.5 -d 172.20.1.6 -j SNAT --to 172.20.1.1`,
-		changes: map[contract.Destination]string{contract.ToPod: "b 172.20.1.1", contract.ToService: "b 172.20.1.1"}},
+		down: "ip addr del " + snat + "/24 dev eth0", changes: map[contract.Destination]string{contract.ToOutside: "outside " + snat},
+	},
+	{
+		name: "hairpin of published ports", backend: "vxlan", up: `iptables -t nat -I POSTROUTING -s 172.20.1.5 -d 172.20.1.6 -j SNAT --to 172.20.1.1`,
+		changes: map[contract.Destination]string{contract.ToPod: "b 172.20.1.1", contract.ToService: "b 172.20.1.1"},
+	},
 }
 
 // wants are the sources that may be seen. Rules in iptables can't come before those of another table at the same priority for sure.
