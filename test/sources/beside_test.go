@@ -83,6 +83,7 @@ func TestBeside(t *testing.T) {
 				l.start(t, attach.Bridge)
 				listening = true
 			}
+			l.shakeHands()
 			for _, when := range []string{"before", "after"} {
 				t.Run(name(b.name, " ", c.proxy, " ", when), func(t *testing.T) {
 					steps := []func(){

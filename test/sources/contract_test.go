@@ -221,6 +221,7 @@ func TestContract(t *testing.T) {
 				if i == 0 {
 					l.start(t, attachment)
 				}
+				l.shakeHands()
 				for _, c.proxy = range []agent.ProxyMode{agent.NFTables, agent.IPTables} {
 					for _, c.mode = range contract.Modes {
 						t.Run(c.String(), func(t *testing.T) { sent += l.prove(t, c, nodes) })
@@ -244,6 +245,17 @@ func (l *lab) start(t *testing.T, attachment attach.Mode) {
 	l.join(t, "outside")
 	if attachment == attach.Bridge {
 		l.join(t, "b")
+	}
+}
+
+// shakeHands sends a packet each way first: a tunnel whose two ends begin their first handshake at once tries again only after seconds.
+func (l *lab) shakeHands() {
+	for i, a := range own["c"] {
+		for _, p := range []packet{{from: "a", to: netip.AddrPortFrom(a, podPort)}, {from: "c", to: netip.AddrPortFrom(own["a"][i], podPort)}} {
+			l.port++
+			p.network, p.port = "udp", l.port
+			_ = l.send(p, patience) // who does not get through will be seen
+		}
 	}
 }
 

@@ -257,11 +257,13 @@ func (l *lab) applyRules(t *testing.T, n *node, w explain.World) {
 		if h.Name != n.name {
 			continue
 		}
-		switch r := h.Rules[0].(type) {
-		case explain.IPTables:
-			filter = r.Rules
-		case explain.NFTables:
-			table = &r.Table
+		for _, r := range h.Rules {
+			switch r := r.(type) {
+			case explain.IPTables:
+				filter = r.Rules
+			case explain.NFTables:
+				table = &r.Table
+			}
 		}
 	}
 	have := must[*nft.Table](t)(n.table.Read(nft.INet, nft.TableName))

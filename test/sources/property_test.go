@@ -158,7 +158,7 @@ func TestRenderingsAgree(t *testing.T) {
 	for seed := range uint64(600) {
 		r := rand.New(rand.NewPCG(seed, 8))
 		c := randomConfig(r)
-		x, n := explain.IPTables{Rules: masq.XT(c)}, explain.NFTables{Table: masq.NFT(c, 8472)}
+		x, n := explain.IPTables{Rules: masq.XT(c)}, explain.NFTables{Table: masq.NFT(c)}
 		for range 200 {
 			p := randomPacket(r)
 			a, b, want := decision(x, p), decision(n, p), modelled(c, p)
@@ -184,7 +184,7 @@ func TestKernelTakesThem(t *testing.T) {
 	ctx := context.Background()
 	for seed := range uint64(12) {
 		c := randomConfig(rand.New(rand.NewPCG(seed, 9)))
-		table := nft.Union(map[string]nft.Table{"": masq.NFT(c, 8472)})
+		table := nft.Union(map[string]nft.Table{"": masq.NFT(c)})
 		if err := conn.Apply(nft.Diff(table, must[*nft.Table](t)(conn.Read(nft.INet, nft.TableName)))); err != nil {
 			t.Fatalf("%+v: %v\n%s", c, err, table)
 		}

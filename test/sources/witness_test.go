@@ -135,7 +135,7 @@ type packet struct {
 
 // patience is how long a packet that shall arrive may take; despair how long one that shall not is waited for.
 const (
-	patience = 5 * time.Second
+	patience = 15 * time.Second
 	despair  = 150 * time.Millisecond
 	again    = 300 * time.Millisecond // a datagram may be lost while a tunnel's first handshake is under way
 )
