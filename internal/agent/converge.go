@@ -13,8 +13,9 @@ import (
 const passes = 2
 
 // converge brings a network namespace to the wanted state and reads back: it returns the ops it applied, and an error that
-// names what could not be done or still differs. Objects that hold says yes to are left as they are; nil holds none.
-func converge(ctx context.Context, n *kernel.Netns, want netstate.State, hold func(netstate.Object) bool) ([]netstate.Op, error) {
+// names what could not be done or still differs. Ops that hold says yes to
+// are not done; nil holds none back.
+func converge(ctx context.Context, n *kernel.Netns, want netstate.State, hold func(netstate.Op) bool) ([]netstate.Op, error) {
 	want = want.Select(func(o netstate.Object) bool { return kernel.Applies(o.Kind()) })
 	var done []netstate.Op
 	for range passes {
@@ -38,14 +39,14 @@ func converge(ctx context.Context, n *kernel.Netns, want netstate.State, hold fu
 	return done, err
 }
 
-func difference(ctx context.Context, n *kernel.Netns, want netstate.State, hold func(netstate.Object) bool) ([]netstate.Op, error) {
+func difference(ctx context.Context, n *kernel.Netns, want netstate.State, hold func(netstate.Op) bool) ([]netstate.Op, error) {
 	have, err := n.Read(ctx, want)
 	if err != nil {
 		return nil, err
 	}
 	ops := netstate.Diff(want, have)
 	if hold != nil {
-		ops = slices.DeleteFunc(ops, func(op netstate.Op) bool { return hold(op.Object) })
+		ops = slices.DeleteFunc(ops, hold)
 	}
 	return ops, nil
 }

@@ -145,7 +145,9 @@ func (n *podNet) step(ctx context.Context, due cause) (work, error) {
 		return work{}, nil
 	}
 	whole := n.done
-	done, err := n.converge(ctx, n.extra)
+	missing := false
+	done, err := n.converge(ctx, n.hold(&missing))
+	n.done = n.done && !missing
 	w := work{ops: len(done)}
 	if whole {
 		for _, op := range done {
@@ -155,14 +157,23 @@ func (n *podNet) step(ctx context.Context, due cause) (work, error) {
 	return w, err
 }
 
-// extra reports whether the object is one that the pod added for itself. A link of ours that is not planned is ours, renamed.
-func (n *podNet) extra(o netstate.Object) bool {
-	_, wanted := n.want.Get(netstate.IDOf(o))
-	l, isLink := o.(netstate.Link)
-	return !wanted && (!isLink || !l.Owned())
+// hold returns the ops that the pod's own loop leaves out: those on objects that the pod added for itself, and those on an interface that is
+// not there, which the host's loop makes. A link of ours that is not planned is ours, renamed: its end is the end of the pair, and the host
+// makes another one.
+func (n *podNet) hold(missing *bool) func(netstate.Op) bool {
+	return func(op netstate.Op) bool {
+		if l, ok := op.Object.(netstate.Link); ok {
+			if op.Verb == netstate.Add {
+				*missing = true
+			}
+			return op.Verb == netstate.Add || op.Verb == netstate.Del && !l.Owned()
+		}
+		_, wanted := n.want.Get(netstate.IDOf(op.Object))
+		return !wanted || *missing
+	}
 }
 
-func (n *podNet) converge(ctx context.Context, hold func(netstate.Object) bool) ([]netstate.Op, error) {
+func (n *podNet) converge(ctx context.Context, hold func(netstate.Op) bool) ([]netstate.Op, error) {
 	target := n.net
 	if target == nil {
 		var err error

@@ -47,7 +47,7 @@ func (d *dataplane) mend(ctx context.Context, due cause) (w work, done bool) {
 	hold := m.hold(now, true)
 	ops = append(parameters, ops...)
 	if hold != nil {
-		ops = slices.DeleteFunc(ops, func(op netstate.Op) bool { return hold(op.Object) })
+		ops = slices.DeleteFunc(ops, hold)
 	}
 	w.ops = len(ops)
 	if err := d.handle.Apply(ctx, ops); err != nil {
@@ -131,13 +131,14 @@ func (m *mender) seen(ops []netstate.Op) map[string]string {
 	return by
 }
 
-// hold returns the objects that are left as they are at the time now, and notes them; nil when nobody fights. What lies on a link that is
-// fought for waits with it.
-func (m *mender) hold(now time.Time, planned bool) func(netstate.Object) bool {
+// hold returns which ops are not done at the time now, and notes their objects; nil when nobody fights. What lies on a link that is fought
+// for waits with it.
+func (m *mender) hold(now time.Time, planned bool) func(netstate.Op) bool {
 	if !planned || !m.fights.rest().After(now) {
 		return nil
 	}
-	return func(o netstate.Object) bool {
+	return func(op netstate.Op) bool {
+		o := op.Object
 		at := m.fights.held(nameOf(o))
 		if dev := o.On(); dev != "" {
 			if t := m.fights.held("link " + dev); t.After(at) {
