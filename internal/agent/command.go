@@ -91,6 +91,7 @@ func printStatus(w io.Writer, body []byte) error {
 		fmt.Fprintln(w)
 	}
 	printEdge(w, s.Edge)
+	printFights(w, s.Fights)
 	for _, text := range s.Warnings {
 		fmt.Fprintf(w, "warning   %s\n", text)
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -132,4 +133,12 @@ func (f *fights) report(loop string) []Fight {
 	}
 	slices.SortFunc(out, func(a, b Fight) int { return cmp.Compare(a.Object, b.Object) })
 	return out
+}
+
+// printFights is their part of "weft status".
+func printFights(w io.Writer, list []Fight) {
+	for _, f := range list {
+		fmt.Fprintf(w, "fight     %s is changed by %s, repaired %d times since %s, next at %s\n", f.Object, cmp.Or(f.By, "somebody else"), f.Repairs,
+			f.Since.Format(time.TimeOnly), f.Next.Format(time.TimeOnly))
+	}
 }

@@ -224,7 +224,7 @@ func (s *story) injure(kind string, n *node, command string, limit time.Duration
 }
 
 // measure adds a trial once its packets have arrived or not.
-func (s *story) measure(kind string, begun time.Time, took time.Duration, resets int) {
+func (s *story) measure(kind string, begun time.Time, took time.Duration, resets int) (lost int) {
 	s.t.Helper()
 	if err := s.tr.settled(20 * time.Second); err != nil {
 		s.t.Errorf("%s: %v", kind, err)
@@ -234,7 +234,8 @@ func (s *story) measure(kind string, begun time.Time, took time.Duration, resets
 	now, _ := s.tr.broken()
 	r.resets = now - resets
 	s.table.add(kind, r)
-	s.t.Logf("%-44s %8.1f ms, %d packets lost, at most %d of a pair", kind, float64(r.took.Microseconds())/1000, r.lost, r.most)
+	s.t.Logf("%s %-44s %8.1f ms, %d packets lost, at most %d of a pair", begun.Format(time.StampMilli), kind, float64(r.took.Microseconds())/1000, r.lost, r.most)
+	return r.lost
 }
 
 func (s *story) one() *node { return s.nodes[s.rnd.IntN(len(s.nodes))] }

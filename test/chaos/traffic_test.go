@@ -34,6 +34,7 @@ type traffic struct {
 	mu     sync.Mutex
 	flows  []*flow
 	resets int
+	why    []string // it broke
 	echoes int
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -64,6 +65,7 @@ func talk(t *testing.T, ends []end) *traffic {
 		if err != nil {
 			t.Fatalf("open %s: %v", e.name, err)
 		}
+		_ = conn.SetReadBuffer(4 << 20) // a busy machine is no loss
 		context.AfterFunc(ctx, func() { _ = conn.Close() })
 		first := len(tr.flows)
 		for j, peer := range ends {
@@ -74,7 +76,15 @@ func talk(t *testing.T, ends []end) *traffic {
 		tr.done.Go(func() { tr.receive(conn) })
 		tr.done.Go(func() { tr.send(ctx, conn, ends, i, first) })
 	}
-	tr.done.Go(func() { tr.echo(ctx, ends[1]) })
+	var l net.Listener
+	if err := netns.Do(ends[1].netns, func() (err error) {
+		l, err = net.Listen("tcp", netip.AddrPortFrom(ends[1].ip, tcpPort).String())
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	context.AfterFunc(ctx, func() { _ = l.Close() })
+	tr.done.Go(func() { echo(ctx, l) })
 	tr.done.Go(func() { tr.stream(ctx, ends[0], ends[1]) })
 	return tr
 }
@@ -183,16 +193,8 @@ func (tr *traffic) settled(limit time.Duration) error {
 	}
 }
 
-func (tr *traffic) echo(ctx context.Context, e end) {
-	var l net.Listener
-	err := netns.Do(e.netns, func() (err error) {
-		l, err = net.Listen("tcp", netip.AddrPortFrom(e.ip, tcpPort).String())
-		return err
-	})
-	if err != nil {
-		return
-	}
-	context.AfterFunc(ctx, func() { _ = l.Close() })
+// echo sends back what it gets.
+func echo(ctx context.Context, l net.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -232,7 +234,7 @@ func (tr *traffic) stream(ctx context.Context, from, to end) {
 			_ = c.Close()
 		}
 		if ctx.Err() == nil {
-			tr.count(func() { tr.resets++ })
+			tr.count(func() { tr.resets++; tr.why = append(tr.why, time.Now().Format(time.StampMilli)+" "+err.Error()) })
 			time.Sleep(50 * time.Millisecond)
 		}
 	}
