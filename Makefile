@@ -15,7 +15,9 @@ export CGO_ENABLED ?= 0
 # One set of build flags for binaries and tests, so that upstream is compiled once.
 export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 
-.PHONY: help build demo test lint bench fuzz golden deps deps-test clean unit
+ROUNDS ?= 10
+SEED ?= 0
+.PHONY: help build demo test lint bench chaos fuzz golden deps deps-test clean unit
 help: ## this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -58,6 +60,9 @@ lint: ## golangci-lint, from tools/go.mod
 
 bench: build $(BIN)/flanneld ## measure side by side in one run, print ratios
 	scripts/bench
+
+chaos: build ## injure a cluster at random for minutes: ROUNDS (10) times each, SEED repeats a run
+	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 60m ./test/chaos -rounds $(ROUNDS) -seed $(SEED) -strict -racers 50 -race-seconds 60
 
 fuzz: ## run every fuzz target for FUZZTIME (20s)
 	@set -e; grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u | while read -r d; do \

@@ -155,10 +155,7 @@ func (d *dataplane) step(ctx context.Context, due cause) (work, error) {
 	defer d.mu.Unlock()
 	now := time.Now()
 	notes := d.mender.fights.ended(now)
-	w, done := d.mend(ctx, due)
-	if !done {
-		w, done = d.quick(ctx, due)
-	}
+	w, done := d.small(ctx, due)
 	var err error
 	if !done {
 		w, err = d.locked(ctx)

@@ -26,15 +26,33 @@ type mender struct {
 // maxWriters bounds how many names of writers are kept.
 const maxWriters = 256
 
-// mend repairs just what the kernel's events were about, which costs the same however large the network is. done is false when that is not
-// enough: the causes are others, too, or the events do not tell everything.
-func (d *dataplane) mend(ctx context.Context, due cause) (w work, done bool) {
-	m := &d.mender
-	wrong := m.takeWrong()
-	if due != byKernel || !d.planned {
+// small does what is due without a whole look, injuries and changed leases alike. done is false when one is needed.
+func (d *dataplane) small(ctx context.Context, due cause) (w work, done bool) {
+	if due == 0 || due&^(byKernel|byPlan) != 0 {
 		return work{}, false
 	}
-	now := time.Now()
+	if due&byKernel != 0 {
+		if w, done = d.mend(ctx); !done {
+			return work{}, false
+		}
+	}
+	if due&byPlan != 0 {
+		quick, done := d.quick(ctx, byPlan)
+		quick.ops += w.ops
+		quick.repaired, quick.by = w.repaired, w.by
+		return quick, done
+	}
+	return w, true
+}
+
+// mend repairs just what the kernel's events were about, which costs the same however large the network is. done is false when the
+// events do not tell everything.
+func (d *dataplane) mend(ctx context.Context) (w work, done bool) {
+	m := &d.mender
+	if !d.planned {
+		return work{}, false
+	}
+	now, wrong := time.Now(), m.takeWrong()
 	list, ops, whole := d.handle.Injuries(m.due(now)...)
 	m.note(list)
 	if whole {

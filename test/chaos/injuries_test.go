@@ -119,6 +119,7 @@ func TestObjects(t *testing.T) {
 			}
 			if len(order) > 0 {
 				s.finish(t)
+				s.table.document(t, c.mode+" "+c.attach)
 			}
 		})
 	}

@@ -44,6 +44,7 @@ func TestPrograms(t *testing.T) {
 		s.whole(e.name)
 	}
 	t.Logf("what happened to programs (until all is as it is to be again):\n%s", s.table)
+	s.table.document(t, "programs")
 	if resets, echoes := s.tr.broken(); resets > 0 {
 		t.Errorf("the TCP connection broke %d times in %d lines: %v", resets, echoes, s.tr.why)
 	}
@@ -293,7 +294,7 @@ func (s *story) deleted(kind string, nodes ...*node) {
 		for _, n := range nodes {
 			r, err := s.etcd.Get(ctx, s.keyOf(n))
 			if err != nil || len(r.Kvs) == 0 || !strings.Contains(string(r.Kvs[0].Value), n.address) {
-				return fmt.Errorf("no lease of %s: %v", n.name, err)
+				return errors.Join(err, errors.New("no lease of "+n.name))
 			}
 		}
 		return s.asBefore()

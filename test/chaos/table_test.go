@@ -3,8 +3,10 @@ package chaos
 import (
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -64,4 +66,25 @@ func (r *table) String() string {
 		fmt.Fprintf(&b, "| %s | %d | %s | %s | %s | %d | %d |\n", kind, len(all), ms(quantile(t, 0.5)), ms(quantile(t, 0.99)), ms(t[len(t)-1]), most, resets)
 	}
 	return b.String()
+}
+
+// document puts the table into its place in docs/chaos.md when -update is given.
+func (r *table) document(t *testing.T, place string) {
+	t.Helper()
+	if !*update {
+		return
+	}
+	const file = "../../docs/chaos.md"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), "<!-- "+place+" -->\n")
+	_, after, ok2 := strings.Cut(rest, "<!-- end -->")
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for %s", file, place)
+	}
+	if err := os.WriteFile(file, []byte(before+"<!-- "+place+" -->\n"+r.String()+"<!-- end -->"+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -158,24 +158,6 @@ func (tr *traffic) lost(from, to time.Time) (all, most int) {
 	return all, most
 }
 
-// flowing returns the first moment after which no packet of any pair got lost any more, in what was sent between the times.
-func (tr *traffic) flowing(from, to time.Time) time.Time {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	last := from
-	for _, f := range tr.flows {
-		for i := len(f.at) - 1; i >= 0 && f.at[i].After(from); i-- {
-			if !f.got[i] && f.at[i].Before(to) {
-				if f.at[i].After(last) {
-					last = f.at[i]
-				}
-				break
-			}
-		}
-	}
-	return last
-}
-
 // settled waits until all pairs have carried everything sent in the last window.
 func (tr *traffic) settled(limit time.Duration) error {
 	const window, flight = 100 * time.Millisecond, 40 * time.Millisecond
