@@ -28,10 +28,20 @@ func TestPrograms(t *testing.T) {
 	var order []event
 	for range max(1, *rounds/4) {
 		for _, e := range []event{
-			{"agent killed", s.agentKilled}, {"agent stopped", s.agentStopped}, {"agent dead", s.injuredWhileDead},
-			{"etcd stopped", s.storeStopped}, {"etcd restored", s.storeRestored}, {"etcd silent", s.storeSilent},
-			{"etcd vanished", s.storeVanished}, {"partition", s.partition}, {"underlay", s.underlayDown}, {"lease added", s.leaseAdded},
-			{"lease malformed", s.leaseMalformed}, {"lease deleted", s.leaseDeleted}, {"leases deleted", s.leasesDeleted}, {"fight", s.routeFight},
+			{"agent killed", s.agentKilled},
+			{"agent stopped", s.agentStopped},
+			{"agent dead", s.injuredWhileDead},
+			{"etcd stopped", s.storeStopped},
+			{"etcd restored", s.storeRestored},
+			{"etcd silent", s.storeSilent},
+			{"etcd vanished", s.storeVanished},
+			{"partition", s.partition},
+			{"underlay", s.underlayDown},
+			{"lease added", s.leaseAdded},
+			{"lease malformed", s.leaseMalformed},
+			{"lease deleted", s.leaseDeleted},
+			{"leases deleted", s.leasesDeleted},
+			{"fight", s.routeFight},
 		} {
 			if strings.Contains(e.name, *only) {
 				order = append(order, e)
