@@ -67,6 +67,10 @@ func TestAddressesInOrder(t *testing.T) {
 			t.Errorf("%s: loopback", x.name)
 		}
 	}
+	ip(t, "route del default")
+	if u, err := probe.Find(probe.Choice{}); err != nil || u.Dev != "bond9" || u.Gateway.String() != "2001:db8::1" {
+		t.Errorf("IPv6's default route alone: %+v %v", u, err)
+	}
 	ip(t, "link set bond9 down", "link set bond9 name bond8", "link set bond8 up")
 	if _, err := probe.Find(probe.Choice{Names: []string{"bond9"}}); err == nil {
 		t.Error("the old name is still found")

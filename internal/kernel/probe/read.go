@@ -99,8 +99,8 @@ func (kernelRoutes) Defaults() ([]string, error) {
 
 // gatewayOf is the gateway of the default route that leaves by the device, the zero Addr when there is none.
 func gatewayOf(index int) netip.Addr {
-	filter := &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN, LinkIndex: index}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		filter := &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN, LinkIndex: index} // the library fills it in for the family
 		routes, err := netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
 		if err != nil {
 			continue
