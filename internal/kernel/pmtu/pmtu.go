@@ -6,7 +6,6 @@
 package pmtu
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -208,20 +206,11 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// echo reports whether an answer to a packet of the size came in time. A packet that this host itself can't send gets none.
-func (p *Prober) echo(ctx context.Context, to netip.Addr, size int, wait time.Duration) bool {
+// start sends a packet of the size in bytes. One that this host itself can't send gets no answer.
+func (p *Prober) start(to netip.Addr, size int) (<-chan struct{}, key) {
 	ch, k, err := p.send(to, size)
-	defer p.forget(k)
 	if err != nil {
-		return false
+		return nil, k
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-ch:
-		return true
-	case <-t.C:
-	case <-ctx.Done():
-	}
-	return false
+	return ch, k
 }

@@ -94,6 +94,14 @@ func TestPath(t *testing.T) {
 		sh(t, "ip -n far link set eth0 up; ip -n far addr replace fd09:2::2/64 dev eth0 nodad; ip -n far route replace default via 10.9.2.254",
 			"ip -n far -6 route replace default via fd09:2::fe")
 	}
+	// A host that answers only now and then is not taken for one behind a narrow hop.
+	sh(t, "ip netns exec far nft 'add table ip seldom; add chain ip seldom in { type filter hook input priority 0; }; "+
+		"add rule ip seldom in icmp type echo-request limit rate over 2/second burst 1 packets drop'")
+	for range 3 {
+		if got, err := p.Path(ctx, netip.MustParseAddr("10.9.2.2"), 1500); !errors.Is(err, pmtu.ErrSilent) && got != 1500 {
+			t.Errorf("a host that limits its answers: %d %v", got, err)
+		}
+	}
 	if got, err := p.Path(ctx, netip.MustParseAddr("10.9.1.1"), 9000); err != nil || got != 9000 {
 		t.Errorf("the host itself: %d %v", got, err)
 	}

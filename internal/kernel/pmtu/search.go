@@ -14,11 +14,11 @@ const (
 )
 
 // Path returns the MTU in bytes of the path to a host: the largest packet that is answered, at most the ceiling, which is the MTU of the
-// interface. ErrSilent says that not even Floor is. It sends at most 3 packets of the ceiling's size and of Floor, and 3 for each halving of
-// what lies between.
+// interface. ErrSilent says that not even Floor is. It sends at most 3 packets of the ceiling's size and 3 of Floor, and as many for each
+// halving of what lies between.
 func (p *Prober) Path(ctx context.Context, to netip.Addr, ceiling int) (int, error) {
 	floor := min(Floor, ceiling)
-	got, rtt := p.try(ctx, to, floor, ceiling)
+	got := p.try(ctx, to, floor, ceiling)
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
@@ -27,74 +27,91 @@ func (p *Prober) Path(ctx context.Context, to netip.Addr, ceiling int) (int, err
 	case got == ceiling:
 		return ceiling, nil
 	}
-	mtu := search(floor, ceiling, func(size int) bool { return p.fits(ctx, to, size, waitFor(rtt)) })
-	return mtu, ctx.Err()
+	return search(floor, ceiling, func(size int) (bool, error) {
+		got := p.try(ctx, to, floor, size)
+		switch {
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case got == 0: // it was not the size: the host, or who limits the rate of echo requests, answers nothing now
+			return false, ErrSilent
+		}
+		return got == size, nil
+	})
 }
 
 // Larger returns the larger of two packet sizes in bytes that is answered, 0 when neither is. It sends at most 3 of each.
 func (p *Prober) Larger(ctx context.Context, to netip.Addr, small, large int) int {
-	got, _ := p.try(ctx, to, small, large)
-	return got
+	return p.try(ctx, to, small, large)
 }
 
-// try sends packets of both sizes until the large one is answered, and also returns the round trip time of the small one.
-func (p *Prober) try(ctx context.Context, to netip.Addr, small, large int) (got int, rtt time.Duration) {
+// try sends packets of both sizes until the large one is answered.
+func (p *Prober) try(ctx context.Context, to netip.Addr, small, large int) int {
+	got := 0
 	for range tries {
-		fits, took := p.both(ctx, to, small, large)
-		if fits == large {
-			return large, took
-		}
-		if fits == small {
-			got, rtt = small, took
+		switch p.both(ctx, to, small, large) {
+		case large:
+			return large
+		case small:
+			got = small
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	return got, rtt
+	return got
 }
 
-// both sends one packet of each size. The large one's answer may come a little later than the small one's, but not much.
-func (p *Prober) both(ctx context.Context, to netip.Addr, small, large int) (fits int, rtt time.Duration) {
+// both sends one packet of each size and returns the larger that is answered, 0 for none. The large one goes first: who limits the rate of
+// echo requests then lets it pass rather than the small one, and does not look like a narrow path. Its answer may come a little later than
+// the small one's, but not much.
+func (p *Prober) both(ctx context.Context, to netip.Addr, small, large int) int {
 	begun := time.Now()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	answer := make(chan bool, 1)
-	go func() { answer <- small < large && p.echo(ctx, to, large, firstWait) }()
-	if p.echo(ctx, to, small, firstWait) {
-		fits, rtt = small, time.Since(begun)
-		late := time.AfterFunc(waitFor(rtt), stop)
-		defer late.Stop()
+	var largeAnswer <-chan struct{}
+	if small < large {
+		var k key
+		largeAnswer, k = p.start(to, large)
+		defer p.forget(k)
 	}
-	if <-answer {
-		fits = large
-	}
-	return fits, rtt
-}
-
-func (p *Prober) fits(ctx context.Context, to netip.Addr, size int, wait time.Duration) bool {
-	for range tries {
-		if p.echo(ctx, to, size, wait) {
-			return true
+	smallAnswer, k := p.start(to, small)
+	defer p.forget(k)
+	got, limit := 0, time.NewTimer(firstWait)
+	defer limit.Stop()
+	for {
+		select {
+		case <-largeAnswer:
+			return large
+		case <-smallAnswer:
+			got, smallAnswer = small, nil
+			if small >= large {
+				return got
+			}
+			limit.Reset(min(waitFor(time.Since(begun)), firstWait))
+		case <-limit.C:
+			return got
+		case <-ctx.Done():
+			return got
 		}
 	}
-	return false
 }
 
-// waitFor is how long an answer may take on a path with the round trip time.
+// waitFor is how much longer than a small packet's round trip time a large one's may take.
 func waitFor(rtt time.Duration) time.Duration {
 	return min(max(4*rtt, minWait), firstWait)
 }
 
 // search returns the largest size that fits, where good does and bad does not.
-func search(good, bad int, fits func(int) bool) int {
+func search(good, bad int, fits func(int) (bool, error)) (int, error) {
 	for bad-good > 1 {
 		mid := (good + bad) / 2
-		if fits(mid) {
+		ok, err := fits(mid)
+		switch {
+		case err != nil:
+			return 0, err
+		case ok:
 			good = mid
-		} else {
+		default:
 			bad = mid
 		}
 	}
-	return good
+	return good, nil
 }
