@@ -242,7 +242,7 @@ func refusedOnes(t *testing.T, c *kernel.Conn, cfg edge.Config) {
 	}
 }
 
-func counts(t *testing.T, c *kernel.Conn) map[string]uint64 {
+func counts(t testing.TB, c *kernel.Conn) map[string]uint64 {
 	t.Helper()
 	n, err := c.Counts(nft.INet, nft.TableName)
 	if err != nil {
