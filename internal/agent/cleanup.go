@@ -105,14 +105,21 @@ func (o cleanup) network(ctx context.Context) error {
 }
 
 // unmarked is a state whose objects are nobody's: links without our alias, routes as ip-route(8) makes them. Routes that lead nowhere go:
-// others know nothing of them.
+// others know nothing of them. So do TUN devices: without the agent they carry nothing, and another program makes its own.
 func unmarked(have netstate.State) netstate.State {
-	want := netstate.New()
+	want, tun := netstate.New(), map[string]bool{}
+	for _, l := range netstate.Of[netstate.Link](have) {
+		tun[l.Name] = l.Type == netstate.TypeTUN
+	}
 	for _, o := range have.All() {
+		if tun[o.On()] {
+			continue
+		}
 		switch o := o.(type) {
 		case netstate.Link:
-			o.Alias = ""
-			want.Add(o)
+			if o.Alias = ""; !tun[o.Name] {
+				want.Add(o)
+			}
 		case netstate.Route:
 			if o.Type != "" {
 				continue

@@ -77,6 +77,8 @@ func TestUnmarked(t *testing.T) {
 		netstate.Addr{Dev: "flannel.1", Prefix: netip.MustParsePrefix("10.1.1.0/32")},
 		netstate.Route{Type: "unreachable", Dst: netip.MustParsePrefix("10.1.1.0/24"), Metric: 65535},
 		netstate.Route{Dst: p, Via: p.Addr(), Dev: "flannel.1", Onlink: true},
+		netstate.Link{Name: "flannel0", Type: netstate.TypeTUN, MTU: 1472, Alias: "weft:tunnel", Up: true},
+		netstate.Route{Dst: netip.MustParsePrefix("10.1.0.0/16"), Dev: "flannel0"},
 	)
 	var lines []string
 	for _, op := range netstate.Diff(unmarked(have), have) {
@@ -84,7 +86,9 @@ func TestUnmarked(t *testing.T) {
 	}
 	want := `ip link set dev flannel.1 alias ""
 ip route replace 10.1.2.0/24 via 10.1.2.0 dev flannel.1 proto 3 onlink
-ip route del unreachable 10.1.1.0/24 proto 119 metric 65535`
+ip route del unreachable 10.1.1.0/24 proto 119 metric 65535
+ip route del 10.1.0.0/16 dev flannel0 proto 119
+ip link del dev flannel0`
 	if d := cmp.Diff(want, strings.Join(lines, "\n")); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}

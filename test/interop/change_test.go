@@ -25,6 +25,8 @@ func TestTakeOver(t *testing.T) {
 		{name: "take-etcd", conf: `{"Network": "10.11.0.0/16", "Backend": {"Type": "vxlan"}}`},
 		{name: "take-kube", kube: true, conf: `{"Network": "10.12.0.0/16", "EnableIPv6": true, "IPv6Network": "fd12::/48", "Backend": {"Type": "vxlan"}}`},
 		{name: "take-nft", conf: `{"Network": "10.13.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan", "DirectRouting": true}}`},
+		// The device goes with flanneld, which carries the packets itself: some are lost, the connections are not.
+		{name: "take-udp", lossy: true, conf: `{"Network": "10.16.0.0/16", "Backend": {"Type": "udp"}}`},
 		{name: "take-host-gw", conf: `{"Network": "10.14.0.0/16", "Backend": {"Type": "host-gw"}}`},
 	} {
 		t.Run(n.name, func(t *testing.T) {
@@ -55,7 +57,7 @@ func TestTakeOver(t *testing.T) {
 				}
 			}
 			n.takeOver(a)
-			if now := a.identity(); now != before {
+			if now := a.identity(); now != before && !n.lossy {
 				t.Errorf("before:\n%s\nafter taking over:\n%s", before, now)
 			}
 			n.eventually("flannel is gone", patient, a.silent(rulesOf, "FLANNEL", "flannel"))
@@ -63,11 +65,11 @@ func TestTakeOver(t *testing.T) {
 			n.converged(a)
 
 			n.handBack(a)
-			if now := a.identity(); now != before {
+			if now := a.identity(); now != before && !n.lossy {
 				t.Errorf("before:\n%s\nafter handing back:\n%s", before, now)
 			}
 			n.eventually("weft is gone", patient, a.silent(rulesOf+"; "+routesOf, "weft", "WEFT", "proto 119"))
-			n.unbroken(all)
+			n.unbroken(all, n.lossy)
 			n.both(a, f)
 			n.both(a, w)
 		})
@@ -103,7 +105,7 @@ func TestRolling(t *testing.T) {
 			t.Errorf("before:\n%s\nafter:\n%s", before, now)
 		}
 	}
-	n.unbroken(streams)
+	n.unbroken(streams, false)
 	for _, h := range all {
 		n.converged(h)
 	}

@@ -19,12 +19,13 @@ const subnetEnv = "/run/flannel/subnet.env"
 // network is one pod network of flannel and weft hosts.
 type network struct {
 	world
-	name string
-	conf string // net-conf.json
-	late bool   // flannel comes after weft
-	kube bool   // leases are podCIDRs and annotations, else keys of etcd
-	v4   bool
-	v6   bool
+	name  string
+	conf  string // net-conf.json
+	late  bool   // flannel comes after weft
+	lossy bool   // packets are lost when one program follows the other
+	kube  bool   // leases are podCIDRs and annotations, else keys of etcd
+	v4    bool
+	v6    bool
 
 	flannelFlags []string
 	weftFlags    []string
