@@ -1,8 +1,15 @@
 package interop
 
 import (
+	"encoding/json"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"weft/internal/api"
+	"weft/internal/lease"
 )
 
 // TestMixed runs a flannel host and a weft host in one network, for every backend they share; in some of them weft is there first.
@@ -39,10 +46,39 @@ func TestMixed(t *testing.T) {
 			n.withPod(w)
 			n.both(f, w)
 			n.converged(w)
+			if a, b := n.announced(f), n.announced(w); a != b {
+				t.Errorf("flannel tells the others\n%s\nweft\n%s", a, b)
+			}
 			mtu := "grep -h MTU " + subnetEnv + "; cat /sys/class/net/flannel*/mtu 2>/dev/null || true"
 			t.Logf("MTU for pods, of the devices: flannel %q, weft %q", strings.Fields(f.must("%s", mtu)), strings.Fields(w.must("%s", mtu)))
 		})
 	}
+}
+
+var mac = regexp.MustCompile(`([0-9a-f]{2}:){5}[0-9a-f]{2}`)
+
+// announced is what a host tells the others of itself, without what must differ between two.
+func (n *network) announced(h *host) string {
+	n.t.Helper()
+	text := ""
+	if n.kube {
+		var of map[string]string
+		if err := json.Unmarshal([]byte(n.kubectl("get", "node", h.name, "-o", "jsonpath={.metadata.annotations}")), &of); err != nil {
+			n.t.Fatal(err)
+		}
+		for _, k := range slices.Sorted(maps.Keys(of)) {
+			if strings.HasPrefix(k, lease.AnnotationPrefix) {
+				text += k + ": " + of[k] + "\n"
+			}
+		}
+	} else {
+		key := lease.Key(api.Lease{Subnet: h.subnet, SubnetV6: h.v6})
+		text = n.etcdctl("get", "--print-value-only", n.prefix()+"/subnets/"+key)
+	}
+	if text == "" {
+		n.t.Errorf("%s announces nothing", h.name)
+	}
+	return mac.ReplaceAllString(strings.NewReplacer(h.addr.String(), "IPv4", h.addr6.String(), "IPv6").Replace(text), "MAC")
 }
 
 // converged checks that the agent wants nothing changed.

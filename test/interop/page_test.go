@@ -75,6 +75,7 @@ func (n *network) mode() string {
 // takeOver changes a host from flannel to weft by the page's steps.
 func (n *network) takeOver(h *host) {
 	n.t.Helper()
+	h.refuses("weft cleanup --flannel", "flanneld runs here")
 	if err := n.Signal(n.t.Context(), h.name, flannel, 9); err != nil {
 		n.t.Fatal(err)
 	}
@@ -86,6 +87,9 @@ func (n *network) takeOver(h *host) {
 		}
 		return err
 	})
+	if !n.lossy {
+		n.eventually("flannel's rules are reported", patient, h.says("weft status", "weft cleanup --flannel"))
+	}
 	n.step(h, "clean-flannel")
 	time.Sleep(dwell)
 }
@@ -93,6 +97,7 @@ func (n *network) takeOver(h *host) {
 // handBack changes a host from weft to flannel.
 func (n *network) handBack(h *host) {
 	n.t.Helper()
+	h.refuses("weft cleanup --keep-network", "another agent runs")
 	if err := n.Stop(n.t.Context(), h.name, lab.Agent); err != nil {
 		n.t.Fatal(err)
 	}
@@ -123,4 +128,12 @@ func readyLines(h *host) int {
 		return 0
 	}
 	return strings.Count(string(log), "flannel is ready")
+}
+
+// refuses checks that a command fails and says why.
+func (h *host) refuses(command, why string) {
+	h.t.Helper()
+	if out, err := h.sh("%s", command); err == nil || !strings.Contains(err.Error(), why) {
+		h.t.Errorf("%s: %s: %q, %v, want an error with %q", h.name, command, out, err, why)
+	}
 }
