@@ -64,14 +64,30 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 
 func equal(a, b xt.Ruleset) bool { return len(xt.Diff(a, b)) == 0 && len(xt.Diff(b, a)) == 0 }
 
-// used is the part of a plan about forwarding whose chain is there.
+// used is the part of a plan about forwarding for the families in which somebody uses table filter.
 func used(want, have xt.Ruleset) xt.Ruleset {
 	for _, v6 := range []bool{false, true} {
-		if have.Family(v6).Chain("filter", "FORWARD") == nil {
+		if !othersUse(*have.Family(v6)) {
 			*want.Family(v6) = nil
 		}
 	}
 	return want
+}
+
+// othersUse reports whether table filter drops what is forwarded, or holds anything of others.
+func othersUse(have xt.Tables) bool {
+	for _, t := range have {
+		for _, c := range t.Chains {
+			if t.Name != "filter" || xt.Owned(c.Name) {
+				continue
+			}
+			foreign := func(r xt.Rule) bool { return !r.Owned() }
+			if !xt.Builtin(c.Name) || c.Name == "FORWARD" && c.Policy == string(xt.Drop) || slices.ContainsFunc(c.Rules, foreign) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // blocked names the rules of others in FORWARD that stop every packet before our rule is asked.
