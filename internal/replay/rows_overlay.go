@@ -85,7 +85,7 @@ func rowDevice(r *run) error {
 		r.has(out, "inet "+subnetOf[n]+".0/32")
 	}
 	out := r.sh(node1, "ip route show")
-	r.has(out, "172.16.78.0/24 via 172.16.78.0 dev flannel.1", "172.16.28.0/24 dev docker0", "src 172.16.28.1")
+	r.has(out, "172.16.78.0/24 ", "via 172.16.78.0 dev flannel.1", "172.16.28.0/24 dev docker0", "src 172.16.28.1")
 	r.say("one route for each lease, not the article's single 172.16.0.0/12: docs/adr/0005-one-route-per-lease.md")
 	r.has(r.sh(node1, "ip neigh show dev flannel.1"), "172.16.78.0 lladdr", "PERMANENT")
 	r.has(r.sh(node1, "bridge fdb show dev flannel.1"), "dst 172.17.42.32", "permanent")
