@@ -17,7 +17,7 @@ import (
 // podDuty makes a pod that changes its own network all the time cost at most a twentieth of the time.
 const podDuty = 20
 
-// podNet is the inside of one pod, watched: it costs two sockets, four goroutines and some 40 KB.
+// podNet is the inside of one pod, watched: it costs two sockets, five goroutines and some 40 KB.
 type podNet struct {
 	pod  attach.Pod
 	log  *slog.Logger
