@@ -1,0 +1,51 @@
+package agent
+
+import (
+	"net/netip"
+	"runtime"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+)
+
+// BenchmarkGuardLease is what one more lease costs the plan of the edge check in a network of 5,000, and the memory all of them take.
+func BenchmarkGuardLease(b *testing.B) {
+	var leases []api.Lease
+	for i := range 5000 {
+		leases = append(leases, api.Lease{
+			Subnet:   netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24),
+			PublicIP: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), BackendType: "vxlan", VNI: 1,
+		})
+	}
+	f := walkthroughFacts(NFTables)
+	f.Network = netip.MustParsePrefix("10.0.0.0/8")
+	s := setting{Facts: f}
+	own := peerLease("172.17.42.31", "10.250.0.0/24")
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var g guards
+	var t tablePlan
+	step := func(leases []api.Lease) int {
+		p, err := g.plan(time.Unix(1000, 0), s, own, leases)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return len(t.update(f.content(own, api.Snapshot{}, p)))
+	}
+	step(leases)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	next := 0
+	for b.Loop() {
+		next++
+		l := leases[next%len(leases)]
+		l.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100 + byte(next>>8)%100, byte(next), 0}), 24)
+		if n := step(append(leases[:len(leases):len(leases)], l)); n == 0 {
+			b.Fatal("a lease more changed nothing")
+		}
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/1e6, "MB-held")
+	runtime.KeepAlive(&g)
+}
