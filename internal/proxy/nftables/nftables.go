@@ -182,11 +182,12 @@ func (p Planner) masquerade() []nft.Rule {
 	return rules
 }
 
-// firewall drops packets to load balancer addresses from outside their source ranges.
+// firewall drops new connections to load balancer addresses from outside their source ranges. Every packet comes by, the overlay's outer
+// ones too: asking whether it is a new connection's costs less than looking it up.
 func firewall() []nft.Rule {
 	var rules []nft.Rule
 	for _, f := range families {
-		rules = append(rules, rule(nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}))
+		rules = append(rules, rule(nft.Match{Field: nft.CtState, Num: nft.CtNew}, nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}))
 	}
 	return rules
 }
