@@ -133,6 +133,9 @@ func (l Link) setCommands(old Link) []string {
 	if words != "" {
 		out = append(out, set(words))
 	}
+	if l.Type == TypeVXLAN && old.Type == TypeVXLAN && l.VXLAN != old.VXLAN {
+		out = append(out, set(l.VXLAN.change()))
+	}
 	oldPort := old.Port
 	if l.Master != old.Master {
 		oldPort = Port{} // the flags belong to the port, not to the link

@@ -16,7 +16,9 @@ func randomState(r *rand.Rand) State {
 		if r.IntN(3) > 0 {
 			s.Add(Link{
 				Name: dev, Type: TypeVXLAN, MTU: 1400 + r.IntN(2)*50, MAC: macs[r.IntN(2)], Up: r.IntN(2) == 0, Alias: "weft:vtep",
-				VXLAN: VXLAN{VNI: uint32(1 + r.IntN(2)), Port: 8472, Dev: "eth0"},
+				VXLAN: VXLAN{
+					VNI: uint32(1 + r.IntN(2)), Port: 8472, Dev: "eth0", Local: netip.AddrFrom4([4]byte{172, 17, 42, byte(r.IntN(2))}), Learning: r.IntN(2) == 0,
+				},
 			})
 			for j := range 3 {
 				ip := netip.AddrFrom4([4]byte{10, 0, byte(j), 0})

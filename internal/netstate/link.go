@@ -76,10 +76,29 @@ func (l Link) On() string { return "" }
 // Owned reports whether the link bears our mark.
 func (l Link) Owned() bool { return strings.HasPrefix(l.Alias, AliasPrefix) }
 
-// MustRecreate reports whether the kernel can't change have into l: type, VXLAN parameters and veth peer are fixed at creation.
+// MustRecreate reports whether the kernel can't change have into l: type, VXLAN's identity and veth peer are fixed at creation.
 func (l Link) MustRecreate(have Object) bool {
 	h, ok := have.(Link)
-	return ok && (h.Type != l.Type || h.VXLAN != l.VXLAN || h.Peer != l.Peer)
+	return ok && (h.Type != l.Type || !l.VXLAN.Reaches(h.VXLAN) || h.Peer != l.Peer)
+}
+
+// Reaches reports whether the kernel can change have into v while the device is up. It can what packets leave with: source address within
+// its family, underlying device, learning.
+func (v VXLAN) Reaches(have VXLAN) bool {
+	if v.Local.IsValid() != have.Local.IsValid() || v.Local.Is4() != have.Local.Is4() || (v.Dev == "") != (have.Dev == "") {
+		return false
+	}
+	have.Local, have.Dev, have.Learning = v.Local, v.Dev, v.Learning
+	return v == have
+}
+
+// change is the words that change a device with another configuration to v.
+func (v VXLAN) change() string {
+	words := v.text()
+	if v.Learning {
+		words += " learning"
+	}
+	return " type vxlan" + words
 }
 
 // String is what follows "ip link add": name, MTU, address, master, port flags, alias, state, then the type and its parameters.

@@ -224,6 +224,11 @@ func (a *applier) setLink(l, old netstate.Link) error {
 	if err := a.one(b); err != nil {
 		return err
 	}
+	if l.Type == netstate.TypeVXLAN && old.Type == netstate.TypeVXLAN && l.VXLAN != old.VXLAN {
+		if err := a.setVXLAN(index, l); err != nil {
+			return err
+		}
+	}
 	if l.Master != "" && l.Port != old.Port {
 		if err := a.one(portMessage(index, l.Port)); err != nil {
 			return fmt.Errorf("set bridge port: %w", err)
@@ -239,6 +244,26 @@ func (a *applier) setLink(l, old netstate.Link) error {
 	b = linkMessage(unix.RTM_SETLINK, 0, index, state, unix.IFF_UP)
 	b.End()
 	return a.one(b)
+}
+
+// setVXLAN changes what can be changed of a device that carries packets; what can't is said as it is.
+func (a *applier) setVXLAN(index int, l netstate.Link) error {
+	lower, err := 0, error(nil)
+	if l.VXLAN.Dev != "" {
+		if lower, err = a.index(l.VXLAN.Dev); err != nil {
+			return fmt.Errorf("underlying %w", err)
+		}
+	}
+	b := linkMessage(unix.RTM_NEWLINK, 0, index, 0, 0)
+	b.Nest(unix.IFLA_LINKINFO, func() {
+		b.Text(unix.IFLA_INFO_KIND, string(l.Type))
+		b.Nest(unix.IFLA_INFO_DATA, func() { encodeVXLAN(b, l.VXLAN, lower) })
+	})
+	b.End()
+	if err := a.one(b); err != nil {
+		return fmt.Errorf("change VXLAN: %w", err)
+	}
+	return nil
 }
 
 // portMessage sets what a link is as a port of a bridge.

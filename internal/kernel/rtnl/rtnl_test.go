@@ -251,6 +251,58 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// TestVXLANChangesInPlace: source address, underlying device and learning change without a new device, and what is on it stays.
+func TestVXLANChangesInPlace(t *testing.T) {
+	w, _ := node(t)
+	w.ip("ip link add eth7 type veth peer name hub7", "ip link set hub7 up", "ip link set eth7 up")
+	want := vxlan.Backend{}.Plan(self(false), leases(2))
+	w.converge(want)
+	index := func() string {
+		out, _, _ := strings.Cut(w.show("ip -o link show flannel.1"), ":")
+		return out
+	}
+	before := index()
+	for _, change := range []func(*overlay.Self){
+		func(s *overlay.Self) { s.Addr = netip.MustParseAddr("172.17.200.9") }, func(s *overlay.Self) { s.Dev = "eth7" },
+		func(s *overlay.Self) { s.Options.Learning = true }, func(s *overlay.Self) { s.Options.Learning = false },
+	} {
+		s := self(false)
+		change(&s)
+		want := vxlan.Backend{}.Plan(s, leases(2))
+		ops := netstate.Diff(want, w.read(want))
+		if len(ops) != 1 || ops[0].Verb != netstate.Set {
+			t.Errorf("more than the device changes: %v", ops)
+		}
+		w.converge(want)
+		w.settled(want)
+	}
+	if after := index(); after != before {
+		t.Errorf("the device was made anew: index %s, then %s", before, after)
+	}
+}
+
+// TestRename: a device in use gets another name with all that is on it.
+func TestRename(t *testing.T) {
+	w, _ := node(t)
+	s := self(false)
+	s.Options.StandIn = true
+	w.converge(vxlan.Backend{}.Plan(s, leases(2)))
+	ctx := context.Background()
+	if err := w.h.Rename(ctx, "weft4.1", "flannel.1"); err != nil {
+		t.Fatal(err)
+	}
+	want := vxlan.Backend{}.Plan(self(false), leases(2))
+	if ops := netstate.Diff(want, w.read(want)); len(ops) > 0 {
+		t.Errorf("left to do: %v", ops)
+	}
+	if err := w.h.Rename(ctx, "eth0", "eth9"); !errors.Is(err, rtnl.ErrOthers) {
+		t.Errorf("somebody else's link: %v", err)
+	}
+	if err := w.h.Rename(ctx, "weft4.1", "x"); !errors.Is(err, rtnl.ErrNoLink) {
+		t.Errorf("no link: %v", err)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	w, _ := node(t)
 	ctx := context.Background()
