@@ -92,13 +92,17 @@ func (v VXLAN) Reaches(have VXLAN) bool {
 	return v == have
 }
 
-// change is the words that change a device with another configuration to v.
+// change is the words that change a device with another configuration to v: what it can't change may not even be said.
 func (v VXLAN) change() string {
-	words := v.text()
-	if v.Learning {
-		words += " learning"
+	words := fmt.Sprintf(" type vxlan id %d", v.VNI)
+	if v.Local.IsValid() {
+		words += " local " + v.Local.String()
 	}
-	return " type vxlan" + words
+	words = string(appendWord([]byte(words), " dev ", v.Dev))
+	if v.Learning {
+		return words + " learning"
+	}
+	return words + " nolearning"
 }
 
 // String is what follows "ip link add": name, MTU, address, master, port flags, alias, state, then the type and its parameters.

@@ -2,7 +2,6 @@ package change
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -46,45 +45,116 @@ func (c *cluster) apply(backend, flags string) (string, error) {
 	return c.sh(master, "weft network apply -f /root/net.json "+flags+etcdAt+" 2>&1")
 }
 
-// TestBackendsWithoutLoss goes through all backends while all pods send to each other.
-func TestBackendsWithoutLoss(t *testing.T) {
+// clear counts, from now on, what leaves a host for pods without encryption.
+const clear = `nft -f - <<E
+table ip watch
+delete table ip watch
+table ip watch {
+	chain out {
+		type filter hook postrouting priority 300;
+		oifname eth0 ip daddr 172.16.0.0/12 ip daddr != 172.17.0.0/16 counter
+		oifname eth0 udp dport { 8472, 4789, 8285 } counter
+	}
+}
+E`
+
+// sealed makes sure that nothing leaves in clear while all pods send.
+func (c *cluster) sealed() {
+	c.t.Helper()
+	for _, h := range hosts {
+		c.must(h, clear)
+	}
+	time.Sleep(300 * time.Millisecond)
+	for _, h := range hosts {
+		out := c.must(h, "nft list chain ip watch out; nft delete table ip watch")
+		if n := strings.Count(out, "counter packets 0 bytes 0"); n != 2 {
+			c.t.Errorf("%s sends in clear after wireguard was put in force:\n%s", h, out)
+		}
+	}
+}
+
+// during runs a change while all pods send to each other and returns how long it took, and what was lost.
+func (c *cluster) during(addrs map[string]string, do func()) (took time.Duration, sent, lost uint32, detail string) {
+	p := c.probe(addrs)
+	time.Sleep(200 * time.Millisecond)
+	begun := time.Now()
+	do()
+	took = time.Since(begun)
+	time.Sleep(200 * time.Millisecond)
+	sent, lost, detail = p.lost()
+	return took, sent, lost, detail
+}
+
+// TestChangesWithoutLoss goes through all backends while all pods send to each other, then through the options that each node changes by
+// itself.
+func TestChangesWithoutLoss(t *testing.T) {
 	top, err := topology.Parse([]byte("nodes: 3"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := up(t, top)
 	addrs := c.pods()
-	if os.Getenv("DEBUGAGENT") != "" {
-		for _, h := range hosts {
-			if err := c.Restart(t.Context(), h, "agent", "-v"); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	subnets := c.subnets()
 	var table strings.Builder
 	t.Cleanup(func() { t.Logf("datagrams each millisecond between three pods, both directions:\n%s", table.String()) })
-	for _, x := range []struct{ what, backend string }{
-		{"vxlan to host-gw", `{"Type": "host-gw"}`},
-		{"host-gw to wireguard", `{"Type": "wireguard"}`},
-		{"wireguard to udp", `{"Type": "udp"}`},
-		{"udp to wireguard", `{"Type": "wireguard"}`},
-		{"wireguard to vxlan", `{"Type": "vxlan"}`},
-		{"vxlan port 8472 to 4789", `{"Type": "vxlan", "Port": 4789}`},
-		{"VNI 1 to 2", `{"Type": "vxlan", "VNI": 2, "Port": 4789}`},
+	for _, x := range []struct {
+		what, backend string
+		free          bool // of loss
+	}{
+		{"vxlan to host-gw", `{"Type": "host-gw"}`, true},
+		{"host-gw to wireguard", `{"Type": "wireguard"}`, true},
+		{"wireguard: a preshared key", `{"Type": "wireguard", "PSK": "` + psk + `"}`, true},
+		{"wireguard: port 51820 to 7000", `{"Type": "wireguard", "PSK": "` + psk + `", "ListenPort": 7000}`, false},
+		{"wireguard to udp", `{"Type": "udp"}`, true},
+		{"udp to wireguard", `{"Type": "wireguard"}`, true},
+		{"wireguard to vxlan", `{"Type": "vxlan"}`, true},
+		{"vxlan: learning", `{"Type": "vxlan", "Learning": true}`, true},
+		{"vxlan: outer MTU 1400", `{"Type": "vxlan", "MTU": 1400}`, true},
+		{"vxlan: GBP", `{"Type": "vxlan", "GBP": true}`, false},
+		{"vxlan port 8472 to 4789", `{"Type": "vxlan", "Port": 4789}`, true},
+		{"VNI 1 to 2", `{"Type": "vxlan", "VNI": 2, "Port": 4789}`, true},
 	} {
-		p := c.probe(addrs)
-		time.Sleep(300 * time.Millisecond)
-		begun := time.Now()
-		out, err := c.apply(x.backend, "")
-		took := time.Since(begun)
-		if err != nil {
-			t.Fatalf("%s: %v\n%s", x.what, err, out)
-		}
-		time.Sleep(300 * time.Millisecond)
-		sent, lost, detail := p.lost()
-		fmt.Fprintf(&table, "%-26s %5d ms, %6d sent, %d lost\n", x.what, took.Milliseconds(), sent, lost)
-		if lost > 0 {
+		took, sent, lost, detail := c.during(addrs, func() {
+			if out, err := c.apply(x.backend, ""); err != nil {
+				t.Fatalf("%s: %v\n%s", x.what, err, out)
+			}
+			if strings.Contains(x.backend, "wireguard") {
+				c.sealed()
+			}
+		})
+		fmt.Fprintf(&table, "%-30s %5d ms, %6d sent, %d lost\n", x.what, took.Milliseconds(), sent, lost)
+		if x.free && lost > 0 || lost > sent/2 {
 			t.Errorf("%s: %d of %d lost\n%s", x.what, lost, sent, detail)
+		}
+	}
+	if now := c.subnets(); now != subnets {
+		t.Errorf("subnets changed:\n%s\n%s", subnets, now)
+	}
+	c.leftovers()
+}
+
+const psk = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+func (c *cluster) subnets() string {
+	var all string
+	for _, h := range hosts {
+		all += c.must(h, "grep SUBNET /run/flannel/subnet.env") + "\n"
+	}
+	return all
+}
+
+// leftovers makes sure that nothing of earlier backends is left on the hosts but what lingers, and nothing differs from the plan.
+func (c *cluster) leftovers() {
+	c.t.Helper()
+	for _, h := range hosts {
+		if out := c.must(h, "weft diff"); out != "" {
+			c.t.Errorf("%s is not as planned:\n%s", h, out)
+		}
+		if out := c.must(h, "ip -o link | cut -d: -f2 | grep -E 'weft4|weft6|flannel-wg|flannel0|flannel.1' || true"); out != "" {
+			c.t.Errorf("%s: devices of earlier backends: %s", h, out)
+		}
+		if out := c.must(h, "weft network show -o json"+etcdAt); strings.Contains(out, `"also"`) || strings.Contains(out, `"change"`) {
+			c.t.Errorf("a change is still under way: %s", out)
 		}
 	}
 }

@@ -166,13 +166,25 @@ func encodePeer(b *wire.Buffer, l netstate.Link, fd *os.File) {
 	})
 }
 
-func encodeVXLAN(b *wire.Buffer, v netstate.VXLAN, lower int) {
-	flag := func(on bool) uint8 {
-		if on {
-			return 1
-		}
-		return 0
+func flag(on bool) uint8 {
+	if on {
+		return 1
 	}
+	return 0
+}
+
+func encodeVXLAN(b *wire.Buffer, v netstate.VXLAN, lower int) {
+	encodePath(b, v, lower)
+	b.BE16(unix.IFLA_VXLAN_PORT, v.Port)
+	b.U8(unix.IFLA_VXLAN_PROXY, flag(v.Proxy))
+	b.U8(unix.IFLA_VXLAN_UDP_CSUM, 1)
+	if v.GBP {
+		b.Attr(unix.IFLA_VXLAN_GBP)
+	}
+}
+
+// encodePath adds what a device can change, and its VNI.
+func encodePath(b *wire.Buffer, v netstate.VXLAN, lower int) {
 	b.U32(unix.IFLA_VXLAN_ID, v.VNI)
 	switch {
 	case v.Local.Is4():
@@ -183,13 +195,7 @@ func encodeVXLAN(b *wire.Buffer, v netstate.VXLAN, lower int) {
 	if lower != 0 {
 		b.U32(unix.IFLA_VXLAN_LINK, uint32(lower))
 	}
-	b.BE16(unix.IFLA_VXLAN_PORT, v.Port)
 	b.U8(unix.IFLA_VXLAN_LEARNING, flag(v.Learning))
-	b.U8(unix.IFLA_VXLAN_PROXY, flag(v.Proxy))
-	b.U8(unix.IFLA_VXLAN_UDP_CSUM, 1)
-	if v.GBP {
-		b.Attr(unix.IFLA_VXLAN_GBP)
-	}
 }
 
 // setLink changes old to l.
@@ -246,7 +252,7 @@ func (a *applier) setLink(l, old netstate.Link) error {
 	return a.one(b)
 }
 
-// setVXLAN changes what can be changed of a device that carries packets; what can't is said as it is.
+// setVXLAN changes what can be changed of a device that carries packets. The kernel refuses to hear of the rest, even that it stays.
 func (a *applier) setVXLAN(index int, l netstate.Link) error {
 	lower, err := 0, error(nil)
 	if l.VXLAN.Dev != "" {
@@ -257,7 +263,7 @@ func (a *applier) setVXLAN(index int, l netstate.Link) error {
 	b := linkMessage(unix.RTM_NEWLINK, 0, index, 0, 0)
 	b.Nest(unix.IFLA_LINKINFO, func() {
 		b.Text(unix.IFLA_INFO_KIND, string(l.Type))
-		b.Nest(unix.IFLA_INFO_DATA, func() { encodeVXLAN(b, l.VXLAN, lower) })
+		b.Nest(unix.IFLA_INFO_DATA, func() { encodePath(b, l.VXLAN, lower) })
 	})
 	b.End()
 	if err := a.one(b); err != nil {
