@@ -289,3 +289,11 @@ func (d *dataplane) receives(k kind) bool {
 	defer d.mu.Unlock()
 	return d.told.open[k]
 }
+
+// left forgets the second backend of a change that has ended: every host said that it no longer sends by it, or never did. A kind that
+// no change led away from lingers instead.
+func (d *dataplane) left(s setting) {
+	if before := d.told.setting; before.Other != nil && s.Other == nil && before.otherKind() != s.kind() {
+		delete(d.kinds, before.otherKind())
+	}
+}

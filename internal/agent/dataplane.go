@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,6 +107,7 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 	if err != nil {
 		return netstate.State{}, nil, basis{}, err
 	}
+	d.left(s)
 	if keep := d.remember(now, ways); len(keep) > 0 {
 		if ways, err = s.ways(own, all, keep...); err != nil {
 			return netstate.State{}, nil, basis{}, err
@@ -146,6 +148,10 @@ func (d *dataplane) remember(now time.Time, ways []way) (keep []kind) {
 			keep = append(keep, k)
 		}
 	}
+	// The latest first: of two with one VNI only one can be kept.
+	slices.SortFunc(keep, func(a, b kind) int {
+		return cmp.Or(d.kinds[b].Compare(d.kinds[a]), cmp.Compare(a.backend, b.backend), cmp.Compare(a.vni, b.vni), cmp.Compare(a.port, b.port))
+	})
 	return keep
 }
 

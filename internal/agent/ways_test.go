@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"weft/internal/api"
 	"weft/internal/lease"
@@ -120,5 +121,27 @@ func TestServiceRoute(t *testing.T) {
 	plan := planOf(t, f, leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.VXLAN, 1, "02:00:00:00:00:01"))
 	if want := "route 10.254.0.0/16 dev eth0 proto 119 src "; !strings.Contains(plan, want) {
 		t.Errorf("no %q in\n%s", want, plan)
+	}
+}
+
+// TestLingeringKinds: of two kinds with one VNI the later one is kept, always, and one that a change led away from is not.
+func TestLingeringKinds(t *testing.T) {
+	d := &dataplane{kinds: map[kind]time.Time{}}
+	now := time.Unix(1000, 0)
+	a, b, c := kind{lease.VXLAN, 1, 8472}, kind{lease.VXLAN, 1, 4789}, kind{lease.HostGW, 0, 0}
+	for i, k := range []kind{a, b, c} {
+		d.remember(now.Add(time.Duration(i)*time.Second), []way{{kind: k}})
+	}
+	for range 20 {
+		if keep := d.remember(now.Add(3*time.Second), []way{{kind: c}}); !slices.Equal(keep, []kind{b, a}) {
+			t.Fatalf("kept: %v", keep)
+		}
+	}
+	d.told.setting.Other = &otherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1, Port: 4789}}
+	s := setting{Facts: walkthroughFacts(NFTables)}
+	s.Backend = lease.HostGW
+	d.left(s)
+	if keep := d.remember(now.Add(3*time.Second), []way{{kind: c}}); !slices.Equal(keep, []kind{a}) {
+		t.Errorf("kept after a change was finished: %v", keep)
 	}
 }
