@@ -125,6 +125,11 @@ func TestChangesWithoutLoss(t *testing.T) {
 		fmt.Fprintf(&table, "%-30s %5d ms, %6d sent, %d lost\n", x.what, took.Milliseconds(), sent, lost)
 		if x.free && lost > 0 || lost > sent/2 {
 			t.Errorf("%s: %d of %d lost\n%s", x.what, lost, sent, detail)
+			for _, h := range hosts {
+				// Dropped by a device whose reader does not get to it, or by the seal: the machine, or the product.
+				out, _ := c.sh(h, "ip -s link show flannel-wg; ip -s link show flannel0; nft list chain inet weft seal-cleartext; nstat -az UdpRcvbufErrors UdpSndbufErrors IpOutNoRoutes")
+				t.Logf("%s:\n%s", h, out)
+			}
 		}
 	}
 	if now := c.subnets(); now != subnets {
