@@ -133,8 +133,8 @@ func (l Link) setCommands(old Link) []string {
 	if words != "" {
 		out = append(out, set(words))
 	}
-	if l.Type == TypeVXLAN && old.Type == TypeVXLAN && l.VXLAN != old.VXLAN {
-		out = append(out, set(l.VXLAN.change()))
+	if words := l.vxlanChange(old); words != "" {
+		out = append(out, set(words))
 	}
 	oldPort := old.Port
 	if l.Master != old.Master {

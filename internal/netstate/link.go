@@ -92,6 +92,14 @@ func (v VXLAN) Reaches(have VXLAN) bool {
 	return v == have
 }
 
+// vxlanChange is the words that give a VXLAN device another configuration, "" when it has it.
+func (l Link) vxlanChange(old Link) string {
+	if l.Type != TypeVXLAN || old.Type != TypeVXLAN || l.VXLAN == old.VXLAN {
+		return ""
+	}
+	return l.VXLAN.change()
+}
+
 // change is the words that change a device with another configuration to v: what it can't change may not even be said.
 func (v VXLAN) change() string {
 	words := fmt.Sprintf(" type vxlan id %d", v.VNI)

@@ -230,11 +230,14 @@ func (a *applier) setLink(l, old netstate.Link) error {
 	if err := a.one(b); err != nil {
 		return err
 	}
-	if l.Type == netstate.TypeVXLAN && old.Type == netstate.TypeVXLAN && l.VXLAN != old.VXLAN {
-		if err := a.setVXLAN(index, l); err != nil {
-			return err
-		}
+	if err := a.setVXLAN(index, l, old); err != nil {
+		return err
 	}
+	return a.setPort(index, l, old)
+}
+
+// setPort changes what the link is as a bridge's port, and whether it is up.
+func (a *applier) setPort(index int, l, old netstate.Link) error {
 	if l.Master != "" && l.Port != old.Port {
 		if err := a.one(portMessage(index, l.Port)); err != nil {
 			return fmt.Errorf("set bridge port: %w", err)
@@ -247,13 +250,16 @@ func (a *applier) setLink(l, old netstate.Link) error {
 	if l.Up {
 		state = unix.IFF_UP
 	}
-	b = linkMessage(unix.RTM_SETLINK, 0, index, state, unix.IFF_UP)
+	b := linkMessage(unix.RTM_SETLINK, 0, index, state, unix.IFF_UP)
 	b.End()
 	return a.one(b)
 }
 
 // setVXLAN changes what can be changed of a device that carries packets. The kernel refuses to hear of the rest, even that it stays.
-func (a *applier) setVXLAN(index int, l netstate.Link) error {
+func (a *applier) setVXLAN(index int, l, old netstate.Link) error {
+	if l.Type != netstate.TypeVXLAN || old.Type != netstate.TypeVXLAN || l.VXLAN == old.VXLAN {
+		return nil
+	}
 	lower, err := 0, error(nil)
 	if l.VXLAN.Dev != "" {
 		if lower, err = a.index(l.VXLAN.Dev); err != nil {
