@@ -320,7 +320,7 @@ func carry(c net.Conn, over <-chan struct{}) (n int64, broken string) {
 		case <-tick.C:
 		}
 		_, _ = sent.Read(chunk)
-		_ = c.SetDeadline(time.Now().Add(2 * patience))
+		_ = c.SetDeadline(time.Now().Add(6 * patience))
 		if _, err := c.Write(chunk); err != nil {
 			return n, err.Error()
 		}
