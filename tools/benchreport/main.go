@@ -1,7 +1,10 @@
 // Command benchreport reads the output of "go test -bench" on standard input, passes it on, and prints at the end the ratios of
 // benchmarks that belong together: ours to the baseline measured in the same run. The machine's noise is in both.
 //
-// Pairs are arguments of the form "title=OURS|BASELINE" with names as go test prints them, without the -N of GOMAXPROCS.
+// Pairs are arguments of the form "title=OURS|BASELINE" with names as go test prints them, without the -N of GOMAXPROCS. Budgets are
+// arguments of the form "title=NAME:metric<=limit" or ">=", where NAME:metric may be divided by another: "a:m/b:m<=0.5". A budget that is
+// missed is said so; the exit code tells only of measurements that are not there, as the machine may be busy. One that ends in "?" may be
+// missing: a program to compare with is not there.
 package main
 
 import (
@@ -22,6 +25,10 @@ func main() {
 	failed := false
 	fmt.Printf("\n%-56s %12s %12s %8s\n", "ratio", "ours", "baseline", "ratio")
 	for _, arg := range os.Args[1:] {
+		if b, ok := parseBudget(arg); ok {
+			failed = !b.print(os.Stdout, results) || failed
+			continue
+		}
 		title, pair, ok := strings.Cut(arg, "=")
 		ours, base, ok2 := strings.Cut(pair, "|")
 		if !ok || !ok2 {
@@ -49,16 +56,20 @@ func read(in io.Reader, out io.Writer) (map[string]float64, error) {
 	for sc.Scan() {
 		fmt.Fprintln(out, sc.Text())
 		f := strings.Fields(sc.Text())
-		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") || f[3] != "ns/op" {
-			continue
-		}
-		ns, err := strconv.ParseFloat(f[2], 64)
-		if err != nil {
+		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
 			continue
 		}
 		name := f[0]
 		if i := strings.LastIndexByte(name, '-'); i > 0 {
 			name = name[:i]
+		}
+		metrics(results, name, f[2:])
+		if f[3] != "ns/op" {
+			continue
+		}
+		ns, err := strconv.ParseFloat(f[2], 64)
+		if err != nil {
+			continue
 		}
 		if old, ok := results[name]; !ok || ns < old {
 			results[name] = ns
