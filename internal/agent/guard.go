@@ -19,6 +19,7 @@ import (
 type guard struct {
 	config  edge.Config
 	members []edge.Member // sorted
+	refused int           // leases that are no peers
 }
 
 // planGuard plans for the ways in use: a host that announces none of them any more may still send by it.
@@ -38,7 +39,8 @@ func planGuard(f Facts, ways []way, own api.Lease, leases []api.Lease) guard {
 		}
 	}
 	if f.EdgeCheck && len(g.config.Segments) > 0 {
-		peers, _ := overlay.Peers(f.self(own), leases)
+		peers, refused := overlay.Peers(f.self(own), leases)
+		g.refused = len(refused)
 		g.members = members(g.config.Segments, l2VNIs, peers)
 	}
 	return g.sorted()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/lease/claim"
 )
 
 // BenchmarkGuardLease is what one more lease costs the plan of the edge check in a network of 5,000, and the memory all of them take.
@@ -19,30 +20,33 @@ func BenchmarkGuardLease(b *testing.B) {
 		})
 	}
 	f := walkthroughFacts(NFTables)
-	f.Network = netip.MustParsePrefix("10.0.0.0/8")
+	f.Network, f.EdgeCheck = netip.MustParsePrefix("10.0.0.0/8"), true
 	s := setting{Facts: f}
-	own := peerLease("172.17.42.31", "10.250.0.0/24")
+	store := &journalLeases{own: peerLease("172.17.42.31", "10.250.0.0/24"), all: leases}
+	store.journal.Reset()
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	var g guards
 	var t tablePlan
-	step := func(leases []api.Lease) int {
-		p, err := g.plan(time.Unix(1000, 0), s, own, leases)
+	step := func() int {
+		p, err := g.follow(time.Unix(1000, 0), 1, s, store.own, store, byPlan)
 		if err != nil {
 			b.Fatal(err)
 		}
-		return len(t.update(f.content(own, api.Snapshot{}, p)))
+		return len(t.update(f.content(store.own, api.Snapshot{}, p)))
 	}
-	step(leases)
+	step()
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	next := 0
 	for b.Loop() {
 		next++
-		l := leases[next%len(leases)]
+		l := leases[0]
 		l.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100 + byte(next>>8)%100, byte(next), 0}), 24)
-		if n := step(append(leases[:len(leases):len(leases)], l)); n == 0 {
+		l.PublicIP = netip.AddrFrom4([4]byte{198, 19, byte(next >> 8), byte(next)})
+		store.journal.Add(claim.Delta{Fresh: []api.Lease{l}})
+		if n := step(); n == 0 {
 			b.Fatal("a lease more changed nothing")
 		}
 	}

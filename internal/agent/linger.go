@@ -18,6 +18,8 @@ type guards struct {
 	leases  []api.Lease
 	planned guard // of these
 	result  guard // planned and what lingers
+	refused int   // leases of planned that are no peers
+	ground  ground
 
 	ports    lingering[uint16]
 	segments lingering[edge.Segment]
@@ -39,6 +41,7 @@ func (g *guards) plan(now time.Time, s setting, own api.Lease, leases []api.Leas
 			return g.result, err
 		}
 		g.planned = planGuard(s.Facts, ways, own, leases)
+		g.refused = g.planned.refused
 		g.self, g.own, g.leases = s, own, slices.Clone(leases)
 	}
 	g.next = time.Time{}

@@ -33,6 +33,8 @@ type relayEngine interface {
 type proxyLoop struct {
 	log     *slog.Logger
 	setting func() setting
+	// generation of the setting; nil: it does not change
+	generation func() uint64
 	leases  leases
 	cluster func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
 	xt      iptables
@@ -74,8 +76,12 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	if !ok || !known {
 		return work{}, nil // their arrival is a trigger
 	}
+	generation := uint64(0)
+	if p.generation != nil {
+		generation = p.generation()
+	}
 	s := p.setting()
-	g, err := p.guards.plan(time.Now(), s, s.own(own), p.leases.Leases())
+	g, err := p.guards.follow(time.Now(), generation, s, s.own(own), p.leases, due)
 	if err != nil {
 		return work{}, err
 	}

@@ -243,7 +243,7 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 	}
 	engine, health := relay.New(relay.Options{Log: a.log}), &healthPorts{log: a.log}
 	a.proxy = &proxyLoop{
-		log: a.log, setting: a.settings.get, leases: a.leases, cluster: a.cluster,
+		log: a.log, setting: a.settings.get, generation: a.settings.generation, leases: a.leases, cluster: a.cluster,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
 		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
 	}

@@ -83,6 +83,9 @@ func ShapesOf(members []Member) Shapes {
 	return s
 }
 
+// Has reports whether the member's form is among them.
+func (s Shapes) Has(m Member) bool { return slices.Contains(s.all, m.shape()) }
+
 func boolCompare(a, b bool) int {
 	switch {
 	case a == b:

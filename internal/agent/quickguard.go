@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/lease/claim"
+	"weft/internal/overlay/edge"
+)
+
+// follow is plan for a store of leases that can tell what changed in them: then only the leases that changed are planned, and what that costs
+// does not depend on how many there are but for copies of short lists. Where more may have changed, as in every full check, it is plan.
+func (g *guards) follow(now time.Time, generation uint64, s setting, own api.Lease, l leases, due cause) (guard, error) {
+	log, _ := l.(deltas)
+	own.Expiry = time.Time{} // moves with every renewal and is in no plan
+	if log != nil && due&(byHost|byTime) == 0 && g.quick(now, generation, own, log) {
+		return g.result, nil
+	}
+	g.ground = ground{}
+	var version uint64
+	if log != nil {
+		version, _, _ = log.Delta(0)
+	}
+	all := l.Leases()
+	out, err := g.plan(now, s, own, all)
+	if err != nil || version == 0 || s.Other != nil {
+		return out, err
+	}
+	ways, err := s.ways(own, all)
+	if err != nil {
+		return out, err
+	}
+	g.ground = newGround(version, generation, s.Facts, own, all, ways, g.refused)
+	if g.ground.version != 0 {
+		g.leases = nil // the version says whether they are the same
+	}
+	return out, nil
+}
+
+// quick brings the members up to date by what changed in the leases. It reports whether that was all there is to do.
+func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log deltas) bool {
+	b := &g.ground
+	if b.version == 0 || b.generation != generation || own != b.own || !g.next.IsZero() && !now.Before(g.next) {
+		return false
+	}
+	version, delta, ok := log.Delta(b.version)
+	if !ok {
+		return false
+	}
+	gone, fresh, ok := g.moved(delta)
+	if !ok {
+		return false
+	}
+	if len(gone)+len(fresh) > 0 {
+		g.swap(now, gone, fresh)
+	}
+	b.version = version
+	return true
+}
+
+// moved are the members of the leases that changed. ok is false when the whole plan has to decide on one.
+func (g *guards) moved(d claim.Delta) (gone, fresh []edge.Member, ok bool) {
+	segments := g.planned.config.Segments
+	if !g.planned.config.Check || len(segments) == 0 {
+		return nil, nil, true
+	}
+	for _, l := range d.Fresh {
+		if _, ok := g.ground.peer(l); !ok {
+			return nil, nil, false
+		}
+	}
+	gone, fresh = members(segments, nil, d.Gone), members(segments, nil, d.Fresh)
+	other := func(m edge.Member) bool { return !g.result.config.Shapes.Has(m) }
+	return gone, fresh, !slices.ContainsFunc(fresh, other)
+}
+
+// swap puts the fresh members in force at once; those that are gone linger.
+func (g *guards) swap(now time.Time, gone, fresh []edge.Member) {
+	for _, m := range gone {
+		if until, ok := g.members[m]; !ok || !until.IsZero() || slices.Contains(fresh, m) {
+			continue
+		}
+		until := now.Add(linger)
+		g.members[m] = until
+		if g.next.IsZero() || until.Before(g.next) {
+			g.next = until
+		}
+	}
+	list := slices.Clone(g.result.members) // the last plan's readers keep theirs
+	for _, m := range fresh {
+		g.members[m] = time.Time{}
+		if i, there := slices.BinarySearchFunc(list, m, compareMembers); !there {
+			list = slices.Insert(list, i, m)
+		}
+	}
+	g.result.members = list
+	g.wake(now)
+}

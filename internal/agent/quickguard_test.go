@@ -1,0 +1,100 @@
+package agent
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/lease/claim"
+	"weft/internal/store"
+)
+
+// journalLeases is a store that can tell what changed.
+type journalLeases struct {
+	own     api.Lease
+	all     []api.Lease
+	journal store.Journal
+	lists   int
+}
+
+func (j *journalLeases) Own() (api.Lease, bool)   { return j.own, true }
+func (j *journalLeases) Changed() <-chan struct{} { return nil }
+func (j *journalLeases) Leases() []api.Lease {
+	j.lists++
+	return append(slices.Clone(j.all), j.own)
+}
+
+func (j *journalLeases) Delta(since uint64) (uint64, claim.Delta, bool) { return j.journal.Since(since) }
+
+func (j *journalLeases) change(gone, fresh []api.Lease) {
+	j.all = slices.DeleteFunc(j.all, func(l api.Lease) bool { return slices.Contains(gone, l) })
+	j.all = append(j.all, fresh...)
+	j.journal.Add(claim.Delta{Gone: gone, Fresh: fresh})
+}
+
+func numbered(i, host int) api.Lease {
+	return api.Lease{
+		Subnet:   netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 20, byte(i), 0}), 24),
+		PublicIP: netip.AddrFrom4([4]byte{172, 17, 43, byte(host)}), BackendType: "vxlan", VNI: 1,
+		VTEPMAC: "02:00:00:00:01:" + string("0123456789abcdef"[host>>4]) + string("0123456789abcdef"[host&15]),
+	}
+}
+
+// TestQuickGuardIsPlan: after any changes of leases, with time going by, the members are those of a guard that plans everything each time.
+func TestQuickGuardIsPlan(t *testing.T) {
+	for seed := range uint64(30) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		now := time.Unix(1000, 0)
+		s := setting{Facts: walkthroughFacts(NFTables)}
+		s.EdgeCheck = true
+		l := &journalLeases{own: peerLease("172.17.42.31", "172.16.28.0/24")}
+		l.journal.Reset()
+		var quick, whole guards
+		quickSteps := 0
+		for step := range 60 {
+			var gone, fresh []api.Lease
+			for range r.IntN(3) {
+				if i := r.IntN(20); slices.IndexFunc(l.all, func(x api.Lease) bool { return x.Subnet == numbered(i, 0).Subnet }) < 0 &&
+					!slices.ContainsFunc(fresh, func(x api.Lease) bool { return x.Subnet == numbered(i, 0).Subnet }) {
+					fresh = append(fresh, numbered(i, i+20*r.IntN(5)))
+				}
+			}
+			for _, x := range l.all {
+				if r.IntN(8) == 0 {
+					gone = append(gone, x)
+				}
+			}
+			l.change(gone, fresh)
+			now = now.Add(time.Duration(r.IntN(12)) * time.Second)
+			due := byPlan
+			if r.IntN(20) == 0 {
+				due |= byTime
+			}
+			before := l.lists
+			got, err := quick.follow(now, 7, s, l.own, l, due)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.lists == before {
+				quickSteps++
+			}
+			own := l.own
+			want, err := whole.plan(now, s, own, append(slices.Clone(l.all), own))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if memberTexts(got) != memberTexts(want) {
+				t.Fatalf("seed %d step %d:\nhave %s\nwant %s", seed, step, memberTexts(got), memberTexts(want))
+			}
+			if !slices.Equal(got.config.Untracked, want.config.Untracked) || !slices.Equal(got.config.Segments, want.config.Segments) {
+				t.Fatalf("seed %d step %d: config %+v, want %+v", seed, step, got.config, want.config)
+			}
+		}
+		if quickSteps == 0 {
+			t.Errorf("seed %d: every step planned everything", seed)
+		}
+	}
+}
