@@ -27,7 +27,9 @@ func (j *journalLeases) Leases() []api.Lease {
 	return append(slices.Clone(j.all), j.own)
 }
 
-func (j *journalLeases) Delta(since uint64) (uint64, claim.Delta, bool) { return j.journal.Since(since) }
+func (j *journalLeases) Delta(since uint64) (uint64, claim.Delta, bool) {
+	return j.journal.Since(since)
+}
 
 func (j *journalLeases) change(gone, fresh []api.Lease) {
 	j.all = slices.DeleteFunc(j.all, func(l api.Lease) bool { return slices.Contains(gone, l) })

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,13 +10,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// dumpTries is how often a list is read that changes while it is.
+const dumpTries = 10
+
+// whole reads a list again when the kernel says that it changed meanwhile and may lack entries (NLM_F_DUMP_INTR).
+func whole[T any](dump func() ([]T, error)) (list []T, err error) {
+	for range dumpTries {
+		if list, err = dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return list, err
+}
+
+// listRoutes lists the routes of a family that are like the filter. The library changes the filter it is given, so each try has its own.
+func listRoutes(family int, filter netlink.Route, mask uint64) ([]netlink.Route, error) {
+	return whole(func() ([]netlink.Route, error) {
+		f := filter
+		return netlink.RouteListFiltered(family, &f, mask)
+	})
+}
+
 // readDevices reads all interfaces with their addresses, in the kernel's order.
 func readDevices() ([]device, error) {
-	links, err := netlink.LinkList() //nolint:forbidigo // facts of the host, not objects of ours
+	links, err := whole(netlink.LinkList) //nolint:forbidigo // facts of the host, not objects of ours
 	if err != nil {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL) //nolint:forbidigo // as above
+	addrs, err := whole(func() ([]netlink.Addr, error) {
+		return netlink.AddrList(nil, netlink.FAMILY_ALL) //nolint:forbidigo // as above
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -78,7 +102,7 @@ func (kernelRoutes) To(ip netip.Addr) (string, netip.Addr, error) {
 func (kernelRoutes) Defaults() ([]string, error) {
 	var out []string
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+		routes, err := listRoutes(family, netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return nil, fmt.Errorf("list default routes: %w", err)
 		}
@@ -100,8 +124,8 @@ func (kernelRoutes) Defaults() ([]string, error) {
 // gatewayOf is the gateway of the default route that leaves by the device, the zero Addr when there is none.
 func gatewayOf(index int) netip.Addr {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		filter := &netlink.Route{Dst: nil, Table: unix.RT_TABLE_MAIN, LinkIndex: index} // the library fills it in for the family
-		routes, err := netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
+		filter := netlink.Route{Table: unix.RT_TABLE_MAIN, LinkIndex: index}
+		routes, err := listRoutes(family, filter, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF)
 		if err != nil {
 			continue
 		}
