@@ -12,7 +12,7 @@ import (
 
 // floors lists every package tree of the module with its floor (docs/architecture.md). A new package must be added here.
 var floors = map[string]int{
-	"internal/api": 1, "internal/netstate": 1, "internal/nft": 1, "internal/xt": 1, "internal/packet": 1,
+	"internal/api": 1, "internal/netstate": 1, "internal/nft": 1, "internal/xt": 1, "internal/packet": 1, "internal/maglev": 1,
 
 	"internal/attach": 2, "internal/explain": 2, "internal/ipam": 2, "internal/lease": 2, "internal/masq": 2,
 	"internal/overlay": 2, "internal/policy": 2, "internal/proxy": 2,

@@ -177,7 +177,8 @@ func sameService(a, b *api.ServicePort) bool {
 	return a.Name == b.Name && a.Protocol == b.Protocol && a.Port == b.Port && a.NodePort == b.NodePort &&
 		a.AffinitySeconds == b.AffinitySeconds && sameTraffic(a, b) &&
 		same(a.Endpoints, b.Endpoints) && same(a.ClusterIPs, b.ClusterIPs) && same(a.External, b.External) &&
-		same(a.LoadBalancer, b.LoadBalancer) && same(a.SourceRanges, b.SourceRanges)
+		same(a.LoadBalancer, b.LoadBalancer) && same(a.SourceRanges, b.SourceRanges) &&
+		a.Balance == b.Balance && a.Weights == b.Weights && a.Refused == b.Refused
 }
 
 func sameTraffic(a, b *api.ServicePort) bool {

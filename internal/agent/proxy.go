@@ -59,6 +59,7 @@ type proxyLoop struct {
 	steps    stepStats
 
 	warned   warned
+	balance  balancing
 	otherErr string // why the last step of other failed
 	// chains lists base chains, those of others too; nil: nobody can tell.
 	chains func(nft.Hook) ([]kernelnft.BaseChain, error)
@@ -86,6 +87,7 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 		return work{}, err
 	}
 	f := s.Facts
+	p.balance.look(p.log, f.ProxyMode, snap.Services)
 	w, err := p.apply(ctx, due, f, own, snap, g)
 	if p.flows != nil {
 		p.flows.update(f, snap.Services, p.relay.Ports())

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,8 @@ type warned struct {
 
 func (p *proxyLoop) findWarnings() []string {
 	p.mu.Lock()
-	var out, flannel []string
+	var flannel []string
+	out := slices.Clone(p.balance.list)
 	for _, f := range []*xtFilter{&p.main, &p.other} {
 		out, flannel = append(out, f.blocked...), append(flannel, f.flannel...)
 	}

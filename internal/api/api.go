@@ -88,7 +88,21 @@ type ServicePort struct {
 	HealthCheckNodePort                 uint16
 	Endpoints                           []Endpoint // sorted by Addr, no duplicates
 	PublishNotReady, MasqueradeDisabled bool
+	// Balance is how an endpoint is chosen. Weights is the text the endpoints' weights are made from, Refused what of the service's
+	// annotations about these was no good and is not in force, "" for nothing.
+	Balance          Balance
+	Weights, Refused string
 }
+
+// Balance is a way to choose among the endpoints of a service.
+type Balance string
+
+// The ways. Mode userspace takes RoundRobin in turns, the others draw at random.
+const (
+	RoundRobin       Balance = ""
+	Maglev           Balance = "maglev"            // consistent hashing of the client's address
+	LeastConnections Balance = "least-connections" // mode userspace only
+)
 
 // Ready returns the addresses of the endpoints of one family that may get new connections, in order.
 // When none is ready but some are terminating and still serving, those are returned (KEP-1669).
@@ -132,6 +146,8 @@ type Endpoint struct {
 	Terminating bool
 	// ZoneHints and NodeHints are the zones and nodes whose clients the endpoint shall serve (EndpointSlice hints, KEP-2433, KEP-3015).
 	ZoneHints, NodeHints Names
+	// Weight is the endpoint's share of new connections against that of others, 1 to 100; 0 counts as 1.
+	Weight uint8
 }
 
 // Names is a set of names as one comparable text: sorted, joined with commas. Names of zones and nodes have none.

@@ -2,10 +2,12 @@ package explain
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"weft/internal/maglev"
 	"weft/internal/nft"
 )
 
@@ -183,7 +185,9 @@ func (e *nftWalk) dnat(s nft.DNAT) (bool, nft.Verdict, Outcome) {
 	}
 	choices := uint32(1)
 	for _, x := range s.Key {
-		choices = max(choices, x.Mod)
+		if x.Field == nft.Random {
+			choices = max(choices, x.Mod)
+		}
 	}
 	var to []netip.AddrPort
 	var texts []string
@@ -211,45 +215,6 @@ func (e *nftWalk) dnat(s nft.DNAT) (bool, nft.Verdict, Outcome) {
 // maxChoices bounds how many endpoints of one service are listed.
 const maxChoices = 1000
 
-// lookup finds the element for the key made of the packet's fields; random is the value of a random number in it.
-func (e *nftWalk) lookup(set string, key []nft.Expr, random uint32) (nft.Element, bool) {
-	m := e.t.Table.Set(set)
-	if m == nil {
-		return nft.Element{}, false
-	}
-	var b nft.TupleBuilder
-	for _, x := range key {
-		var ok bool
-		if b, ok = e.appendField(b, x, random); !ok {
-			return nft.Element{}, false
-		}
-	}
-	want := b.Tuple()
-	for _, el := range m.Elements {
-		if el.Key == want || el.KeyEnd != "" && inRange(m.Key, want, el) {
-			return el, true
-		}
-	}
-	return nft.Element{}, false
-}
-
-// inRange compares component by component, as the kernel does for concatenations of ranges.
-func inRange(types []nft.Type, want nft.Tuple, el nft.Element) bool {
-	if !want.Fits(types) || !el.Key.Fits(types) || !el.KeyEnd.Fits(types) {
-		return false
-	}
-	at := 0
-	for _, t := range types {
-		n := (t.Len() + 3) &^ 3
-		x := want[at : at+n]
-		if x < el.Key[at:at+n] || x > el.KeyEnd[at:at+n] {
-			return false
-		}
-		at += n
-	}
-	return true
-}
-
 // appendField appends a field of the packet to a key; ok is false when the packet does not have it.
 func (e *nftWalk) appendField(b nft.TupleBuilder, x nft.Expr, random uint32) (nft.TupleBuilder, bool) {
 	switch f := x.Field; f {
@@ -265,6 +230,12 @@ func (e *nftWalk) appendField(b nft.TupleBuilder, x nft.Expr, random uint32) (nf
 		return b.IfName(e.p.Out), true
 	case nft.Random:
 		return b.Num(random), true
+	case nft.HashSaddr, nft.HashSaddr6:
+		a, ok := e.addr(f.Hashed())
+		if !ok || x.Mod > math.MaxInt32 {
+			return b, false
+		}
+		return b.Num(maglev.Slot(a, int(x.Mod), x.Seed)), true
 	case nft.MetaMark:
 		return b.Num(e.p.Mark), true
 	case nft.L4Proto:

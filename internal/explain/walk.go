@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/maglev"
 	"weft/internal/netstate"
 	"weft/internal/packet"
 )
@@ -160,11 +161,19 @@ func (k *walker) input(h *Host, p Packet) error {
 		if len(l.Endpoints) == 0 {
 			return k.end(h, Rejected)
 		}
-		next := Packet{Flow: packet.Flow{Proto: p.Proto, Dst: k.choose(l.Endpoints)}}
+		next := Packet{Flow: packet.Flow{Proto: p.Proto, Dst: k.connectTo(l, p.Src.Addr())}}
 		return k.local(h, next)
 	}
 	k.step(h, "socket", "", "delivered to a process", p)
 	return k.end(h, Delivered)
+}
+
+// connectTo is the endpoint that the relay connects a client to: one by its address, or any. Those of the client's family come first.
+func (k *walker) connectTo(l netstate.Listener, client netip.Addr) netip.AddrPort {
+	if l.Balance != "maglev" {
+		return k.choose(l.Endpoints)
+	}
+	return maglev.Nearest(client, l.Endpoints, l.Weights)
 }
 
 // forwardTo routes a packet that is not for h itself.

@@ -151,11 +151,14 @@ func (t Tunnel) String() string {
 
 // Listener is a port on which the relay accepts a service's connections and passes them to its endpoints in turn.
 type Listener struct {
-	Service  string // "namespace/name:port"
-	Protocol string // "TCP" or "UDP"
-	Addr     netip.AddrPort
-	// Endpoints are tried in turn, round robin.
+	Service   string // "namespace/name:port"
+	Protocol  string // "TCP" or "UDP"
+	Addr      netip.AddrPort
 	Endpoints []netip.AddrPort
+	// Weights are those of the endpoints, 1 to 255; nil: all equal.
+	Weights []uint8
+	// Balance says how an endpoint is chosen: "" round robin, "maglev" or "least-connections".
+	Balance string
 	// Affinity is the session affinity timeout in seconds, 0: none.
 	Affinity int
 }
@@ -169,17 +172,23 @@ func (l Listener) Key() string { return l.Service + " " + l.Protocol }
 // On returns "".
 func (l Listener) On() string { return "" }
 
-// String is one line: protocol, address, service, endpoints ("none" when there is none), affinity.
+// String is one line: protocol, address, service, endpoints with their weights ("none" when there is none), balance, affinity.
 func (l Listener) String() string {
 	eps := make([]string, len(l.Endpoints))
 	for i, e := range l.Endpoints {
 		eps[i] = e.String()
+		if i < len(l.Weights) {
+			eps[i] += "*" + strconv.Itoa(int(l.Weights[i]))
+		}
 	}
 	list := "none"
 	if len(eps) > 0 {
 		list = strings.Join(eps, ",")
 	}
 	s := l.Protocol + " " + l.Addr.String() + " service " + l.Service + " endpoints " + list
+	if l.Balance != "" {
+		s += " balance " + l.Balance
+	}
 	if l.Affinity > 0 {
 		s += " affinity " + strconv.Itoa(l.Affinity)
 	}

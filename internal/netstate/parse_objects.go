@@ -3,6 +3,7 @@ package netstate
 import (
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -210,9 +211,29 @@ func (p *parser) listener() Object {
 	p.expect("endpoints")
 	if list := p.next("endpoints"); list != "none" && p.err == nil {
 		for w := range strings.SplitSeq(list, ",") {
-			l.Endpoints = append(l.Endpoints, p.addrPort(w, "endpoint"))
+			addr, weight, weighted := strings.Cut(w, "*")
+			l.Endpoints = append(l.Endpoints, p.addrPort(addr, "endpoint"))
+			if weighted {
+				l.Weights = append(l.Weights, p.weight(weight))
+			}
+		}
+		if l.Weights != nil && len(l.Weights) != len(l.Endpoints) && p.err == nil {
+			p.fail("endpoints %q: want a weight for all or for none", short(list))
+		}
+	}
+	if p.have("balance") {
+		if l.Balance = p.next("balance"); p.err == nil && l.Balance != "maglev" && l.Balance != "least-connections" {
+			p.fail("balance %q: want maglev or least-connections", short(l.Balance))
 		}
 	}
 	l.Affinity = p.positive("affinity", math.MaxInt32)
 	return l
+}
+
+func (p *parser) weight(text string) uint8 {
+	n, err := strconv.ParseUint(text, 10, 8)
+	if (err != nil || n == 0) && p.err == nil {
+		p.fail("weight %q: want 1 to 255", short(text))
+	}
+	return uint8(n)
 }

@@ -40,6 +40,10 @@ func samples() []Object {
 		Tunnel{Dev: "flannel0", Subnet: p("172.16.78.0/24"), Remote: netip.MustParseAddrPort("172.17.42.32:8285")},
 		Listener{Service: "default/a:", Protocol: "TCP", Addr: netip.MustParseAddrPort("0.0.0.0:50948")},
 		Listener{
+			Service: "default/w:", Protocol: "TCP", Addr: netip.MustParseAddrPort("[::]:50950"), Balance: "maglev", Affinity: 60,
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("[fd00::1]:80")}, Weights: []uint8{1, 200},
+		},
+		Listener{
 			Service: "default/a:http", Protocol: "UDP", Addr: netip.MustParseAddrPort("[::]:50948"), Affinity: 10800,
 			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("172.16.28.5:80"), netip.MustParseAddrPort("[fd00::5]:80")},
 		},
@@ -118,6 +122,9 @@ func TestParseErrors(t *testing.T) {
 		{KindSysctl, "net/../kernel/panic=1", "below /proc/sys"},
 		{KindTunnel, "10.0.0.0/24 dev x remote 1.2.3.4", `"1.2.3.4"`},
 		{KindListener, "SCTP 1.2.3.4:5 service a endpoints none", `"SCTP"`},
+		{KindListener, "TCP 1.2.3.4:5 service a endpoints 1.2.3.4:5*0", `weight "0"`},
+		{KindListener, "TCP 1.2.3.4:5 service a endpoints 1.2.3.4:5*1,1.2.3.5:5", `for all or for none`},
+		{KindListener, "TCP 1.2.3.4:5 service a endpoints none balance best", `balance "best"`},
 		{KindRule, "x", "no object"},
 		{KindRoute, strings.Repeat("x", 10000), "..."},
 	} {

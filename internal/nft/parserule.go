@@ -169,10 +169,14 @@ func (p *parser) expr() Expr {
 			continue
 		}
 		e := Expr{Field: f}
-		if f == Random {
+		if f == Random || f.Hashed() != 0 {
 			if e.Mod = p.number(math.MaxUint32); e.Mod == 0 && p.err == nil {
-				p.fail("numgen mod 0")
+				p.fail("%s 0: want the number of numbers", f)
 			}
+		}
+		if f.Hashed() != 0 {
+			p.expect("seed")
+			e.Seed = p.number(math.MaxUint32)
 		}
 		if (f == InnerSaddr || f == InnerSaddr6) && p.have("&") {
 			var ok bool

@@ -21,9 +21,13 @@ func randomPrefix(r *rand.Rand, v6 bool) netip.Prefix {
 func randomKey(r *rand.Rand) []Expr {
 	var key []Expr
 	for range 1 + r.IntN(4) {
-		e := Expr{Field: pick(r, IIFName, OIFName, L4Proto, IPSaddr, IPDaddr, IP6Saddr, IP6Daddr, ThSport, ThDport, Random, InnerSaddr, InnerSaddr6)}
-		if e.Field == Random {
+		e := Expr{Field: pick(r, IIFName, OIFName, L4Proto, IPSaddr, IPDaddr, IP6Saddr, IP6Daddr, ThSport, ThDport, Random, InnerSaddr, InnerSaddr6,
+			HashSaddr, HashSaddr6)}
+		if e.Field == Random || e.Field.Hashed() != 0 {
 			e.Mod = 1 + r.Uint32N(1000)
+		}
+		if e.Field.Hashed() != 0 {
+			e.Seed = r.Uint32()
 		}
 		if e.Field == InnerSaddr || e.Field == InnerSaddr6 {
 			e.Bits = uint8(r.IntN(e.Field.Type().Len() * 8))

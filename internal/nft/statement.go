@@ -37,8 +37,10 @@ const (
 	InnerType                     // @th,224,16: the EtherType of the frame in a VXLAN packet
 	InnerSaddr                    // @th,336,32: the IPv4 source of the frame, whatever its EtherType
 	InnerSaddr6                   // @th,304,128: the IPv6 source of the frame, whatever its EtherType
+	HashSaddr                     // jhash ip saddr mod N seed S: a number from 0 to N-1, the same for all packets of an address
+	HashSaddr6                    // jhash ip6 saddr mod N seed S
 
-	lastField = InnerSaddr6
+	lastField = HashSaddr6
 )
 
 // The bits of CtState (linux/netfilter/nf_conntrack_common.h).
@@ -84,8 +86,20 @@ const TypeLocal = 2
 // Expr is one component of the key of a lookup.
 type Expr struct {
 	Field Field
-	Mod   uint32 // Random only: how many numbers there are
+	Mod   uint32 // Random, HashSaddr, HashSaddr6: how many numbers there are
+	Seed  uint32 // HashSaddr, HashSaddr6
 	Bits  uint8  // InnerSaddr, InnerSaddr6: how many bits of the address count, the first ones; 0 is all
+}
+
+// Hashed is the field that a hash is made of, 0 for fields that are no hash.
+func (f Field) Hashed() Field {
+	switch f {
+	case HashSaddr:
+		return IPSaddr
+	case HashSaddr6:
+		return IP6Saddr
+	}
+	return 0
 }
 
 // Match compares a field with a value.

@@ -49,6 +49,8 @@ var fields = [...]struct {
 	InnerType:    {"@th,224,16", 0},
 	InnerSaddr:   {"@th,336,32", IPv4Addr},
 	InnerSaddr6:  {"@th,304,128", IPv6Addr},
+	HashSaddr:    {"jhash ip saddr mod", NumGen},
+	HashSaddr6:   {"jhash ip6 saddr mod", NumGen},
 }
 
 // String is the field's words in nft(8).
@@ -61,6 +63,9 @@ func (f Field) Type() Type { return fields[f].typ }
 func (e Expr) String() string {
 	if e.Field == Random {
 		return "numgen random mod " + strconv.FormatUint(uint64(e.Mod), 10)
+	}
+	if e.Field.Hashed() != 0 {
+		return e.Field.String() + " " + strconv.FormatUint(uint64(e.Mod), 10) + " seed " + hex(e.Seed)
 	}
 	if e.Bits != 0 {
 		return e.Field.String() + " & " + maskText(e)
@@ -125,7 +130,9 @@ func wordOf(words []word, num uint32) string {
 }
 
 // comparable reports whether a Match can look at the field: the others are components of keys only.
-func (f Field) comparable() bool { return f != Random && f != InnerSaddr && f != InnerSaddr6 }
+func (f Field) comparable() bool {
+	return f != Random && f != InnerSaddr && f != InnerSaddr6 && f.Hashed() == 0
+}
 
 // isBits reports whether the field is a set of bits.
 func (f Field) isBits() bool { return f == CtState || f == CtStatus }

@@ -1,5 +1,6 @@
 // Package relay is the user-space engine of proxy mode userspace: it applies netstate.Listeners as the kernel applies routes. It
-// accepts a service's TCP connections and UDP datagrams and passes them on to the service's endpoints in turn.
+// accepts a service's TCP connections and UDP datagrams and passes them on to the service's endpoints: in turns, by weight, to the one with
+// the fewest connections, or by the client's address.
 //
 // A connection whose endpoint refuses it or doesn't answer is tried at the next one. Endpoints change without closing anything:
 // established connections to a removed endpoint are left to finish, UDP sessions with it end.
@@ -130,14 +131,13 @@ func (r *Relay) drop(key string, l *listener) {
 // apply brings one listener into the wanted state.
 func (r *Relay) apply(w netstate.Listener) error {
 	key := w.Key()
-	affinity := time.Duration(w.Affinity) * time.Second
 	l := r.listeners[key]
 	if l != nil && (w.Addr.Addr() != l.want.Addr.Addr() || w.Addr.Port() != 0 && w.Addr.Port() != l.want.Addr.Port()) {
 		r.drop(key, l)
 		l = nil
 	}
 	if l == nil {
-		balance := newBalancer(w.Endpoints, affinity)
+		balance := newBalancer(w)
 		l, err := r.open(w, balance)
 		if err != nil {
 			return err
@@ -147,7 +147,7 @@ func (r *Relay) apply(w netstate.Listener) error {
 	}
 	w.Addr = l.want.Addr
 	l.want = w
-	l.balance.set(w.Endpoints, affinity)
+	l.balance.set(w)
 	if l.endpoint != nil {
 		l.endpoint(func(e netip.AddrPort) bool { return !slices.Contains(w.Endpoints, e) })
 	}

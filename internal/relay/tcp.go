@@ -108,6 +108,7 @@ func (l *tcpListener) session(client *net.TCPConn) {
 		reset(client) // the client sees a refusal, as from the endpoint itself
 		return
 	}
+	defer l.balance.release(endpoint)
 	s.upstream, s.Upstream, s.Endpoint = up, addrPort(up.LocalAddr()), endpoint
 	l.relay.conns.add(s)
 	defer l.relay.conns.remove(s)
@@ -141,6 +142,7 @@ func (l *tcpListener) connect(client netip.Addr) (*net.TCPConn, netip.AddrPort, 
 			l.balance.used(client, e)
 			return c, e, nil
 		}
+		l.balance.release(e)
 		last = fmt.Errorf("connect to %s: %w", e, err)
 		if isAny(err, outOfFiles) {
 			l.relay.limit.exhausted()

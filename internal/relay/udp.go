@@ -141,10 +141,12 @@ func (l *udpListener) session(key udpKey, tried []netip.AddrPort) (*udpSession, 
 		return nil, errNoEndpoint
 	}
 	if !l.relay.limit.try(1) {
+		l.balance.release(e)
 		return nil, syscall.EMFILE
 	}
 	c, err := l.dial(e)
 	if err != nil {
+		l.balance.release(e)
 		l.relay.limit.release(1)
 		return nil, err
 	}
@@ -207,6 +209,7 @@ func (s *udpSession) answer() {
 		l.drop(s)
 		l.relay.conns.remove(s)
 		l.relay.limit.release(1)
+		l.balance.release(s.endpoint)
 	}()
 	raw, err := s.upstream.SyscallConn()
 	if err != nil {

@@ -139,6 +139,8 @@ func (d *ruleDecoder) expression(e *expression) error {
 			return d.setMark(e)
 		}
 		return d.load(e)
+	case "hash":
+		return d.hash(e)
 	case "bitwise":
 		return d.bitwise(e)
 	case "cmp":
@@ -188,9 +190,9 @@ func (d *ruleDecoder) emit(s nft.Statement, key []nft.Expr) error {
 	for _, k := range key {
 		i := -1
 		switch k.Field {
-		case nft.IPSaddr, nft.IPDaddr:
+		case nft.IPSaddr, nft.IPDaddr, nft.HashSaddr:
 			i = 0
-		case nft.IP6Saddr, nft.IP6Daddr:
+		case nft.IP6Saddr, nft.IP6Daddr, nft.HashSaddr6:
 			i = 1
 		}
 		if i < 0 || d.family != nft.INet || d.implicit[i] {

@@ -32,6 +32,8 @@ var probes = []struct{ name, config, chains string }{
 	{"masquerading", "CONFIG_NFT_MASQ", "chain a {\n type nat hook postrouting priority 100; policy accept;\n masquerade fully-random\n}"},
 	{"connection tracking", "CONFIG_NFT_CT", "chain a {\n ct state new accept\n ct status dnat accept\n}"},
 	{"random numbers", "CONFIG_NFT_NUMGEN", "map m {\n typeof numgen random mod 65536 : verdict\n}\nchain a {\n numgen random mod 2 vmap @m\n}"},
+	{"hashing (weft.dev/balance: maglev)", "CONFIG_NFT_HASH", "map m {\n typeof numgen random mod 65536 : verdict\n}\n" +
+		"chain a {\n jhash ip saddr mod 2 seed 1 vmap @m\n}"},
 	{"address types", "CONFIG_NFT_FIB_INET", "chain a {\n fib daddr type local accept\n}"},
 	{"rejecting", "CONFIG_NFT_REJECT_INET", "chain a {\n meta l4proto tcp reject with tcp reset\n reject with icmpx type port-unreachable\n}"},
 	{"untracked packets", "CONFIG_NFT_CT", "chain a {\n type filter hook prerouting priority -300; policy accept;\n notrack\n}"},

@@ -80,8 +80,8 @@ func (b *builder) comment(text string) []xt.Match {
 	return []xt.Match{xt.Comment(b.s.Name.String() + text)}
 }
 
-// draw plans a chain that sends to one of the endpoints: to the one the client had (session affinity), else to each with the same
-// probability.
+// draw plans a chain that sends to one of the endpoints: to the one the client had (session affinity), else to each with the
+// probability of its weight.
 func (b *builder) draw(kind string, endpoints []netip.AddrPort) {
 	rules := make([]xt.Rule, 0, 2*len(endpoints))
 	for _, e := range endpoints {
@@ -90,15 +90,34 @@ func (b *builder) draw(kind string, endpoints []netip.AddrPort) {
 			rules = append(rules, to(xt.Rule{Match: had}, b.endpointChain(e)))
 		}
 	}
+	weights := proxy.Weights(b.s, endpoints)
+	left := total(weights, len(endpoints))
 	for i, e := range endpoints {
 		r := xt.Rule{Match: b.comment(" -> " + e.String())}
-		if left := len(endpoints) - i; left > 1 {
-			r.Match = append(r.Match, xt.Probability(1/float64(left)))
+		share := 1
+		if weights != nil {
+			share = int(weights[i])
 		}
+		if i < len(endpoints)-1 {
+			r.Match = append(r.Match, xt.Probability(float64(share)/float64(left)))
+		}
+		left -= share
 		rules = append(rules, to(r, b.endpointChain(e)))
 		b.endpoint(e)
 	}
 	b.t.Add("nat", b.chain(kind), rules...)
+}
+
+// total is the sum of the weights, of n equal ones where there are none.
+func total(weights []uint8, n int) int {
+	if weights == nil {
+		return n
+	}
+	sum := 0
+	for _, w := range weights {
+		sum += int(w)
+	}
+	return sum
 }
 
 // maxAffinity is the longest session affinity timeout the API takes, in seconds.

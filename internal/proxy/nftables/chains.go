@@ -25,14 +25,18 @@ const (
 // choice is what a service's chain does: draw one of the endpoints of a list.
 type choice struct {
 	list
-	slots    int    // of the list, see slots
+	filling         // of the list
 	masq     source // who is masqueraded
 	affinity int    // seconds a client keeps its endpoint, 0: none
 }
 
-// chainName says all of the choice, so that equal chains have equal names: "n4-4", "port-m16-a60-local-4".
+// chainName says all of the choice, so that equal chains have equal names: "n4-4", "port-m16-a60-local-4", "nh1021-4".
 func (c choice) chainName() string {
-	kind := string(c.masq) + strconv.Itoa(c.slots)
+	kind := string(c.masq)
+	if c.hashed {
+		kind += "h"
+	}
+	kind += strconv.Itoa(c.slots)
 	if c.affinity > 0 {
 		kind += "-a" + strconv.Itoa(c.affinity)
 	}
@@ -62,6 +66,10 @@ func (p Planner) chain(n proxy.Node, c choice) nft.Chain {
 	if c.affinity > 0 {
 		out.Rules = append(out.Rules, c.remembered()...)
 	}
+	if c.hashed { // all slots are full
+		out.Rules = append(out.Rules, c.take(c.hashKey(c.slots)))
+		return out
+	}
 	for range draws {
 		out.Rules = append(out.Rules, c.draw(c.slots))
 	}
@@ -70,11 +78,14 @@ func (p Planner) chain(n proxy.Node, c choice) nft.Chain {
 }
 
 // draw sends the packet to the endpoint in a random slot below n; when the slot is empty the next rule follows.
-func (c choice) draw(n int) nft.Rule {
+func (c choice) draw(n int) nft.Rule { return c.take(c.key(n)) }
+
+// take sends the packet to the endpoint in the slot that the key names.
+func (c choice) take(key []nft.Expr) nft.Rule {
 	if c.affinity > 0 {
-		return rule(nft.VMap{Key: c.key(n), Map: c.picks().Name})
+		return rule(nft.VMap{Key: key, Map: c.picks().Name})
 	}
-	return rule(nft.DNAT{V6: c.v6, Key: c.key(n), Map: c.endpoints().Name})
+	return rule(nft.DNAT{V6: c.v6, Key: key, Map: c.endpoints().Name})
 }
 
 // remembered sends a client to the endpoint it had, and remembers it for another while.

@@ -16,6 +16,7 @@ import (
 
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
+	"weft/internal/maglev"
 	"weft/internal/nft"
 	"weft/internal/proxy"
 	"weft/internal/proxy/nftables"
@@ -132,6 +133,15 @@ func stories() []story {
 			plain,
 			[]api.ServicePort{nginx},
 		},
+		{"weights", "Weights: the endpoint on kube-node2 gets three times as many.", nftables.Planner{}, node1, []api.ServicePort{
+			with(nginx, func(s *api.ServicePort) {
+				s.Endpoints = slices.Clone(s.Endpoints)
+				s.Endpoints[1].Weight = 3
+			}),
+		}},
+		{"maglev", "Consistent hashing, by address and by NodePort; the long lists are cut.", nftables.Planner{}, node1, []api.ServicePort{
+			with(nginx, func(s *api.ServicePort) { s.Balance, s.NodePort = api.Maglev, 30080 }),
+		}},
 		{"nocidr", "Pod networks not known: clients keep their source.", nftables.Planner{}, plain, []api.ServicePort{nginx}},
 	}
 }
@@ -148,6 +158,11 @@ func TestGolden(t *testing.T) {
 	for _, s := range stories() {
 		t.Run(s.name, func(t *testing.T) {
 			got := plan(s.planner, s.node, s.services)
+			for i := range got.Sets {
+				if e := &got.Sets[i].Elements; len(*e) > 64 {
+					*e = (*e)[:6]
+				}
+			}
 			file := filepath.Join("testdata", s.name+".txtar")
 			if *update {
 				a := &txtar.Archive{Comment: []byte(s.comment + "\n"), Files: []txtar.File{{Name: "ruleset.nft", Data: []byte(got.String())}}}
@@ -273,6 +288,43 @@ func TestSlots(t *testing.T) {
 		if len(of) != n || len(eps) > all || 2*len(eps) <= all || last > len(eps) {
 			t.Errorf("%d endpoints: %d in %d of %d slots, the last draw is among %d", n, len(of), len(eps), all, last)
 		}
+	}
+}
+
+// TestMaglev checks that every slot is full, as the table says, and that one endpoint less changes few slots, none with a verdict.
+func TestMaglev(t *testing.T) {
+	s := nginx
+	s.Balance, s.Endpoints = api.Maglev, nil
+	for i := range 20 {
+		a := netip.AddrFrom4([4]byte{172, 16, 1, byte(i)})
+		s.Endpoints = append(s.Endpoints, api.Endpoint{Addr: netip.AddrPortFrom(a, 80), Ready: true})
+	}
+	list := proxy.Endpoints(node1, s, false, proxy.Cluster)
+	m := nft.NewMerge(nft.INet, nft.TableName)
+	m.Set("a", nftables.Planner{}.Plan(node1, s))
+	table := m.Table()
+	eps := table.Set("eps4")
+	if len(eps.Elements) != maglev.Size(20) {
+		t.Fatalf("%d elements", len(eps.Elements))
+	}
+	for client := netip.MustParseAddr("172.16.9.0"); client.As4()[3] < 100; client = client.Next() {
+		key := make(nft.TupleBuilder, 0, 32).Addr(nginx.ClusterIPs[0]).Proto(nft.TCP).Port(8080).Num(maglev.Slot(client, 1021, maglev.Seed)).Tuple()
+		e, ok := m.Element("eps4", key)
+		if to := e.Data.Values(eps.Data); !ok || netip.AddrPortFrom(to[0].Addr, uint16(to[1].Num)) != maglev.Endpoint(client, list, nil) {
+			t.Fatalf("%s: %v, want %s", client, to, maglev.Endpoint(client, list, nil))
+		}
+	}
+	s.Endpoints = slices.Delete(slices.Clone(s.Endpoints), 3, 4)
+	ops := m.Set("a", nftables.Planner{}.Plan(node1, s))
+	n := 0
+	for _, op := range ops {
+		if op.Set.Name != "eps4" {
+			t.Errorf("op on another set: %s", op)
+		}
+		n += op.Count()
+	}
+	if n > 2*1021/20*2 { // a change is a deletion and an addition
+		t.Errorf("%d ops for one endpoint of 20", n)
 	}
 }
 

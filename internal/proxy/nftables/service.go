@@ -116,7 +116,7 @@ func (b *builder) cluster(f family, a netip.Addr, endpoints []netip.AddrPort, no
 	if len(endpoints) == 0 && !none {
 		b.add(t.dropped, nft.Element{Key: t.key().Tuple()})
 	}
-	c := choice{list: t.list, slots: slots(len(endpoints)), masq: keep, affinity: b.s.AffinitySeconds}
+	c := choice{list: t.list, filling: fill(b.s, endpoints), masq: keep, affinity: b.s.AffinitySeconds}
 	switch {
 	case b.MasqueradeAll:
 		c.masq = all
@@ -124,7 +124,7 @@ func (b *builder) cluster(f family, a netip.Addr, endpoints []netip.AddrPort, no
 		c.masq = outside
 	}
 	b.lead(t, c.chainName())
-	b.choose(t, c, endpoints)
+	b.choose(t, c)
 }
 
 // lead makes the target lead to the chain.
@@ -133,24 +133,23 @@ func (b *builder) lead(t target, chain string) {
 }
 
 // choose adds the chain of a choice and the list of endpoints it draws from.
-func (b *builder) choose(t target, c choice, endpoints []netip.AddrPort) {
+func (b *builder) choose(t target, c choice) {
 	b.chain(b.Planner.chain(b.n, c))
-	n := full(len(endpoints))
 	if c.affinity == 0 {
 		list := &b.t.Sets[b.set(c.endpoints())].Elements
-		*list = slices.Grow(*list, n)
+		*list = slices.Grow(*list, c.full)
 		key := t.key()
 		data := make(nft.TupleBuilder, 0, 20)
-		for k := range n {
-			to := endpoints[k%len(endpoints)]
+		for k := range c.full {
+			to := c.at(k)
 			*list = append(*list, nft.Element{Key: key.Num(uint32(k)).Tuple(), Data: data.Addr(to.Addr()).Port(to.Port()).Tuple()})
 		}
 		return
 	}
 	b.set(c.recent())
 	b.set(c.picks())
-	for k := range n {
-		e := c.endpointChain(b.proto, endpoints[k%len(endpoints)])
+	for k := range c.full {
+		e := c.endpointChain(b.proto, c.at(k))
 		b.chain(e)
 		v := nft.Verdict{Kind: nft.Goto, Chain: e.Name}
 		b.add(c.picks(), nft.Element{Key: t.key().Num(uint32(k)).Tuple(), Verdict: v})
@@ -165,23 +164,23 @@ func (b *builder) exposed(t target, every []netip.AddrPort) {
 	}
 	affinity := b.s.AffinitySeconds
 	if proxy.External(b.s) == proxy.Cluster {
-		c := choice{list: t.list, slots: slots(len(every)), masq: all, affinity: affinity}
+		c := choice{list: t.list, filling: fill(b.s, every), masq: all, affinity: affinity}
 		if b.s.MasqueradeDisabled {
 			c.masq = keep
 		}
 		b.lead(t, c.chainName())
-		b.choose(t, c, every)
+		b.choose(t, c)
 		return
 	}
-	inside := choice{list: t.list, slots: slots(len(every)), masq: keep, affinity: affinity}
-	b.choose(t, inside, every)
+	inside := choice{list: t.list, filling: fill(b.s, every), masq: keep, affinity: affinity}
+	b.choose(t, inside)
 	local := proxy.Endpoints(b.n, b.s, t.v6, proxy.Local)
 	if len(local) == 0 && len(every) > 0 {
 		b.add(t.dropped, nft.Element{Key: t.key().Tuple()})
 	}
 	t.local = true
-	own := choice{list: t.list, slots: slots(len(local)), masq: keep, affinity: affinity}
-	b.choose(t, own, local)
+	own := choice{list: t.list, filling: fill(b.s, local), masq: keep, affinity: affinity}
+	b.choose(t, own)
 	split := b.split(b.n, inside, own)
 	b.chain(split)
 	b.lead(t, split.Name)

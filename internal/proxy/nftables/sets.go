@@ -3,6 +3,7 @@ package nftables
 import (
 	"net/netip"
 
+	"weft/internal/maglev"
 	"weft/internal/nft"
 )
 
@@ -11,13 +12,20 @@ type family struct {
 	v6           bool
 	suffix       string
 	saddr, daddr nft.Field
+	hash         nft.Field // of saddr
 	addr         nft.Type
 	loopback     netip.Prefix
 }
 
 var families = [...]family{
-	{suffix: "4", saddr: nft.IPSaddr, daddr: nft.IPDaddr, addr: nft.IPv4Addr, loopback: netip.MustParsePrefix("127.0.0.0/8")},
-	{v6: true, suffix: "6", saddr: nft.IP6Saddr, daddr: nft.IP6Daddr, addr: nft.IPv6Addr, loopback: netip.MustParsePrefix("::1/128")},
+	{
+		suffix: "4", saddr: nft.IPSaddr, daddr: nft.IPDaddr, hash: nft.HashSaddr, addr: nft.IPv4Addr,
+		loopback: netip.MustParsePrefix("127.0.0.0/8"),
+	},
+	{
+		v6: true, suffix: "6", saddr: nft.IP6Saddr, daddr: nft.IP6Daddr, hash: nft.HashSaddr6, addr: nft.IPv6Addr,
+		loopback: netip.MustParsePrefix("::1/128"),
+	},
 }
 
 // name is the family's set of that name.
@@ -119,12 +127,18 @@ func (l list) which(kind string) string {
 }
 
 // key is the key of the list's maps with a random slot below n.
-func (l list) key(n int) []nft.Expr {
-	random := nft.Expr{Field: nft.Random, Mod: uint32(n)}
+func (l list) key(n int) []nft.Expr { return l.slot(nft.Expr{Field: nft.Random, Mod: uint32(n)}) }
+
+// hashKey is the key with the slot of the client's address in a table of size n.
+func (l list) hashKey(n int) []nft.Expr {
+	return l.slot(nft.Expr{Field: l.hash, Mod: uint32(n), Seed: maglev.Seed})
+}
+
+func (l list) slot(e nft.Expr) []nft.Expr {
 	if l.port {
-		return append(portKey(), random)
+		return append(portKey(), e)
 	}
-	return append(l.vipKey(), random)
+	return append(l.vipKey(), e)
 }
 
 func (l list) types() []nft.Type {

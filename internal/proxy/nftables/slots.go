@@ -1,5 +1,13 @@
 package nftables
 
+import (
+	"net/netip"
+
+	"weft/internal/api"
+	"weft/internal/maglev"
+	"weft/internal/proxy"
+)
+
 // A service's endpoints stand in slots, numbered elements of a map, of which a chain draws one at random. How many slots there are depends
 // only roughly on the number of endpoints, so that a changed endpoint changes elements of a plain map: an element with a verdict would
 // make the kernel look at all rules and verdicts of the table again, which costs milliseconds with ten thousand services.
@@ -42,4 +50,34 @@ func full(endpoints int) int {
 		return 0
 	}
 	return slots(endpoints) / endpoints * endpoints
+}
+
+// spreadOver bounds the places that the weights of a service's endpoints make of them.
+const spreadOver = 256
+
+// filling is what a list's slots hold.
+type filling struct {
+	slots  int              // see slots; with hashed: the size of the table
+	hashed bool             // the client's address decides on the slot, else chance
+	places []netip.AddrPort // the endpoints in the first slots, again and again
+	full   int              // how many slots are full, the first ones
+}
+
+// at is the endpoint in a full slot.
+func (f filling) at(slot int) netip.AddrPort { return f.places[slot%len(f.places)] }
+
+// fill fills the slots of one of the service's lists.
+func fill(s api.ServicePort, endpoints []netip.AddrPort) filling {
+	weights := proxy.Weights(s, endpoints)
+	if s.Balance != api.Maglev {
+		places := proxy.Spread(endpoints, weights, spreadOver)
+		return filling{slots: slots(len(places)), places: places, full: full(len(places))}
+	}
+	f := filling{slots: maglev.Size(len(endpoints)), hashed: true}
+	table := maglev.Table(endpoints, weights, f.slots)
+	f.full, f.places = len(table), make([]netip.AddrPort, len(table))
+	for slot, i := range table {
+		f.places[slot] = endpoints[i]
+	}
+	return f
 }

@@ -68,7 +68,7 @@ func Listeners(n proxy.Node, s api.ServicePort, held Ports) []netstate.Listener 
 		l := listener(s, in)
 		l.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), held[l.Key()])
 		l.Endpoints = slices.Concat(proxy.Endpoints(n, s, false, in), proxy.Endpoints(n, s, true, in))
-		l.Affinity = s.AffinitySeconds
+		l.Weights, l.Balance, l.Affinity = proxy.Weights(s, l.Endpoints), string(s.Balance), s.AffinitySeconds
 		out = append(out, l)
 	}
 	return out

@@ -35,6 +35,7 @@ func convertService(s *corev1.Service) []api.ServicePort {
 	if len(base.ClusterIPs) == 0 {
 		return nil
 	}
+	balance(s, &base)
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		base.LoadBalancer, base.SourceRanges = loadBalancer(s)
 		if base.ExternalLocal {

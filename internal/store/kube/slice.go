@@ -26,7 +26,7 @@ type slicePort struct {
 // endpoint is an api.Endpoint whose port is still the slice's.
 type endpoint struct {
 	addr                        netip.Addr
-	node, zone                  string
+	node, zone, pod             string
 	ready, serving, terminating bool
 	zoneHints, nodeHints        api.Names
 }
@@ -76,6 +76,9 @@ func convertEndpoint(e *discoveryv1.Endpoint, v6 bool) (endpoint, bool) {
 	}
 	c := e.Conditions
 	out := endpoint{addr: a, node: deref(e.NodeName), zone: deref(e.Zone), terminating: deref(c.Terminating)}
+	if t := e.TargetRef; t != nil && t.Kind == "Pod" {
+		out.pod = t.Name
+	}
 	if e.Hints != nil {
 		out.zoneHints, out.nodeHints = hints(e.Hints)
 	}
@@ -105,10 +108,11 @@ func merge(skeleton []api.ServicePort, parts []slice) []api.ServicePort {
 	for i := range out {
 		sp := &out[i]
 		byAddr := map[netip.AddrPort]api.Endpoint{}
+		rules, _ := parseWeights(sp.Weights) // was read before
 		for _, part := range parts {
 			for _, p := range part.ports {
 				if p.name == sp.Name.Port && p.protocol == sp.Protocol {
-					addEndpoints(byAddr, part.ends, p.port)
+					addEndpoints(byAddr, part.ends, p.port, rules)
 				}
 			}
 		}
@@ -123,12 +127,12 @@ func merge(skeleton []api.ServicePort, parts []slice) []api.ServicePort {
 
 // addEndpoints adds endpoints at port. While an endpoint moves from one slice to another both may list it, one with older
 // conditions; the usable one counts.
-func addEndpoints(to map[netip.AddrPort]api.Endpoint, ends []endpoint, port uint16) {
-	for _, e := range ends {
+func addEndpoints(to map[netip.AddrPort]api.Endpoint, ends []endpoint, port uint16, rules []weightRule) {
+	for i, e := range ends {
 		addr := netip.AddrPortFrom(e.addr, port)
 		add := api.Endpoint{
 			Addr: addr, Node: e.node, Zone: e.zone, Ready: e.ready, Serving: e.serving, Terminating: e.terminating,
-			ZoneHints: e.zoneHints, NodeHints: e.nodeHints,
+			ZoneHints: e.zoneHints, NodeHints: e.nodeHints, Weight: weightOf(rules, &ends[i]),
 		}
 		if have, dup := to[addr]; !dup || better(add, have) {
 			to[addr] = add

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"weft/internal/api"
+)
+
+// balancing says which wishes about the choice of endpoints are not met: annotations that are no good, and ways that the proxy mode in
+// force does not have.
+type balancing struct {
+	services []api.ServicePort // as looked at last
+	mode     ProxyMode
+	list     []string
+}
+
+// look finds out when the services or the mode changed, and logs what was not so before.
+func (b *balancing) look(log *slog.Logger, mode ProxyMode, services []api.ServicePort) {
+	if mode == b.mode && len(services) == len(b.services) && (len(services) == 0 || &services[0] == &b.services[0]) {
+		return
+	}
+	b.services, b.mode = services, mode
+	list := unmet(mode, services)
+	for _, text := range list {
+		if !slices.Contains(b.list, text) {
+			log.Warn(text)
+		}
+	}
+	b.list = list
+}
+
+// unmet are the wishes of the services that are not met, each service once.
+func unmet(mode ProxyMode, services []api.ServicePort) []string {
+	var out []string
+	for i := range services {
+		s := &services[i]
+		if s.Refused == "" && s.Balance == api.RoundRobin {
+			continue
+		}
+		if i > 0 && s.Name.Name == services[i-1].Name.Name && s.Name.Namespace == services[i-1].Name.Namespace {
+			continue // another port of it
+		}
+		name := "service " + s.Name.Namespace + "/" + s.Name.Name + ": "
+		if s.Refused != "" {
+			out = append(out, name+s.Refused)
+		}
+		if why := cannot(mode, s.Balance); why != "" {
+			out = append(out, name+why)
+		}
+	}
+	return out
+}
+
+// cannot says why the mode does not choose endpoints so, or "".
+func cannot(mode ProxyMode, b api.Balance) string {
+	switch {
+	case b == api.LeastConnections && mode != Userspace, b == api.Maglev && mode == IPTables:
+		return fmt.Sprintf("annotation weft.dev/balance=%s: proxy mode %s can't; it draws endpoints at random, by their weights", b, mode)
+	}
+	return ""
+}
