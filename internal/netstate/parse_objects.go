@@ -209,18 +209,7 @@ func (p *parser) listener() Object {
 		p.fail("service %q: want namespace/name:port", short(l.Service))
 	}
 	p.expect("endpoints")
-	if list := p.next("endpoints"); list != "none" && p.err == nil {
-		for w := range strings.SplitSeq(list, ",") {
-			addr, weight, weighted := strings.Cut(w, "*")
-			l.Endpoints = append(l.Endpoints, p.addrPort(addr, "endpoint"))
-			if weighted {
-				l.Weights = append(l.Weights, p.weight(weight))
-			}
-		}
-		if l.Weights != nil && len(l.Weights) != len(l.Endpoints) && p.err == nil {
-			p.fail("endpoints %q: want a weight for all or for none", short(list))
-		}
-	}
+	p.endpoints(&l, p.next("endpoints"))
 	if p.have("balance") {
 		if l.Balance = p.next("balance"); p.err == nil && l.Balance != "maglev" && l.Balance != "least-connections" {
 			p.fail("balance %q: want maglev or least-connections", short(l.Balance))
@@ -228,6 +217,23 @@ func (p *parser) listener() Object {
 	}
 	l.Affinity = p.positive("affinity", math.MaxInt32)
 	return l
+}
+
+// endpoints reads a list of endpoints, all with a weight or none.
+func (p *parser) endpoints(l *Listener, list string) {
+	if list == "none" || p.err != nil {
+		return
+	}
+	for w := range strings.SplitSeq(list, ",") {
+		addr, weight, weighted := strings.Cut(w, "*")
+		l.Endpoints = append(l.Endpoints, p.addrPort(addr, "endpoint"))
+		if weighted {
+			l.Weights = append(l.Weights, p.weight(weight))
+		}
+	}
+	if l.Weights != nil && len(l.Weights) != len(l.Endpoints) && p.err == nil {
+		p.fail("endpoints %q: want a weight for all or for none", short(list))
+	}
 }
 
 func (p *parser) weight(text string) uint8 {

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -70,27 +71,38 @@ func parseWeights(text string) ([]weightRule, error) {
 	if len(words) > maxWeightRules {
 		return nil, fmt.Errorf("%d rules: want at most %d", len(words), maxWeightRules)
 	}
-	var out []weightRule
+	out := make([]weightRule, 0, len(words))
 	for _, w := range words {
-		what, number, ok := strings.Cut(w, "=")
-		kind, name, named := strings.Cut(what, "/")
-		if !ok || !named || name == "" || kind != "zone" && kind != "node" && kind != "pod" {
-			return nil, fmt.Errorf("rule %s: want zone/NAME=WEIGHT, node/NAME=WEIGHT or pod/NAME=WEIGHT", short(w))
-		}
-		n, err := strconv.ParseUint(number, 10, 8)
-		if err != nil || n < 1 || n > maxWeight {
-			return nil, fmt.Errorf("rule %s: want a weight from 1 to %d", short(w), maxWeight)
-		}
-		r := weightRule{kind: kind, name: name, weight: uint8(n)}
-		if begin, cut := strings.CutSuffix(name, "*"); cut {
-			r.name, r.prefix = begin, true
-		}
-		if strings.Contains(r.name, "*") {
-			return nil, fmt.Errorf("rule %s: a * may only be the last of a name", short(w))
+		r, err := parseWeight(w)
+		if err != nil {
+			return nil, fmt.Errorf("rule %s: %w", short(w), err)
 		}
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+var (
+	errRule   = errors.New("want zone/NAME=WEIGHT, node/NAME=WEIGHT or pod/NAME=WEIGHT")
+	errWeight = fmt.Errorf("want a weight from 1 to %d", maxWeight)
+	errStar   = errors.New("a * may only be the last of a name")
+)
+
+func parseWeight(w string) (weightRule, error) {
+	what, number, ok := strings.Cut(w, "=")
+	kind, name, named := strings.Cut(what, "/")
+	if !ok || !named || name == "" || kind != "zone" && kind != "node" && kind != "pod" {
+		return weightRule{}, errRule
+	}
+	n, err := strconv.ParseUint(number, 10, 8)
+	if err != nil || n < 1 || n > maxWeight {
+		return weightRule{}, errWeight
+	}
+	r := weightRule{kind: kind, weight: uint8(n)}
+	if r.name, r.prefix = strings.CutSuffix(name, "*"); strings.Contains(r.name, "*") {
+		return weightRule{}, errStar
+	}
+	return r, nil
 }
 
 func (r weightRule) meets(e *endpoint) bool {
