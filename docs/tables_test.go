@@ -46,7 +46,6 @@ func TestAgentFlags(t *testing.T) {
 	f := pflag.NewFlagSet("agent", pflag.ContinueOnError)
 	new(agent.Config).Flags(f)
 	f.VisitAll(func(f *pflag.Flag) { want = append(want, "--"+f.Name) })
-	want = append(want, "--verbose")
 	flags := regexp.MustCompile("`(--[a-z0-9-]+)`")
 	var got []string
 	_, text, _ := strings.Cut(page(t, "operations.md"), "<!-- flags of weft agent -->")

@@ -59,7 +59,7 @@ func (a *agent) writeSubnetEnv() error {
 	own := s.own(stored)
 	e := lease.SubnetEnv{
 		Network: s.Network, IPv6Network: s.NetworkV6, Subnet: own.Subnet, IPv6Subnet: own.SubnetV6,
-		MTU: overlay.MTU(b, s.Facts.self(own)), IPMasq: a.cfg.IPMasq,
+		MTU: overlay.MTU(b, s.Facts.self(own)), IPMasq: s.Facts.IPMasq,
 	}
 	old, err := os.ReadFile(a.cfg.SubnetFile)
 	if err == nil && string(old) == e.Render() {

@@ -15,28 +15,23 @@ var errNoRules = errors.New("the service rules are not programmed yet")
 
 // Command is "weft agent".
 func Command(version string) *cobra.Command {
-	cfg := Config{Version: version}
-	verbose := 0
+	cfg := Config{Version: version, level: new(slog.LevelVar)}
 	c := &cobra.Command{
 		Use:   "agent",
 		Short: "the node agent: overlay, services, pods",
 		Long: `The node agent leases the node's pod subnet, keeps overlay, pod attachments and service rules in the kernel as planned,
-and runs the node's pods. What it made stays when it ends: traffic goes on, and the next start changes nothing.`,
+and runs the node's pods. --config names a file with settings that is followed. What it made stays when it ends: traffic goes on, and the next start changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return Run(c.Context(), cfg, newLog(c.ErrOrStderr(), verbose))
+			cfg.given = givenFlags(c.Flags())
+			return Run(c.Context(), cfg, newLog(c.ErrOrStderr(), cfg.level))
 		},
 	}
 	cfg.Flags(c.Flags())
-	c.Flags().CountVarP(&verbose, "verbose", "v", "log every op")
 	return c
 }
 
-func newLog(w io.Writer, verbose int) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose > 0 {
-		level = slog.LevelDebug
-	}
+func newLog(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
@@ -90,6 +85,7 @@ func printStatus(w io.Writer, body []byte) error {
 		}
 		fmt.Fprintln(w)
 	}
+	printDraining(w, s)
 	printEdge(w, s.Edge)
 	printFights(w, s.Fights)
 	for _, text := range s.Warnings {

@@ -6,6 +6,7 @@ package agent
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"slices"
@@ -15,16 +16,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/attach"
-)
-
-// ProxyMode is how services reach their endpoints.
-type ProxyMode string
-
-// The proxy modes.
-const (
-	Userspace ProxyMode = "userspace"
-	NFTables  ProxyMode = "nftables"
-	IPTables  ProxyMode = "iptables"
 )
 
 // Config is what the agent is told by its flags.
@@ -52,12 +43,19 @@ type Config struct {
 	KubeletPort                       int
 	HealthzBind                       string
 	Version                           string
+	File                              string // the configuration file
+	Verbose                           int
+	given                             map[string][]string // flags of the command line
+	fileData                          []byte              // of File, as it was at the start
+	level                             *slog.LevelVar      // of the log; nil: it is not ours to set
 	attachMode                        attach.Mode
 	subnet, clusterCIDR, serviceRange netip.Prefix
 }
 
 // Flags binds the configuration to a flag set with its defaults.
 func (c *Config) Flags(f *pflag.FlagSet) {
+	f.StringVar(&c.File, "config", "", "YAML file with settings, keys are the names of these flags; a flag given here counts more. Followed while the agent runs")
+	f.CountVarP(&c.Verbose, "verbose", "v", "log every op")
 	host, _ := os.Hostname() // an empty name is refused by Validate
 	f.StringVar(&c.NodeName, "node-name", host, "name of this node in the Kubernetes API")
 	f.StringVar(&c.Kubeconfig, "kubeconfig", "/etc/weft/kubeconfig", "credentials for the Kubernetes API; empty: no API, overlay only")
@@ -81,7 +79,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.EdgeCheck, "edge-check", true, "take overlay packets only from live peers, and only with an inner source inside the sender's subnet")
 	f.StringVar(&c.Attach, "attach", "routed", "how pods are joined to the node: routed or bridge")
 	f.StringVar(&c.Bridge, "bridge", "cni0", "name of the bridge with --attach=bridge")
-	f.StringVar(&c.ProxyMode, "proxy-mode", "nftables", "how services are programmed: nftables, iptables or userspace")
+	f.StringVar(&c.ProxyMode, "proxy-mode", "nftables", "how services are programmed: nftables, iptables or userspace; none: not at all, a kube-proxy does")
 	f.StringVar(&c.PodRuntime, "pod-runtime", "process", "who runs the node's pods: process (this agent, as processes on the host's files) or none")
 	f.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "pod network, for rules that tell pods from the rest; empty: the network configuration's")
 	f.StringVar(&c.ServiceRange, "service-cluster-ip-range", "10.254.0.0/16", "range of the services' virtual addresses")
@@ -99,7 +97,7 @@ func (c *Config) Validate() error {
 	if err := oneOf("--attach", c.Attach, "routed", "bridge"); err != nil {
 		return err
 	}
-	if err := oneOf("--proxy-mode", c.ProxyMode, "nftables", "iptables", "userspace"); err != nil {
+	if err := checkMode(c.ProxyMode); err != nil {
 		return err
 	}
 	if err := oneOf("--pod-runtime", c.PodRuntime, "process", "none"); err != nil {

@@ -49,6 +49,7 @@ type flowKeeper struct {
 	facts    Facts
 	services []api.ServicePort // that known is about
 	known    proxy.Flows
+	relayed  bool                    // the relay held ports
 	touched  map[proxy.Frontend]bool // since the last look
 	orphans  bool                    // look for those of services that are no longer known, too
 	deleted  int
@@ -58,7 +59,7 @@ func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
 	return &flowKeeper{log: log, table: table, wake: make(chan struct{}, 1), touched: map[proxy.Frontend]bool{}}
 }
 
-// update notes the services whose rules are in the kernel now. Ports are the relay's in mode userspace. The cost is that of the services
+// update notes the services whose rules are in the kernel now. Ports are those the relay holds. The cost is that of the services
 // that changed; in another mode than before all of them did.
 func (k *flowKeeper) update(f Facts, services []api.ServicePort, ports userspace.Ports) {
 	k.mu.Lock()
@@ -67,20 +68,18 @@ func (k *flowKeeper) update(f Facts, services []api.ServicePort, ports userspace
 		k.mode, k.services, k.known, k.orphans = f.ProxyMode, nil, proxy.Flows{}, true
 	}
 	gone, fresh := changedServices(k.services, services)
-	if f.ProxyMode == Userspace {
+	if len(ports) > 0 || k.relayed {
 		fresh = services // a port may have changed though the service did not
 	}
+	k.relayed = len(ports) > 0
 	k.facts, k.services = f, services
 	var touched []proxy.Frontend
 	for _, s := range gone {
 		touched = append(touched, k.known.Remove(s)...)
 	}
 	for _, s := range fresh {
-		to := proxy.Serving(s)
-		if f.ProxyMode == Userspace {
-			to = relayAddrs(s, ports)
-		}
-		touched = append(touched, k.known.Set(s, to)...)
+		// A flow of the mode before goes on as it is: to an endpoint that serves, or to the relay as long as that has its listener.
+		touched = append(touched, k.known.Set(s, append(proxy.Serving(s), relayAddrs(s, ports)...))...)
 	}
 	for _, x := range touched {
 		k.touched[x] = true

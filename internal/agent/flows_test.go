@@ -118,9 +118,11 @@ func TestFlowsAfterModeSwitch(t *testing.T) {
 	services := []api.ServicePort{udpService("172.16.1.2:80")}
 	l := "default/my-nginx-service: UDP"
 	k.update(walkthroughFacts(Userspace), services, map[string]uint16{l: 61000})
-	table.await(t, "127.0.0.1:61000")
+	table.await(t, "127.0.0.1:61000", "172.16.1.2:80") // the endpoint serves: what leads there goes on
+	k.update(walkthroughFacts(NFTables), services, map[string]uint16{l: 61000})
+	table.await(t, "127.0.0.1:61000", "172.16.1.2:80") // the relay's listener is still open
 	k.update(walkthroughFacts(NFTables), services, nil)
-	table.await(t)
+	table.await(t, "172.16.1.2:80")
 }
 
 // TestFlowsAreNotListedForNothing checks that a change of TCP services costs no look at the table.

@@ -19,6 +19,7 @@ import (
 
 // look finds out about the host. What the network's configuration adds is not in the facts yet.
 func (a *agent) look() (Facts, error) {
+	now := a.live.get()
 	asked, choice := a.public(), a.cfg.Underlay.choice
 	choice.Prefer = asked.use[:]
 	u, err := probe.Find(choice)
@@ -28,9 +29,9 @@ func (a *agent) look() (Facts, error) {
 	k := probe.Kernel()
 	f := Facts{
 		Node: a.cfg.NodeName, Dev: u.Dev, MTU: u.MTU, Addrs: u.Addrs, Connected: u.Connected, Gateway: u.Gateway,
-		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(a.cfg.ProxyMode),
-		EdgeCheck: a.cfg.EdgeCheck, IPMasq: a.cfg.IPMasq, MasqueradePods: a.cfg.MasqueradePods, ServiceRange: a.cfg.serviceRange,
-		Masq: a.cfg.Masquerade.facts,
+		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(now.ProxyMode),
+		EdgeCheck: now.EdgeCheck, IPMasq: now.IPMasq, MasqueradePods: now.MasqueradePods, ServiceRange: a.cfg.serviceRange,
+		Masq: now.Masquerade.facts,
 	}
 	asked.into(&f)
 	f.PathMTU = a.paths.narrow(f.MTU)
@@ -85,7 +86,7 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	l := loop{name: "host", step: a.follow, every: fullCheck, log: a.log, triggers: []trigger{{host, byHost}}}
+	l := loop{name: "host", step: a.follow, every: fullCheck, log: a.log, triggers: []trigger{{host, byHost}, {a.live.changed, byPlan}}}
 	l.triggers = append(l.triggers, trigger{a.data.heard, byPlan})
 	if a.paths != nil {
 		l.triggers = append(l.triggers, trigger{a.paths.changed, byPlan})
@@ -105,6 +106,7 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 // follow takes up changes of the host's underlay and of the network's configuration. The order makes before it breaks: first the node can
 // receive the new way, then it announces it, and the others go on sending by the old one until they have read that.
 func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
+	a.takeUp()
 	f, err := a.look()
 	if errors.Is(err, probe.ErrNoUnderlay) {
 		a.underlayLost.log = a.log
@@ -137,7 +139,7 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 	}
 	a.turn(ctx, old, next)
 	if a.settings.set(next) {
-		a.log.Info("the host or the network changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
+		a.log.Info("the host, the network or a setting changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
 			"backend", next.Backend)
 		if n, err := closeStale(vanished(old.Addrs, next.Addrs)); err != nil || n > 0 {
 			a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)

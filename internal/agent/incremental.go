@@ -22,8 +22,9 @@ const (
 // content is what table inet weft is planned from.
 type content struct {
 	guard guard
-	// The services and the masquerading are in it in mode nftables only.
-	nftables bool
+	// The services and the masquerading are in it in some modes only.
+	inTable  bool // the masquerading is, and, if served, the services are
+	served   bool
 	node     proxy.Node
 	masq     masq.Config
 	services []api.ServicePort // sorted as the snapshot's
@@ -47,12 +48,12 @@ func ownerOfMember(m edge.Member) string {
 
 // update plans what changed and returns the ops for it. The first one plans everything.
 func (t *tablePlan) update(c content) []nft.Op {
-	if t.merge == nil || t.nftables != c.nftables || c.nftables && !reflect.DeepEqual(t.node, c.node) {
+	if t.merge == nil || t.inTable != c.inTable || t.served != c.served || c.inTable && !reflect.DeepEqual(t.node, c.node) {
 		return t.rebuild(c)
 	}
 	parts := map[string]nft.Table{}
 	t.changedGuard(parts, c.guard)
-	if c.nftables {
+	if c.inTable {
 		t.changedRules(parts, c)
 	}
 	t.content = c

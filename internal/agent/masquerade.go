@@ -67,8 +67,8 @@ func (m *MasqueradeFlags) validate(masquerades bool) error {
 }
 
 // nameIdle says which networks given by flag concern no packet.
-func (a *agent) nameIdle(f Facts) {
-	for _, p := range f.Masq.NonMasquerade {
+func (a *agent) nameIdle(f Facts, m Masquerading) {
+	for _, p := range m.NonMasquerade {
 		network := f.Network
 		if p.Addr().Is6() {
 			network = f.NetworkV6
@@ -80,9 +80,9 @@ func (a *agent) nameIdle(f Facts) {
 }
 
 // checkRandomPorts lets source ports be kept where the host's iptables can't choose them fully at random.
-func (a *agent) checkRandomPorts(ctx context.Context) {
-	m := &a.cfg.Masquerade.facts
-	if ProxyMode(a.cfg.ProxyMode) == NFTables || m.KeepPorts {
+func (a *agent) checkRandomPorts(ctx context.Context, c *Config) {
+	m := &c.Masquerade.facts
+	if modes[ProxyMode(c.ProxyMode)].table || m.KeepPorts {
 		return
 	}
 	if err := (xt.Kernel{}).RandomFully(ctx); err != nil {

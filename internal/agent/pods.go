@@ -113,7 +113,9 @@ func (a *agent) Status() Status {
 	if own.Subnet.IsValid() {
 		s.Subnet = own.Subnet.String()
 	}
-	s.Warnings = a.proxy.warnings()
+	s.Settings = a.live.list()
+	s.Warnings = append(a.proxy.warnings(), s.Settings.warnings()...)
+	s.Draining, s.Relayed = a.proxy.relayed()
 	s.Lease = a.leaseStatus()
 	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == ""
 	return s

@@ -27,6 +27,7 @@ type iptables interface {
 type relayEngine interface {
 	Apply(want []netstate.Listener) (map[string]uint16, error)
 	Ports() map[string]uint16
+	Draining() int // listeners that are open only for the sessions they have
 }
 
 // proxyLoop keeps the packet filter, the services' rules and the relay's listeners as planned.
@@ -42,7 +43,8 @@ type proxyLoop struct {
 	nft     tableEngine
 	writer  func() string // who changed a table last; nil: not known
 	flows   *flowKeeper   // nil: flows are left alone
-	health  *healthPorts  // nil: not served
+	turn    turn
+	health  *healthPorts // nil: not served
 
 	mu      sync.Mutex
 	want    rules // without the table, which is in table
@@ -89,11 +91,14 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	f := s.Facts
 	p.balance.look(p.log, f.ProxyMode, snap.Services)
 	w, err := p.apply(ctx, due, f, own, snap, g)
-	if p.flows != nil {
-		p.flows.update(f, snap.Services, p.relay.Ports())
+	served := snap.Services
+	if !f.mode().services {
+		served = nil
+	} else if p.flows != nil {
+		p.flows.update(f, served, p.relay.Ports())
 	}
 	if p.health != nil {
-		err = errors.Join(err, p.health.apply(ctx, healthOf(f.Node, snap.Services, err == nil)))
+		err = errors.Join(err, p.health.apply(ctx, healthOf(f.Node, served, err == nil)))
 	}
 	w.by = p.blame(w.repaired)
 	p.steps.Steps++
@@ -111,41 +116,16 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	return w, nil
 }
 
-func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (work, error) {
-	c := f.content(own, snap, g)
-	if f.ProxyMode == NFTables {
-		return p.applyNFTables(ctx, due, c)
-	}
-	held := userspace.Ports(p.relay.Ports())
-	plan := p.planXT(f, own, snap, preferredPorts(f.proxyNode(snap), snap.Services, held), g)
-	ports, opened, err := p.listen(plan.Listeners)
-	if f.ProxyMode == Userspace {
-		plan = p.planXT(f, own, snap, ports, g)
-	}
-	// The rules of the mode in force come first, so that a service is never without any.
-	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(f.masqConfig(own)), false)
-	table, err2 := p.applyTable(due, p.table.update(c))
-	p.want = plan
-	return sum(work{ops: opened}, filter, table), errors.Join(err, err1, err2)
-}
-
 // planXT is the plan without table inet weft, and with what else would be in that when the kernel has none.
 func (p *proxyLoop) planXT(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard) rules {
 	r := planXT(f, own, snap, ports)
 	if p.noTables != nil {
+		if f.mode().table { // there is no table for the masquerading
+			r.XT = masq.XT(f.masqConfig(own))
+		}
 		r.XT = xt.Union(r.XT, untracked(g.config.Untracked))
 	}
 	return r
-}
-
-// applyNFTables costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
-func (p *proxyLoop) applyNFTables(ctx context.Context, due cause, c content) (work, error) {
-	table, err1 := p.applyTable(due, p.table.update(c))
-	_, closed, err2 := p.listen(nil)
-	forwarding := masq.Forwarding(c.masq)
-	filter, err3 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
-	p.want = rules{XT: p.main.made}
-	return sum(table, work{ops: closed}, filter), errors.Join(err1, err2, err3)
 }
 
 // blame says who changed the objects.
@@ -215,7 +195,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.ProxyMode == NFTables {
+	if p.inTable(f) {
 		plan.XT = used(masq.Forwarding(f.masqConfig(own)), have)
 	}
 	var lines []string

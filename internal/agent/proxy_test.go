@@ -22,15 +22,28 @@ func (f fakeLeases) Leases() []api.Lease      { return []api.Lease{f.own, f.peer
 func (f fakeLeases) Changed() <-chan struct{} { return nil }
 
 // fakeRelay opens what it is asked to, on the port it is asked for.
-type fakeRelay struct{ ports map[string]uint16 }
+type fakeRelay struct {
+	ports    map[string]uint16
+	draining int
+}
 
 func (f *fakeRelay) Apply(want []netstate.Listener) (map[string]uint16, error) {
+	before := f.ports
 	f.ports = map[string]uint16{}
+	f.draining = 0
 	for _, l := range want {
+		if l.Drain {
+			if before[l.Key()] == 0 {
+				continue
+			}
+			f.draining++
+			l.Addr = netip.AddrPortFrom(l.Addr.Addr(), before[l.Key()])
+		}
 		f.ports[l.Key()] = l.Addr.Port()
 	}
 	return f.ports, nil
 }
+func (f *fakeRelay) Draining() int            { return f.draining }
 func (f *fakeRelay) Ports() map[string]uint16 { return f.ports }
 
 // fakeTable is one table in memory.

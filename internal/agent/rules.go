@@ -12,7 +12,6 @@ import (
 	"weft/internal/nft"
 	"weft/internal/overlay/edge"
 	"weft/internal/proxy"
-	iptproxy "weft/internal/proxy/iptables"
 	"weft/internal/proxy/nftables"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
@@ -43,19 +42,16 @@ func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports,
 
 // planXT is what of the rules is not in table inet weft.
 func planXT(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
-	n := f.proxyNode(snap)
-	m := f.masqConfig(own)
+	mode, n, m := f.mode(), f.proxyNode(snap), f.masqConfig(own)
 	var r rules
-	if f.ProxyMode == Userspace {
+	if mode.listeners != nil {
 		if ports == nil {
 			ports = preferredPorts(n, snap.Services, nil)
 		}
-		r.Listeners = userspace.AllListeners(n, snap.Services, ports)
-		r.XT = xt.Union(userspace.AllRules(n, snap.Services, ports), masq.XT(m))
-		return r
+		r.Listeners = mode.listeners(n, snap.Services, ports)
 	}
-	if f.ProxyMode == IPTables {
-		r.XT = xt.Union(iptproxy.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts}.All(n, snap.Services), masq.XT(m))
+	if mode.rules != nil {
+		r.XT = xt.Union(mode.rules(n, m, snap.Services, ports), masq.XT(m))
 	}
 	return r
 }
@@ -69,9 +65,13 @@ func planTable(c content) *nft.Table {
 
 // content is what the table of a node with the facts is planned from.
 func (f Facts) content(own api.Lease, snap api.Snapshot, g guard) content {
-	c := content{guard: g, nftables: f.ProxyMode == NFTables}
-	if c.nftables {
-		c.node, c.masq, c.services = f.proxyNode(snap), f.masqConfig(own), snap.Services
+	mode := f.mode()
+	c := content{guard: g, inTable: mode.table, served: mode.services}
+	if c.inTable {
+		c.masq = f.masqConfig(own)
+	}
+	if c.inTable && c.served {
+		c.node, c.services = f.proxyNode(snap), snap.Services
 	}
 	return c
 }
@@ -84,12 +84,15 @@ func fragments(c content) map[string]nft.Table {
 	for _, m := range c.guard.members {
 		parts[ownerOfMember(m)] = edge.Elements(m)
 	}
-	if !c.nftables {
+	if !c.inTable {
+		return parts
+	}
+	parts[ownerPods] = masq.NFT(c.masq)
+	if !c.served {
 		return parts
 	}
 	p := planner(c.masq)
 	parts[ownerBase] = p.Base(c.node)
-	parts[ownerPods] = masq.NFT(c.masq)
 	for _, s := range c.services {
 		parts[ownerOf(s)] = p.Plan(c.node, s)
 	}

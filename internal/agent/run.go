@@ -30,7 +30,8 @@ const fullCheck = time.Minute
 
 // agent is the composed program.
 type agent struct {
-	cfg            Config
+	cfg            Config     // as it was at the start
+	live           liveConfig // what may change
 	log            *slog.Logger
 	settings       settings
 	macs           map[string]string // of VTEP devices, by name
@@ -64,13 +65,15 @@ const gcPercent = 40
 
 // Run is the agent until ctx ends. What it made in the kernel stays when it returns.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
-	if err := cfg.Validate(); err != nil {
+	first, err := cfg.atStart()
+	if err != nil {
 		return err
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	a := &agent{cfg: cfg, log: log, macs: map[string]string{}}
+	cfg = first.Config
+	a := &agent{cfg: cfg, log: log, macs: map[string]string{}, live: liveConfig{now: first, changed: make(chan struct{}, 1)}}
 	if err := makeDirs(cfg); err != nil {
 		return err
 	}
@@ -82,7 +85,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := checkPorts(ctx, cfg); err != nil {
 		return err
 	}
-	a.checkRandomPorts(ctx)
+	a.checkRandomPorts(ctx, &a.live.now.Config)
 	g, ctx := errgroup.WithContext(ctx)
 	if err := a.open(ctx, g); err != nil {
 		return err
@@ -139,7 +142,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	a.settings.set(next)
-	a.nameIdle(next.Facts)
+	a.nameIdle(next.Facts, next.Masq)
 	a.pods, err = openAttachments(filepath.Join(a.cfg.RunDir, "attachments.json"))
 	return err
 }
@@ -166,6 +169,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	if err := a.startServices(ctx, g, leaseChanged[1]); err != nil {
 		return err
 	}
+	a.followFile(ctx, g)
 	if err := a.startFollow(ctx, g); err != nil {
 		return err
 	}
@@ -246,6 +250,7 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 		log: a.log, setting: a.settings.get, generation: a.settings.generation, leases: a.leases, cluster: a.cluster,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
 		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
+		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return engine.Stats().Active }},
 	}
 	a.proxy.guards.expired = make(chan struct{}, 1)
 	if table != nil {
@@ -270,7 +275,7 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
 	l := loop{name: "services", step: a.proxy.step, every: fullCheck, healing: &a.healing, log: a.log, triggers: []trigger{
-		{leases, byPlan}, {a.settings.subscribe(), byHost}, {a.proxy.guards.expired, byPlan},
+		{leases, byPlan}, {a.settings.subscribe(), byHost}, {a.proxy.guards.expired, byPlan}, {a.proxy.turn.again, byPlan},
 	}}
 	if a.clusterChanged != nil {
 		l.triggers = append(l.triggers, trigger{a.clusterChanged[0], byPlan})

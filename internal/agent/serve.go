@@ -41,6 +41,10 @@ type Status struct {
 
 	healing *healing // for metrics
 
+	Settings Settings `json:"-"`                  // what the agent was told; the path /settings tells it
+	Draining int      `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
+	Relayed  int      `json:"relayed,omitempty"`  // connections and UDP sessions through the agent
+
 	Lease *leaseStatus `json:"lease,omitempty"`
 }
 
@@ -113,6 +117,12 @@ func routes(r reporter, local bool) http.Handler {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
+	mux.HandleFunc("GET /settings", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(r.Status().Settings); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
 	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, r.State()) })
 	mux.HandleFunc("GET /diff", func(w http.ResponseWriter, req *http.Request) {
 		lines, err := r.Diff(req.Context())
@@ -142,6 +152,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_service_ports", "service ports programmed", float64(s.Services), "gauge")
 	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
 	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
+	gauge("weft_relayed_connections", "TCP connections and UDP sessions that go through the agent", float64(s.Relayed), "gauge")
 	gauge("weft_udp_flows_forgotten_total", "connection tracking entries deleted because their endpoint or service is gone",
 		float64(s.ForgottenFlows), "counter")
 	s.healing.writeMetrics(w)

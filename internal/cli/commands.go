@@ -17,6 +17,7 @@ func commands() []*cobra.Command {
 	return slices.Concat([]*cobra.Command{
 		agent.Command(Version),
 		agent.StatusCommand(),
+		agent.SettingsCommand(),
 		agent.StateCommand(),
 		agent.DiffCommand(),
 		agent.DockerOptsCommand(),

@@ -161,6 +161,8 @@ type Listener struct {
 	Balance string
 	// Affinity is the session affinity timeout in seconds, 0: none.
 	Affinity int
+	// Drain: nothing is sent to the port any longer. None is opened, and the one that is open closes when its sessions are over.
+	Drain bool
 }
 
 // Kind returns KindListener.
@@ -191,6 +193,9 @@ func (l Listener) String() string {
 	}
 	if l.Affinity > 0 {
 		s += " affinity " + strconv.Itoa(l.Affinity)
+	}
+	if l.Drain {
+		s += " drain"
 	}
 	return s
 }

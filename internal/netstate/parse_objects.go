@@ -216,6 +216,7 @@ func (p *parser) listener() Object {
 		}
 	}
 	l.Affinity = p.positive("affinity", math.MaxInt32)
+	l.Drain = p.have("drain")
 	return l
 }
 

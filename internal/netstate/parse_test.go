@@ -44,7 +44,7 @@ func samples() []Object {
 			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:80"), netip.MustParseAddrPort("[fd00::1]:80")}, Weights: []uint8{1, 200},
 		},
 		Listener{
-			Service: "default/a:http", Protocol: "UDP", Addr: netip.MustParseAddrPort("[::]:50948"), Affinity: 10800,
+			Service: "default/a:http", Protocol: "UDP", Addr: netip.MustParseAddrPort("[::]:50948"), Affinity: 10800, Drain: true,
 			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("172.16.28.5:80"), netip.MustParseAddrPort("[fd00::5]:80")},
 		},
 		Tunnel{

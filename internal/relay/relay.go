@@ -51,6 +51,7 @@ type Relay struct {
 	conns  table
 	stats  counters
 	pipes  pipePool
+	linger linger
 
 	mu        sync.Mutex // guards listeners and serializes Apply
 	listeners map[string]*listener
@@ -63,6 +64,8 @@ type listener struct {
 	balance  *balancer
 	close    func()        // stops listening; sessions go on
 	endpoint func(removed) // tells sessions that endpoints changed, nil for TCP
+	sessions func() int    // how many it has, nil for TCP, whose sessions do not need it
+	drain    drained
 }
 
 // removed reports whether an endpoint is no more.
@@ -95,6 +98,7 @@ func New(o Options) *Relay {
 // Apply opens the listeners that are wanted and not open, closes those that are not wanted, and gives the others their new endpoints.
 // Port 0 is any port: an open listener keeps the one it has. A wanted port that someone else holds is replaced by another. The answer
 // is the port of every open listener by its key; the error names each that could not be opened, the others are open all the same.
+// One that is to drain and has no session is not among them.
 func (r *Relay) Apply(want []netstate.Listener) (map[string]uint16, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,6 +136,10 @@ func (r *Relay) drop(key string, l *listener) {
 func (r *Relay) apply(w netstate.Listener) error {
 	key := w.Key()
 	l := r.listeners[key]
+	if w.Drain {
+		r.applyDrain(l, w)
+		return nil
+	}
 	if l != nil && (w.Addr.Addr() != l.want.Addr.Addr() || w.Addr.Port() != 0 && w.Addr.Port() != l.want.Addr.Port()) {
 		r.drop(key, l)
 		l = nil
@@ -145,13 +153,30 @@ func (r *Relay) apply(w netstate.Listener) error {
 		r.listeners[key] = l
 		return nil
 	}
+	l.drain = drained{}
+	l.update(w)
+	return nil
+}
+
+// applyDrain gives an open listener its endpoints for as long as it is needed.
+func (r *Relay) applyDrain(l *listener, w netstate.Listener) {
+	switch {
+	case l == nil:
+	case l.drains(time.Now(), r.linger):
+		l.update(w)
+	default:
+		r.drop(w.Key(), l)
+	}
+}
+
+// update changes what sessions of the listener are sent to.
+func (l *listener) update(w netstate.Listener) {
 	w.Addr = l.want.Addr
 	l.want = w
 	l.balance.set(w)
 	if l.endpoint != nil {
 		l.endpoint(func(e netip.AddrPort) bool { return !slices.Contains(w.Endpoints, e) })
 	}
-	return nil
 }
 
 // open opens a listener, on any port when the wanted one is taken.
@@ -189,7 +214,9 @@ func (r *Relay) Ports() map[string]uint16 {
 func (r *Relay) ports() map[string]uint16 {
 	out := make(map[string]uint16, len(r.listeners))
 	for key, l := range r.listeners {
-		out[key] = l.want.Addr.Port()
+		if l.drain.idle.IsZero() {
+			out[key] = l.want.Addr.Port()
+		}
 	}
 	return out
 }

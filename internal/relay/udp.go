@@ -69,7 +69,7 @@ func (r *Relay) openUDP(w netstate.Listener, b *balancer) (*listener, error) {
 		relay: r, service: w.Service, socket: socket, raw: raw, balance: b, done: done, sessions: map[udpKey]*udpSession{},
 	}
 	r.conns.done.Go(l.serve)
-	return &listener{want: w, balance: b, close: func() { cancel(); _ = socket.Close() }, endpoint: l.end}, nil
+	return &listener{want: w, balance: b, close: func() { cancel(); _ = socket.Close() }, endpoint: l.end, sessions: l.count}, nil
 }
 
 // end ends the sessions with endpoints that are gone.
@@ -81,6 +81,13 @@ func (l *udpListener) end(gone removed) {
 			s.abort()
 		}
 	}
+}
+
+// count is the number of sessions.
+func (l *udpListener) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.sessions)
 }
 
 // serve receives until the listener is closed.

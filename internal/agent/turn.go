@@ -1,0 +1,144 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"weft/internal/api"
+	"weft/internal/masq"
+	"weft/internal/netstate"
+	"weft/internal/proxy/userspace"
+)
+
+// A change of the mode makes before it breaks. Address translation is decided on a connection's first packet and kept in its connection
+// tracking entry, so what is established goes on whatever rules come and go; while the rules of both modes stand the first to match a
+// packet translates it and the other's are not asked. Connections that were redirected to the relay live in it: its listeners stay for
+// those under way, and until the last UDP session is idle.
+
+// turn is what a change of the mode leaves to be done.
+type turn struct {
+	standing ProxyMode  // in force: every rule of it was applied once
+	until    time.Time  // when what is left of the relay's UDP sessions ends
+	draining int        // listeners that no rule leads to
+	sessions func() int // how many connections and sessions the relay has; nil: not known
+	again    chan struct{}
+	timer    *time.Timer
+}
+
+const (
+	// drainLimit is how long a UDP session of the relay may go on after the mode changed. TCP connections have no limit.
+	drainLimit = 10 * time.Minute
+	// drainLook is how often the listeners that are left are looked at.
+	drainLook = time.Second
+)
+
+// inTable reports whether the mode's rules are those of table inet weft.
+func (p *proxyLoop) inTable(f Facts) bool { return f.mode().table && p.noTables == nil }
+
+// apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
+func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (work, error) {
+	c := f.content(own, snap, g)
+	var w work
+	var err error
+	if p.inTable(f) {
+		w, err = p.applyInTable(ctx, due, f, c)
+	} else {
+		w, err = p.applyInIPTables(ctx, due, f, own, snap, c)
+	}
+	if err == nil && p.turn.standing != f.ProxyMode {
+		if p.turn.standing != "" {
+			p.log.Info("services are in another mode", "from", p.turn.standing, "to", f.ProxyMode)
+		}
+		p.turn.standing, p.turn.until = f.ProxyMode, time.Now().Add(drainLimit)
+	}
+	if p.turn.standing != f.ProxyMode || f.mode().listeners != nil {
+		return w, err
+	}
+	closed, err2 := p.drain(f, snap)
+	w.ops += closed
+	return w, errors.Join(err, err2)
+}
+
+// applyInTable costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
+func (p *proxyLoop) applyInTable(ctx context.Context, due cause, f Facts, c content) (work, error) {
+	table, err := p.applyTable(due, p.table.update(c))
+	if err != nil && p.turn.standing != f.ProxyMode {
+		return table, err
+	}
+	forwarding := masq.Forwarding(c.masq)
+	filter, err2 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
+	p.want = rules{XT: p.main.made}
+	return sum(table, filter), errors.Join(err, err2)
+}
+
+// applyInIPTables opens the listeners first, then come the rules that lead to the ports they hold.
+func (p *proxyLoop) applyInIPTables(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, c content) (work, error) {
+	var w work
+	var err error
+	plan := p.planXT(f, own, snap, nil, c.guard)
+	if f.mode().listeners != nil {
+		held := userspace.Ports(p.relay.Ports())
+		plan = p.planXT(f, own, snap, preferredPorts(f.proxyNode(snap), snap.Services, held), c.guard)
+		var ports userspace.Ports
+		ports, w.ops, err = p.listen(plan.Listeners)
+		plan = p.planXT(f, own, snap, ports, c.guard)
+	}
+	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(f.masqConfig(own)), false)
+	if err1 != nil && p.turn.standing != f.ProxyMode && modes[p.turn.standing].table {
+		before := f
+		before.ProxyMode = p.turn.standing
+		c = before.content(own, snap, c.guard)
+	}
+	table, err2 := p.applyTable(due, p.table.update(c))
+	p.want = plan
+	return sum(w, filter, table), errors.Join(err, err1, err2)
+}
+
+// drain leaves the relay's listeners that no rule leads to any longer to those who are connected, and to packets that are under way. It
+// returns how many were closed.
+func (p *proxyLoop) drain(f Facts, snap api.Snapshot) (int, error) {
+	held := userspace.Ports(p.relay.Ports())
+	var left []netstate.Listener
+	if p.turn.draining+len(held) > 0 && time.Now().Before(p.turn.until) {
+		left = userspace.AllListeners(f.proxyNode(snap), snap.Services, held)
+		for i := range left {
+			left[i].Drain = true
+		}
+	}
+	before := p.turn.draining
+	_, closed, err := p.listen(left)
+	p.turn.draining = p.relay.Draining()
+	if p.turn.draining == 0 {
+		if before > 0 {
+			p.log.Info("the last listener of mode userspace is closed")
+		}
+		return closed, err
+	}
+	if p.turn.again != nil {
+		if p.turn.timer != nil {
+			p.turn.timer.Stop()
+		}
+		p.turn.timer = time.AfterFunc(drainLook, func() { poke(p.turn.again) })
+	}
+	return closed, err
+}
+
+// relayed are the listeners that are open for what they have, and the relay's connections and sessions.
+func (p *proxyLoop) relayed() (draining, sessions int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.turn.sessions != nil {
+		sessions = p.turn.sessions()
+	}
+	return p.turn.draining, sessions
+}
+
+// printDraining says what is left of mode userspace.
+func printDraining(w io.Writer, s Status) {
+	if s.Relayed > 0 && !modes[s.ProxyMode].relays() {
+		fmt.Fprintf(w, "draining  %d connections through the agent are left of mode userspace, %d of its listeners are open\n", s.Relayed, s.Draining)
+	}
+}

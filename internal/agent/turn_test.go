@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	kernelxt "weft/internal/kernel/xt"
+	"weft/internal/nft"
+	"weft/internal/xt"
+)
+
+// brokenXT is an iptables that refuses what it is told.
+type brokenXT struct {
+	*kernelxt.Fake
+	err error
+}
+
+func (b *brokenXT) Apply(ctx context.Context, ops []xt.Op) error {
+	if b.err != nil {
+		return b.err
+	}
+	return b.Fake.Apply(ctx, ops)
+}
+
+// in puts a loop into another mode and steps.
+func in(t *testing.T, p *proxyLoop, mode ProxyMode) error {
+	t.Helper()
+	p.setting = func() setting { return setting{Facts: walkthroughFacts(mode)} }
+	_, err := p.step(t.Context(), byHost)
+	return err
+}
+
+// TestModesLeaveNothing goes from every mode to every other and compares with a host that was in no other.
+func TestModesLeaveNothing(t *testing.T) {
+	for from := range modes {
+		for to := range modes {
+			x, table := &kernelxt.Fake{}, &fakeTable{}
+			p := newProxyLoop(from, x, table, nginxService("172.16.78.9:80"))
+			step(t, p)
+			if err := in(t, p, to); err != nil {
+				t.Fatal(err)
+			}
+			freshX, freshTable := &kernelxt.Fake{}, &fakeTable{}
+			step(t, newProxyLoop(to, freshX, freshTable, nginxService("172.16.78.9:80")))
+			got, err := x.Read(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := freshX.Read(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !equal(want, got) || table.table.String() != freshTable.table.String() {
+				t.Errorf("%s to %s leaves\n%s%s", from, to, got, table.table)
+			}
+		}
+	}
+}
+
+// TestRefusedModeKeepsTheOneBefore: as long as the kernel refuses the rules of a new mode services are served by the old one's.
+func TestRefusedModeKeepsTheOneBefore(t *testing.T) {
+	x, table := &brokenXT{Fake: &kernelxt.Fake{}}, &fakeTable{}
+	p := newProxyLoop(NFTables, nil, table, nginxService("172.16.78.9:80"))
+	p.xt = x
+	step(t, p)
+	before := table.table.String()
+	x.err = errors.New("no such module")
+	if err := in(t, p, IPTables); err == nil {
+		t.Fatal("a refused mode is in force")
+	}
+	if got := table.table.String(); got != before {
+		t.Errorf("mode iptables was refused, and the table is now\n%s", got)
+	}
+	x.err = nil
+	if err := in(t, p, IPTables); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(table.table.String(), "services-") {
+		t.Errorf("left\n%s", table.table)
+	}
+	refuse := &refusingTable{fakeTable: table, err: errors.New("no memory")}
+	p.nft = refuse
+	if err := in(t, p, NFTables); err == nil {
+		t.Fatal("a refused table is in force")
+	}
+	if have, _ := x.Read(t.Context()); !strings.Contains(have.String(), "WEFT-SVC-") {
+		t.Error("the table was refused, and the rules of iptables are gone")
+	}
+	refuse.err = nil
+	if err := in(t, p, NFTables); err != nil {
+		t.Fatal(err)
+	}
+	if have, _ := x.Read(t.Context()); strings.Contains(have.String(), "WEFT-SVC-") {
+		t.Error("the rules of iptables are left")
+	}
+}
+
+// TestListenersDrain: they stay for who is connected, and go with their service or with time.
+func TestListenersDrain(t *testing.T) {
+	x, table, s := &kernelxt.Fake{}, &fakeTable{}, nginxService("172.16.78.9:80")
+	p := newProxyLoop(Userspace, x, table, s)
+	p.turn.again = make(chan struct{}, 1)
+	step(t, p)
+	port := p.relay.Ports()["default/my-nginx-service: TCP"]
+	if err := in(t, p, NFTables); err != nil {
+		t.Fatal(err)
+	}
+	if d, _ := p.relayed(); d != 1 || p.relay.Ports()["default/my-nginx-service: TCP"] != port {
+		t.Errorf("after the change %d drain, ports %v", d, p.relay.Ports())
+	}
+	select {
+	case <-p.turn.again:
+	case <-time.After(5 * drainLook):
+		t.Error("nobody looks at what drains")
+	}
+	if err := in(t, p, Userspace); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.relay.Ports()["default/my-nginx-service: TCP"]; got != port || p.relay.Draining() != 0 {
+		t.Errorf("back: port %d, want %d, %d drain", got, port, p.relay.Draining())
+	}
+	if err := in(t, p, IPTables); err != nil {
+		t.Fatal(err)
+	}
+	p.turn.until = time.Now().Add(-time.Second)
+	step(t, p)
+	if len(p.relay.Ports()) > 0 {
+		t.Errorf("after the limit: %v", p.relay.Ports())
+	}
+}
+
+// TestModeNoneServesNothing: no rule of a service, its masquerading all the same.
+func TestModeNoneServesNothing(t *testing.T) {
+	x, table := &kernelxt.Fake{}, &fakeTable{}
+	s := nginxService("172.16.78.9:80")
+	s.ClusterIPs = []netip.Addr{netip.MustParseAddr("10.254.9.9")}
+	p := newProxyLoop(NoProxy, x, table, s)
+	step(t, p)
+	text := table.table.String()
+	if strings.Contains(text, "10.254.9.9") || strings.Contains(text, "services-") || !strings.Contains(text, "masquerade") {
+		t.Errorf("mode none:\n%s", text)
+	}
+	p = newProxyLoop(NoProxy, x, &fakeTable{}, s)
+	p.noTables = errors.New("none here")
+	step(t, p)
+	have, err := x.Read(t.Context())
+	if err != nil || !strings.Contains(have.String(), "MASQUERADE") || strings.Contains(have.String(), "10.254.9.9") {
+		t.Errorf("mode none without nf_tables: %v\n%s", err, have)
+	}
+}
+
+func TestUnknownModes(t *testing.T) {
+	for mode, want := range map[string]string{
+		"ebpf": "--proxy-mode=ebpf: this version has no such mode", "ipvs": "weft has no such mode", "x": "--proxy-mode=x: want iptables or nftables or none or userspace",
+	} {
+		if err := checkMode(mode); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", mode, err)
+		}
+	}
+}
+
+// refusingTable is a kernel that refuses transactions.
+type refusingTable struct {
+	*fakeTable
+	err error
+}
+
+func (f *refusingTable) Apply(ops []nft.Op) error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.fakeTable.Apply(ops)
+}
