@@ -12,23 +12,37 @@ import (
 // force does not have.
 type balancing struct {
 	services []api.ServicePort // as looked at last
+	version  uint64            // of them, where the snapshots have versions
 	mode     ProxyMode
 	list     []string
 }
 
 // look finds out when the services or the mode changed, and logs what was not so before.
-func (b *balancing) look(log *slog.Logger, mode ProxyMode, services []api.ServicePort) {
-	if mode == b.mode && len(services) == len(b.services) && (len(services) == 0 || &services[0] == &b.services[0]) {
+func (b *balancing) look(log *slog.Logger, mode ProxyMode, snap api.Snapshot) {
+	same := mode == b.mode && b.same(snap)
+	if b.services, b.mode, b.version = snap.Services, mode, 0; snap.Changes != nil {
+		b.version = snap.Changes.To
+	}
+	if same {
 		return
 	}
-	b.services, b.mode = services, mode
-	list := unmet(mode, services)
+	list := unmet(mode, snap.Services)
 	for _, text := range list {
 		if !slices.Contains(b.list, text) {
 			log.Warn(text)
 		}
 	}
 	b.list = list
+}
+
+// same reports whether a snapshot's services can have no other wishes than those looked at last.
+func (b *balancing) same(snap api.Snapshot) bool {
+	s, c := snap.Services, snap.Changes
+	if c == nil {
+		return len(s) == len(b.services) && (len(s) == 0 || &s[0] == &b.services[0])
+	}
+	wishes := func(s api.ServicePort) bool { return s.Refused != "" || s.Balance != api.RoundRobin }
+	return c.To == b.version || c.From != 0 && c.From == b.version && len(b.list) == 0 && !slices.ContainsFunc(c.Fresh, wishes)
 }
 
 // unmet are the wishes of the services that are not met, each service once.

@@ -38,9 +38,9 @@ func TestBalancing(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
 	bad := []api.ServicePort{web("", "", "no good")}
-	b.look(log, NFTables, bad)
-	b.look(log, NFTables, bad)
-	b.look(log, NFTables, []api.ServicePort{bad[0]})
+	b.look(log, NFTables, api.Snapshot{Services: bad})
+	b.look(log, NFTables, api.Snapshot{Services: bad})
+	b.look(log, NFTables, api.Snapshot{Services: []api.ServicePort{bad[0]}})
 	if n := strings.Count(out.String(), "no good"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, out.String())
 	}

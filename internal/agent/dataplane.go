@@ -78,6 +78,8 @@ type stepStats struct {
 	FirstOps  int    `json:"firstOps"` // of the first step: 0 after a restart with everything in place
 	LastError string `json:"lastError,omitempty"`
 
+	services int // ports, of the loop of services
+
 	Tunnels *tunnelStats `json:"tunnels,omitempty"` // of backends that carry packets themselves
 }
 

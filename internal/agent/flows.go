@@ -44,15 +44,15 @@ type flowKeeper struct {
 	table flowTable
 	wake  chan struct{}
 
-	mu       sync.Mutex
-	mode     ProxyMode // "" before the first update
-	facts    Facts
-	services []api.ServicePort // that known is about
-	known    proxy.Flows
-	relayed  bool                    // the relay held ports
-	touched  map[proxy.Frontend]bool // since the last look
-	orphans  bool                    // look for those of services that are no longer known, too
-	deleted  int
+	mu      sync.Mutex
+	mode    ProxyMode // "" before the first update
+	facts   Facts
+	list    serviceList // that known is about
+	known   proxy.Flows
+	relayed bool                    // the relay held ports
+	touched map[proxy.Frontend]bool // since the last look
+	orphans bool                    // look for those of services that are no longer known, too
+	deleted int
 }
 
 func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
@@ -62,17 +62,26 @@ func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
 // update notes the services whose rules are in the kernel now. Ports are those the relay holds. The cost is that of the services
 // that changed; in another mode than before all of them did.
 func (k *flowKeeper) update(f Facts, services []api.ServicePort, ports userspace.Ports) {
+	k.follow(f, api.Snapshot{Services: services}, ports)
+}
+
+// follow is update with a snapshot that may tell what changed.
+func (k *flowKeeper) follow(f Facts, snap api.Snapshot, ports userspace.Ports) {
+	services := snap.Services
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.mode != f.ProxyMode {
-		k.mode, k.services, k.known, k.orphans = f.ProxyMode, nil, proxy.Flows{}, true
+		k.mode, k.list, k.known, k.orphans = f.ProxyMode, serviceList{}, proxy.Flows{}, true
 	}
-	gone, fresh := changedServices(k.services, services)
-	if len(ports) > 0 || k.relayed {
+	gone, fresh, ok := k.list.next(services, snap.Changes)
+	if !ok {
+		k.known, k.orphans = proxy.Flows{}, true
+	}
+	if !ok || len(ports) > 0 || k.relayed {
 		fresh = services // a port may have changed though the service did not
 	}
 	k.relayed = len(ports) > 0
-	k.facts, k.services = f, services
+	k.facts = f
 	var touched []proxy.Frontend
 	for _, s := range gone {
 		touched = append(touched, k.known.Remove(s)...)

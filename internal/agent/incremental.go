@@ -28,12 +28,14 @@ type content struct {
 	node     proxy.Node
 	masq     masq.Config
 	services []api.ServicePort // sorted as the snapshot's
+	changes  *api.ServiceChanges
 }
 
 // tablePlan is the content of table inet weft as planned, kept so that a changed service costs that service.
 type tablePlan struct {
 	merge *nft.Merge
 	content
+	list serviceList
 }
 
 // ownerOf is a service port's name in the union.
@@ -48,13 +50,15 @@ func ownerOfMember(m edge.Member) string {
 
 // update plans what changed and returns the ops for it. The first one plans everything.
 func (t *tablePlan) update(c content) []nft.Op {
-	if t.merge == nil || t.inTable != c.inTable || t.served != c.served || c.inTable && !reflect.DeepEqual(t.node, c.node) {
+	gone, fresh, ok := t.list.next(c.services, c.changes)
+	c.changes = nil
+	if !ok || t.merge == nil || t.inTable != c.inTable || t.served != c.served || c.inTable && !reflect.DeepEqual(t.node, c.node) {
 		return t.rebuild(c)
 	}
 	parts := map[string]nft.Table{}
 	t.changedGuard(parts, c.guard)
 	if c.inTable {
-		t.changedRules(parts, c)
+		t.changedRules(parts, c, gone, fresh)
 	}
 	t.content = c
 	if len(parts) == 0 {
@@ -94,12 +98,11 @@ func (t *tablePlan) changedGuard(parts map[string]nft.Table, g guard) {
 }
 
 // changedRules adds what differs in the services and in the masquerading.
-func (t *tablePlan) changedRules(parts map[string]nft.Table, c content) {
+func (t *tablePlan) changedRules(parts map[string]nft.Table, c content, gone, fresh []api.ServicePort) {
 	p := planner(c.masq)
 	if !reflect.DeepEqual(t.masq, c.masq) {
 		parts[ownerPods] = masq.NFT(c.masq)
 	}
-	gone, fresh := changedServices(t.services, c.services)
 	for _, s := range gone {
 		parts[ownerOf(s)] = nft.New()
 	}

@@ -77,7 +77,7 @@ func (a *agent) addresses() []netip.Addr {
 }
 
 func (a *agent) hasPodCIDR() bool {
-	return slices.ContainsFunc(a.watch.Snapshot().Nodes, func(n api.Node) bool { return n.Name == a.cfg.NodeName && len(n.PodCIDRs) > 0 })
+	return slices.ContainsFunc(a.watch.Objects().Nodes, func(n api.Node) bool { return n.Name == a.cfg.NodeName && len(n.PodCIDRs) > 0 })
 }
 
 func (a *agent) networkReady() error {
@@ -93,7 +93,7 @@ func (a *agent) networkReady() error {
 }
 
 func (a *agent) services() []api.ServicePort {
-	snap, _ := a.cluster()
+	snap, _ := a.everything()
 	return snap.Services
 }
 
@@ -102,11 +102,10 @@ func (a *agent) Status() Status {
 	own, _ := a.leases.Own()
 	network := a.data.stats()
 	filter := a.proxy.counters()
-	snap, _ := a.cluster()
 	f := a.settings.facts()
 	s := Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
-		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: len(snap.Services), Network: network, Rules: filter,
+		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: filter.services, Network: network, Rules: filter,
 		Paths: a.paths.list(), Fights: a.healing.list(), healing: &a.healing, ForgottenFlows: a.proxy.flows.count(),
 	}
 	s.Edge = a.edgeStatus(network.Tunnels)

@@ -36,15 +36,19 @@ type proxyLoop struct {
 	setting func() setting
 	// generation of the setting; nil: it does not change
 	generation func() uint64
-	leases  leases
-	cluster func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
-	xt      iptables
-	relay   relayEngine
-	nft     tableEngine
-	writer  func() string // who changed a table last; nil: not known
-	flows   *flowKeeper   // nil: flows are left alone
-	turn    turn
-	health  *healthPorts // nil: not served
+	leases     leases
+	cluster    func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
+	whole      func() (api.Snapshot, bool) // the same for others than the step; nil: cluster
+	xt         iptables
+	relay      relayEngine
+	nft        tableEngine
+	writer     func() string // who changed a table last; nil: not known
+	flows      *flowKeeper   // nil: flows are left alone
+	turn       turn
+	health     *healthPorts // nil: not served
+	// healthWanted is what health was last asked for, by the version healthAt of the services.
+	healthWanted map[uint16]serviceHealth
+	healthAt     uint64
 
 	mu      sync.Mutex
 	want    rules // without the table, which is in table
@@ -75,8 +79,11 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	own, ok := p.leases.Own()
+	if !ok {
+		return work{}, nil // its arrival is a trigger
+	}
 	snap, known := p.cluster()
-	if !ok || !known {
+	if !known {
 		return work{}, nil // their arrival is a trigger
 	}
 	generation := uint64(0)
@@ -89,19 +96,19 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 		return work{}, err
 	}
 	f := s.Facts
-	p.balance.look(p.log, f.ProxyMode, snap.Services)
+	p.balance.look(p.log, f.ProxyMode, snap)
 	w, err := p.apply(ctx, due, f, own, snap, g)
-	served := snap.Services
 	if !f.mode().services {
-		served = nil
+		snap.Services, snap.Changes = nil, nil
 	} else if p.flows != nil {
-		p.flows.update(f, served, p.relay.Ports())
+		p.flows.follow(f, snap, p.relay.Ports())
 	}
 	if p.health != nil {
-		err = errors.Join(err, p.health.apply(ctx, healthOf(f.Node, served, err == nil)))
+		err = errors.Join(err, p.serveHealth(ctx, f.Node, snap, err == nil))
 	}
 	w.by = p.blame(w.repaired)
 	p.steps.Steps++
+	p.steps.services = len(snap.Services)
 	p.steps.Ops += w.ops
 	p.steps.LastError = ""
 	if err != nil {
@@ -180,7 +187,11 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	own, ok := p.leases.Own()
-	snap, known := p.cluster()
+	look := p.cluster
+	if p.whole != nil {
+		look = p.whole
+	}
+	snap, known := look()
 	if !ok || !known {
 		return nil, errNoLease
 	}

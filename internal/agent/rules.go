@@ -71,7 +71,7 @@ func (f Facts) content(own api.Lease, snap api.Snapshot, g guard) content {
 		c.masq = f.masqConfig(own)
 	}
 	if c.inTable && c.served {
-		c.node, c.services = f.proxyNode(snap), snap.Services
+		c.node, c.services, c.changes = f.proxyNode(snap), snap.Services, snap.Changes
 	}
 	return c
 }

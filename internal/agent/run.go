@@ -50,8 +50,8 @@ type agent struct {
 	leaseReport    func(time.Time) (s leaseStatus, believes bool)
 	pathless       pathless
 	watch          *kube.Watch
-	// clusterChanged are copies of the watch's trigger, nil without --kubeconfig: for services, for pods' places, for leases,
-	// for the public addresses that annotations ask for.
+	// clusterChanged are the watch's triggers, nil without --kubeconfig: for services, for pods' places, for leases, for the public
+	// addresses that annotations ask for. Only the first one tells of services.
 	clusterChanged []<-chan struct{}
 	pods           *attachments
 	data           *dataplane
@@ -127,7 +127,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		a.watch = a.kube.Watch(ctx, kube.WatchOptions{PodsOf: a.cfg.NodeName})
-		a.clusterChanged = split(ctx, a.watch.Changed(), 4)
+		a.clusterChanged = append([]<-chan struct{}{a.watch.Changed()}, split(ctx, a.watch.Moved(), 3)...)
 		if f, err = a.lookAgain(ctx, f); err != nil {
 			return err
 		}
@@ -247,7 +247,8 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 	}
 	engine, health := relay.New(relay.Options{Log: a.log}), &healthPorts{log: a.log}
 	a.proxy = &proxyLoop{
-		log: a.log, setting: a.settings.get, generation: a.settings.generation, leases: a.leases, cluster: a.cluster,
+		log: a.log, setting: a.settings.get, generation: a.settings.generation, leases: a.leases,
+		cluster: a.feed(), whole: a.everything,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
 		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
 		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return engine.Stats().Active }},
@@ -315,20 +316,6 @@ func split(ctx context.Context, in <-chan struct{}, n int) []<-chan struct{} {
 		}
 	}()
 	return ro
-}
-
-// cluster is the Kubernetes side of the plan; known is false until everything was listed once. Without an API there are
-// no services, and that is known.
-func (a *agent) cluster() (snap api.Snapshot, known bool) {
-	if a.watch == nil {
-		return api.Snapshot{}, true
-	}
-	select {
-	case <-a.watch.Synced():
-		return a.watch.Snapshot(), true
-	default:
-		return api.Snapshot{}, false
-	}
 }
 
 // State prints what the agent wants in the kernel.

@@ -138,7 +138,7 @@ func (a *agent) annotatedPublic() (lease.Public, error) {
 	default:
 		return lease.Public{}, nil
 	}
-	return ownPublic(a.watch.Snapshot(), a.cfg.NodeName)
+	return ownPublic(a.watch.Objects(), a.cfg.NodeName)
 }
 
 func ownPublic(snap api.Snapshot, node string) (lease.Public, error) {

@@ -186,4 +186,12 @@ type Snapshot struct {
 	Leases   []Lease
 	Services []ServicePort
 	Pods     []Pod
+	// Changes tells how Services differ from the snapshot before, where whoever made this one knows; nil: compare.
+	Changes *ServiceChanges
+}
+
+// ServiceChanges is the way from one list of service ports to the next. A reader that missed a version has to look at the whole list.
+type ServiceChanges struct {
+	From, To    uint64        // versions of the list, equal when nothing changed; 0 is the empty list
+	Gone, Fresh []ServicePort // no longer there; new or different
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"net/netip"
 	"slices"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -56,6 +57,7 @@ func convertSlice(e *discoveryv1.EndpointSlice) slice {
 			out.ports = append(out.ports, sp)
 		}
 	}
+	out.ends = make([]endpoint, 0, len(e.Endpoints))
 	for i := range e.Endpoints {
 		if end, ok := convertEndpoint(&e.Endpoints[i], e.AddressType == discoveryv1.AddressTypeIPv6); ok {
 			out.ends = append(out.ends, end)
@@ -75,7 +77,7 @@ func convertEndpoint(e *discoveryv1.Endpoint, v6 bool) (endpoint, bool) {
 		return endpoint{}, false
 	}
 	c := e.Conditions
-	out := endpoint{addr: a, node: deref(e.NodeName), zone: deref(e.Zone), terminating: deref(c.Terminating)}
+	out := endpoint{addr: a, node: once(deref(e.NodeName)), zone: once(deref(e.Zone)), terminating: deref(c.Terminating)}
 	if t := e.TargetRef; t != nil && t.Kind == "Pod" {
 		out.pod = t.Name
 	}
@@ -99,7 +101,7 @@ func hints(h *discoveryv1.EndpointHints) (zones, nodes api.Names) {
 	for _, x := range h.ForNodes {
 		n = append(n, x.Name)
 	}
-	return api.NamesOf(z...), api.NamesOf(n...)
+	return api.Names(once(string(api.NamesOf(z...)))), api.Names(once(string(api.NamesOf(n...))))
 }
 
 // merge gives every port of the service the endpoints of the slices' ports of the same name and protocol, sorted, each once.
@@ -116,7 +118,7 @@ func merge(skeleton []api.ServicePort, parts []slice) []api.ServicePort {
 				}
 			}
 		}
-		sp.Endpoints = nil
+		sp.Endpoints = make([]api.Endpoint, 0, len(byAddr))
 		for _, e := range byAddr {
 			sp.Endpoints = append(sp.Endpoints, e)
 		}
@@ -148,6 +150,14 @@ func better(a, b api.Endpoint) bool {
 		return a.Serving
 	}
 	return !a.Terminating && b.Terminating
+}
+
+// once returns the text with the memory it has wherever else it is: thousands of endpoints name the same few nodes and zones.
+func once(s string) string {
+	if s == "" {
+		return ""
+	}
+	return unique.Make(s).Value()
 }
 
 func deref[T any](p *T) T {

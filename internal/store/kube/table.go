@@ -21,19 +21,51 @@ type table[T metav1.Object, V any] struct {
 	rows    map[string]V
 }
 
-var _ cache.ReflectorStore = (*table[metav1.Object, int])(nil)
+var _ cache.TransformingStore = (*table[metav1.Object, int])(nil)
+
+// converted is what the reflector keeps of an object while it streams the first list: the objects themselves would be many times as much.
+type converted[V any] struct {
+	namespace, name string
+	value           V
+}
+
+// GetObjectMeta lets the reflector know the object's key.
+func (c *converted[V]) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Namespace: c.namespace, Name: c.name}
+}
+
+// Transformer is called by the reflector for each object of a streamed list.
+func (t *table[T, V]) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) {
+		if o, ok := obj.(T); ok {
+			return &converted[V]{o.GetNamespace(), o.GetName(), t.convert(o)}, nil
+		}
+		return obj, nil
+	}
+}
+
+// take returns the key and the converted form of an object of the API, or of one converted before.
+func (t *table[T, V]) take(obj any) (key string, v V, err error) {
+	switch o := obj.(type) {
+	case T:
+		return keyOf(o), t.convert(o), nil
+	case *converted[V]:
+		return o.namespace + "/" + o.name, o.value, nil
+	}
+	return "", v, fmt.Errorf("unexpected %T from the API", obj)
+}
 
 func keyOf(o metav1.Object) string { return o.GetNamespace() + "/" + o.GetName() }
 
 // Add takes a new object of the watch.
 func (t *table[T, V]) Add(obj any) error {
-	o, ok := obj.(T)
-	if !ok {
-		return fmt.Errorf("unexpected %T in the watch", obj)
+	key, v, err := t.take(obj)
+	if err != nil {
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.put(keyOf(o), t.convert(o))
+	t.put(key, v)
 	return nil
 }
 
@@ -42,13 +74,13 @@ func (t *table[T, V]) Update(obj any) error { return t.Add(obj) }
 
 // Delete takes the last state of an object that is gone.
 func (t *table[T, V]) Delete(obj any) error {
-	o, ok := obj.(T)
-	if !ok {
-		return fmt.Errorf("unexpected %T in the watch", obj)
+	key, _, err := t.take(obj)
+	if err != nil {
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.drop(keyOf(o))
+	t.drop(key)
 	return nil
 }
 
@@ -58,12 +90,12 @@ func (t *table[T, V]) Replace(list []any, _ string) error {
 	defer t.mu.Unlock()
 	seen := make(map[string]bool, len(list))
 	for _, obj := range list {
-		o, ok := obj.(T)
-		if !ok {
-			return fmt.Errorf("unexpected %T in the list", obj)
+		key, v, err := t.take(obj)
+		if err != nil {
+			return err
 		}
-		seen[keyOf(o)] = true
-		t.put(keyOf(o), t.convert(o))
+		seen[key] = true
+		t.put(key, v)
 	}
 	for _, key := range slices.Collect(maps.Keys(t.rows)) {
 		if !seen[key] {

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -37,14 +36,17 @@ type Watch struct {
 	services table[*corev1.Service, []api.ServicePort]
 	slices   table[*discoveryv1.EndpointSlice, slice]
 
-	bySvc  map[string]map[string]bool // service key -> keys of its slices
-	merged map[string][]api.ServicePort
-	dirty  map[string]bool // service keys whose merged is stale
-	snap   *api.Snapshot   // nil when stale
+	bySvc map[string][]string // service key -> keys of its slices, sorted
+	ports portList            // of all services but the dirty ones
+	fed   bool                // ports is a Feed's, else it is shared with those who asked for snapshots
+	dirty map[string]bool     // service keys whose ports are stale
+	snap  *api.Snapshot       // nil when stale
+	lean  *api.Snapshot       // without services, nil when stale
 
 	unlisted map[string]bool // kinds that were never listed
 	synced   chan struct{}
-	changed  signal
+	changed  signal // anything
+	moved    signal // nodes or pods
 }
 
 // WatchOptions says what a Watch holds besides nodes and services.
@@ -69,44 +71,47 @@ func (s *Store) Watch(ctx context.Context, o WatchOptions) *Watch {
 
 func newWatch() *Watch {
 	w := &Watch{
-		bySvc: map[string]map[string]bool{}, merged: map[string][]api.ServicePort{}, dirty: map[string]bool{},
-		unlisted: map[string]bool{}, synced: make(chan struct{}), changed: newSignal(),
+		bySvc: map[string][]string{}, dirty: map[string]bool{},
+		unlisted: map[string]bool{}, synced: make(chan struct{}), changed: newSignal(), moved: newSignal(),
 	}
-	w.nodes = newTable(w, "nodes", convertNode, nil)
-	w.pods = newTable(w, "pods", convertPod, nil)
-	w.services = newTable(w, "services", convertService, func(key string, _, _ []api.ServicePort) { w.dirty[key] = true })
-	w.slices = newTable(w, "endpointslices", convertSlice, nil)
+	w.nodes = newTable(w, "nodes", convertNode)
+	w.nodes.changed = func(string, api.Node, api.Node, bool) { w.objectChanged() }
+	w.pods = newTable(w, "pods", convertPod)
+	w.pods.changed = func(string, api.Pod, api.Pod, bool) { w.objectChanged() }
+	w.services = newTable(w, "services", convertService)
+	w.services.changed = func(key string, _, _ []api.ServicePort, _ bool) { w.dirty[key] = true; w.stale() }
+	w.slices = newTable(w, "endpointslices", convertSlice)
 	w.slices.changed = w.sliceChanged
 	return w
 }
 
-func newTable[T metav1.Object, V any](w *Watch, kind string, convert func(T) V, also func(string, V, V)) table[T, V] {
+func newTable[T metav1.Object, V any](w *Watch, kind string, convert func(T) V) table[T, V] {
 	w.unlisted[kind] = true
-	return table[T, V]{
-		mu: &w.mu, convert: convert, rows: map[string]V{},
-		changed: func(key string, before, after V, _ bool) {
-			if also != nil {
-				also(key, before, after)
-			}
-			w.stale()
-		},
-		listed: func() { w.listed(kind) },
-	}
+	return table[T, V]{mu: &w.mu, convert: convert, rows: map[string]V{}, listed: func() { w.listed(kind) }}
+}
+
+func (w *Watch) objectChanged() {
+	w.lean = nil
+	w.moved.poke()
+	w.stale()
 }
 
 func (w *Watch) sliceChanged(key string, before, after slice, gone bool) {
 	if before.service != "" && (gone || before.service != after.service) {
-		delete(w.bySvc[before.service], key)
-		if len(w.bySvc[before.service]) == 0 {
+		keys := w.bySvc[before.service]
+		if i, ok := slices.BinarySearch(keys, key); ok {
+			keys = slices.Delete(keys, i, i+1)
+		}
+		if w.bySvc[before.service] = keys; len(keys) == 0 {
 			delete(w.bySvc, before.service)
 		}
 		w.dirty[before.service] = true
 	}
 	if !gone && after.service != "" {
-		if w.bySvc[after.service] == nil {
-			w.bySvc[after.service] = map[string]bool{}
+		keys := w.bySvc[after.service]
+		if i, ok := slices.BinarySearch(keys, key); !ok {
+			w.bySvc[after.service] = slices.Insert(keys, i, key)
 		}
-		w.bySvc[after.service][key] = true
 		w.dirty[after.service] = true
 	}
 	w.stale()
@@ -125,11 +130,15 @@ func (w *Watch) listed(kind string) {
 	if len(w.unlisted) == 0 {
 		close(w.synced)
 		w.changed.poke()
+		w.moved.poke()
 	}
 }
 
 // Changed receives after the snapshot changed; changes that nobody took yet are one.
 func (w *Watch) Changed() <-chan struct{} { return w.changed }
+
+// Moved receives after nodes or pods changed, and not for services.
+func (w *Watch) Moved() <-chan struct{} { return w.moved }
 
 // Synced is closed when everything has been listed once. Before that, a Snapshot lacks objects: do not delete by it.
 func (w *Watch) Synced() <-chan struct{} { return w.synced }
@@ -140,31 +149,44 @@ func (w *Watch) Snapshot() api.Snapshot {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.snap == nil {
-		w.snap = w.build()
+		services := w.ports.with(w.merge())
+		if !w.fed {
+			w.ports = services
+			clear(w.dirty)
+		}
+		w.snap = &api.Snapshot{Nodes: w.objects().Nodes, Pods: w.objects().Pods, Services: services}
 	}
 	return *w.snap
 }
 
-// build merges the services that changed and puts everything in order.
-func (w *Watch) build() *api.Snapshot {
+// Objects is a Snapshot without services, at no cost when only those changed.
+func (w *Watch) Objects() api.Snapshot {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return *w.objects()
+}
+
+func (w *Watch) objects() *api.Snapshot {
+	if w.lean == nil {
+		w.lean = &api.Snapshot{Nodes: w.nodes.sorted(), Pods: w.pods.sorted()}
+	}
+	return w.lean
+}
+
+// merge returns the ports of the services that changed, by key; none for one that is gone.
+func (w *Watch) merge() map[string][]api.ServicePort {
+	out := make(map[string][]api.ServicePort, len(w.dirty))
 	for key := range w.dirty {
-		delete(w.merged, key)
-		skeleton := w.services.rows[key]
-		if len(skeleton) == 0 {
-			continue
+		out[key] = nil
+		if skeleton := w.services.rows[key]; len(skeleton) > 0 {
+			var parts []slice
+			for _, k := range w.bySvc[key] {
+				parts = append(parts, w.slices.rows[k])
+			}
+			out[key] = merge(skeleton, parts)
 		}
-		var parts []slice
-		for _, k := range slices.Sorted(maps.Keys(w.bySvc[key])) {
-			parts = append(parts, w.slices.rows[k])
-		}
-		w.merged[key] = merge(skeleton, parts)
 	}
-	clear(w.dirty)
-	snap := &api.Snapshot{Nodes: w.nodes.sorted(), Pods: w.pods.sorted()}
-	for _, key := range slices.Sorted(maps.Keys(w.merged)) {
-		snap.Services = append(snap.Services, w.merged[key]...)
-	}
-	return snap
+	return out
 }
 
 // follow starts a reflector that lists and watches a resource of all namespaces into store until ctx ends.

@@ -1,0 +1,74 @@
+package agent
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"weft/internal/api"
+	kernelxt "weft/internal/kernel/xt"
+	"weft/internal/nft"
+)
+
+// inPlace is a reader's list of services that is changed in place, as the watch's feed: only Changes tell what is different.
+type inPlace struct {
+	services []api.ServicePort
+	version  uint64
+}
+
+func (l *inPlace) change(c ...api.ServicePort) api.Snapshot {
+	for _, s := range c {
+		i := slices.IndexFunc(l.services, func(x api.ServicePort) bool { return x.Name == s.Name })
+		l.services[i] = s
+	}
+	l.version++
+	return api.Snapshot{Services: l.services, Changes: &api.ServiceChanges{From: l.version - 1, To: l.version, Fresh: c}}
+}
+
+// TestChangesAreProgrammed changes services in place. Steps that fail before they plan miss a version; nothing is lost.
+func TestChangesAreProgrammed(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	table := &fakeTable{}
+	list := &inPlace{services: manyServices(20, 3)}
+	p := newProxyLoop(NFTables, &kernelxt.Fake{}, table)
+	p.flows = newFlowKeeper(p.log, &fakeFlows{})
+	snap := api.Snapshot{Services: list.services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(list.services)}}
+	list.version = 1
+	p.cluster = func() (api.Snapshot, bool) { return snap, true }
+	step(t, p)
+	for round := range 100 {
+		i := r.IntN(20)
+		snap = list.change(changed(list.services, i)[i])
+		if r.IntN(4) == 0 {
+			continue // the step that would have seen it did not come so far
+		}
+		if _, err := p.step(t.Context(), byPlan); err != nil {
+			t.Fatal(err)
+		}
+		own, _ := p.leases.Own()
+		want := planTable(p.setting().content(own, api.Snapshot{Services: list.services}, p.table.guard))
+		if ops := nft.Diff(*want, table.table); len(ops) > 0 {
+			t.Fatalf("round %d: %d objects differ, the first: %s", round, len(ops), ops[0])
+		}
+	}
+}
+
+// TestHealthPortsFollowChanges: a service that begins to want its health asked for is served, and one that ends is not.
+func TestHealthPortsFollowChanges(t *testing.T) {
+	list := &inPlace{services: manyServices(3, 1), version: 1}
+	p := newProxyLoop(NFTables, &kernelxt.Fake{}, &fakeTable{})
+	p.health = &healthPorts{log: p.log}
+	defer func() { _ = p.health.close() }()
+	snap := api.Snapshot{Services: list.services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(list.services)}}
+	p.cluster = func() (api.Snapshot, bool) { return snap, true }
+	step(t, p)
+	s := list.services[1]
+	for _, port := range []uint16{34567, 0} {
+		s.HealthCheckNodePort = port
+		snap = list.change(s)
+		step(t, p)
+		if n := len(p.health.open); n != min(int(port), 1) {
+			t.Errorf("healthCheckNodePort %d: %d ports are open", port, n)
+		}
+	}
+}
