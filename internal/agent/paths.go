@@ -37,6 +37,9 @@ const (
 	// probesAtOnce and probeGap bound what is under way, so that thousands of peers cost little.
 	probesAtOnce = 8
 	probeGap     = 20 * time.Millisecond
+	// lookGap and lookEach (for each peer) bound how often the list of peers is looked through: programming the kernel comes first.
+	lookGap  = time.Second
+	lookEach = time.Millisecond
 )
 
 // prober sends packets of given sizes to other hosts.
@@ -258,27 +261,30 @@ func (p *paths) remember() {
 	}
 }
 
-// run measures until ctx ends. wake receives when peers or the underlay may have changed.
-func (p *paths) run(ctx context.Context, with prober, look func() (Facts, map[netip.Addr]string, bool), wake ...<-chan struct{}) error {
-	triggers := make([]trigger, len(wake))
-	for i, ch := range wake {
-		triggers[i] = trigger{ch, byPlan}
-	}
+// run measures until ctx ends. Triggers are byPlan when peers may have changed, which can wait a little, byHost when the underlay may have.
+func (p *paths) run(ctx context.Context, with prober, look func() (Facts, map[netip.Addr]string, bool), triggers ...trigger) error {
 	in := listen(ctx, triggers)
-	in.pending.Store(uint32(byPlan))
+	in.pending.Store(uint32(byHost))
+	var rest time.Time // before this the leases of others are not looked at
 	var under sync.WaitGroup
 	defer under.Wait()
 	slots := make(chan struct{}, probesAtOnce)
 	for ctx.Err() == nil {
-		if in.pending.Swap(0) != 0 {
+		now := time.Now()
+		if due := cause(in.pending.Load()); due&^byPlan != 0 || due != 0 && !rest.After(now) {
+			in.pending.Store(0)
 			if f, peers, ok := look(); ok {
-				p.sync(time.Now(), f, peers)
+				p.sync(now, f, peers)
+				rest = now.Add(max(lookGap, time.Duration(len(peers))*lookEach))
 			}
 		}
 		var j job
 		wait, ok := time.Hour, false
 		if len(slots) < cap(slots) { // else the first that ends wakes
-			j, wait, ok = p.take(time.Now())
+			j, wait, ok = p.take(now)
+		}
+		if in.pending.Load() != 0 {
+			wait = min(wait, max(0, rest.Sub(now)))
 		}
 		if ok {
 			wait = probeGap

@@ -94,7 +94,7 @@ func TestPathsAreFollowed(t *testing.T) {
 				look.Lock()
 				defer look.Unlock()
 				return f, maps.Clone(peers), true
-			}, wake)
+			}, trigger{wake, byHost})
 		}()
 		expect := func(what string, after time.Duration, want map[netip.Addr]int, told bool) {
 			t.Helper()

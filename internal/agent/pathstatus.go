@@ -113,5 +113,6 @@ func (a *agent) startPaths(ctx context.Context, g *errgroup.Group, leases <-chan
 		<-ctx.Done()
 		return p.Close()
 	})
-	g.Go(func() error { return a.paths.run(ctx, p, look, leases, a.settings.subscribe()) })
+	facts := a.settings.subscribe()
+	g.Go(func() error { return a.paths.run(ctx, p, look, trigger{leases, byPlan}, trigger{facts, byHost}) })
 }

@@ -190,6 +190,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error {
 		return a.announce(ctx, trigger{own, byPlan}, trigger{facts, byHost}, trigger{a.data.podsSet, byPlan})
 	})
+	g.Go(func() error { return a.giveBack(ctx) })
 	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind) })
 	if a.kube != nil && a.cfg.PodRuntime == "process" {
 		g.Go(func() error { return a.runNode(ctx) })

@@ -111,6 +111,7 @@ func routes(r reporter, local bool) http.Handler {
 	if !local {
 		return mux
 	}
+	debugRoutes(mux)
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(r.Status()); err != nil {
@@ -164,8 +165,12 @@ func writeMetrics(w io.Writer, s Status) {
 
 // Ask gets a path from the agent that runs with the run directory: "/status", "/state".
 func Ask(ctx context.Context, runDir, path string) ([]byte, error) {
+	return askWithin(ctx, runDir, path, 10*time.Second)
+}
+
+func askWithin(ctx context.Context, runDir, path string, limit time.Duration) ([]byte, error) {
 	socket := filepath.Join(runDir, SocketName)
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: limit, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", socket)

@@ -20,6 +20,7 @@ func commands() []*cobra.Command {
 		agent.SettingsCommand(),
 		agent.StateCommand(),
 		agent.DiffCommand(),
+		agent.DebugCommand(),
 		agent.DockerOptsCommand(),
 		agent.CleanupCommand(),
 		explainCommand(),

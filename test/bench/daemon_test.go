@@ -90,8 +90,8 @@ func (d *daemon) kill() {
 	d.cmd = nil
 }
 
-// memory is its resident memory and the most it ever was, in MiB.
-func (d *daemon) memory() (rss, peak float64) {
+// memory is its resident memory, how much of that is no file's, and the most it ever was, in MiB.
+func (d *daemon) memory() (rss, anon, peak float64) {
 	d.tb.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
@@ -106,7 +106,7 @@ func (d *daemon) memory() (rss, peak float64) {
 		}
 		return float64(n) / 1024
 	}
-	return field("VmRSS"), field("VmHWM")
+	return field("VmRSS"), field("RssAnon"), field("VmHWM")
 }
 
 // settled waits until it says that everything is as planned, and returns its status and when it said so.

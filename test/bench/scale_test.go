@@ -75,7 +75,7 @@ func leases(b *testing.B, name string, n int, away time.Duration, added int) {
 // measured collects the rounds.
 type measured struct {
 	cold, restart, afterPut, fromPut []time.Duration
-	rss, peak                        float64
+	rss, anon, peak                  float64 // MiB
 	ops                              int
 }
 
@@ -91,6 +91,7 @@ func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
 	if d.name == weft {
 		d.settled(time.Minute)
 	}
+	d.heap("cold")
 	m.weigh(d)
 	d.kill()
 	if d.name == weft {
@@ -106,17 +107,20 @@ func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
 		m.restart = append(m.restart, t.appears(n+255, d.start))
 		d.store.remove(last)
 	}
+	wait := d.cpu("added")
 	for i := range added {
 		m.add(d, t, n+i%200)
 	}
+	wait()
+	d.heap("added")
 	m.weigh(d)
 	d.kill()
 }
 
 // weigh looks at its memory.
 func (m *measured) weigh(d *daemon) {
-	rss, peak := d.memory()
-	m.rss, m.peak = max(m.rss, rss), max(m.peak, peak)
+	rss, anon, peak := d.memory()
+	m.rss, m.anon, m.peak = max(m.rss, rss), max(m.anon, anon), max(m.peak, peak)
 }
 
 // add puts one lease into the store, waits for its route, and takes it out again.
@@ -149,5 +153,6 @@ func (m *measured) report(b *testing.B, n int) {
 	b.ReportMetric(ms(quantile(m.afterPut, 0.99)), "added-p99-ms")
 	b.ReportMetric(ms(quantile(m.fromPut, 0.5)), "put+added-p50-ms")
 	b.ReportMetric(m.rss, "rss-MiB")
+	b.ReportMetric(m.anon, "anon-MiB")
 	b.ReportMetric(m.peak, "peak-MiB")
 }

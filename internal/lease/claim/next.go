@@ -151,8 +151,8 @@ func (n *next) misplaced(r Record) bool {
 			return true
 		}
 	}
-	for _, other := range n.v.order {
-		if other.Key != n.key && !other.Gone && overlaps(other.Lease, n.Own) && other.Created < r.Created {
+	for _, other := range n.v.around(n.Own) {
+		if other.Key != n.key && !other.Gone && other.Created < r.Created {
 			n.note("lease %s overlaps %s of %s, which was there before: acquiring another", n.key, other.Key, holder(other.Lease))
 			return true
 		}

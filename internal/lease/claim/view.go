@@ -31,6 +31,7 @@ type View struct {
 	order       []*Record            // the same by IPv4 subnet, then key
 	forget      map[string]time.Time // when a remembered record is given up
 
+	near    near
 	touched map[string]touch // records that changed since the peers were worked out
 	whole   bool             // so much changed that all have to be looked at
 	clash   bool             // of the peers, some were refused because they overlap others
@@ -50,7 +51,7 @@ func (v *View) Reset(s Snapshot, now time.Time) {
 	oldForget := v.forget
 	v.forget = map[string]time.Time{}
 	v.Revision, v.Cluster = s.Revision, s.Cluster
-	v.whole = true
+	v.whole, v.near = true, near{}
 	config := Change{Entry: Entry{Key: ConfigKey}, Deleted: true}
 	for _, e := range s.Entries {
 		if key, ok := strings.CutPrefix(e.Key, Subnets); ok {
@@ -125,6 +126,7 @@ func (v *View) put(r *Record) {
 	r.judge(v.Config)
 	i, _ := slices.BinarySearchFunc(v.order, r, byAddress)
 	v.order = slices.Insert(v.order, i, r)
+	v.near.add(r)
 }
 
 func (v *View) remove(key string) {
@@ -142,6 +144,7 @@ func (v *View) drop(key string) {
 	if i, ok := slices.BinarySearchFunc(v.order, r, byAddress); ok {
 		v.order = slices.Delete(v.order, i, i+1)
 	}
+	v.near.drop(r)
 	delete(v.records, key)
 	delete(v.forget, key)
 }
