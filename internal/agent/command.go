@@ -88,7 +88,7 @@ func printStatus(w io.Writer, body []byte) error {
 	printDraining(w, s)
 	printEdge(w, s.Edge)
 	printFights(w, s.Fights)
-	for _, text := range s.Warnings {
+	for _, text := range append(s.Warnings, s.ServiceLimits...) {
 		fmt.Fprintf(w, "warning   %s\n", text)
 	}
 	return nil

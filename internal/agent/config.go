@@ -5,6 +5,7 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -36,6 +37,7 @@ type Config struct {
 	SubnetFile                        string
 	IPMasq, MasqueradePods, EdgeCheck bool
 	Masquerade                        MasqueradeFlags
+	Services                          ServiceFlags
 	Attach, Bridge                    string
 	ProxyMode, PodRuntime             string
 	ClusterCIDR, ServiceRange         string
@@ -76,6 +78,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.IPMasq, "ip-masq", true, "masquerade what pods send outside the pod network")
 	f.BoolVar(&c.MasqueradePods, "masquerade-pods", false, "masquerade all that leaves the node's bridge, traffic between pods too (docker's --ip-masq=true): peers then see the node's address")
 	c.Masquerade.bind(f)
+	c.Services.bind(f)
 	f.BoolVar(&c.EdgeCheck, "edge-check", true, "take overlay packets only from live peers, and only with an inner source inside the sender's subnet")
 	f.StringVar(&c.Attach, "attach", "routed", "how pods are joined to the node: routed or bridge")
 	f.StringVar(&c.Bridge, "bridge", "cni0", "name of the bridge with --attach=bridge")
@@ -112,10 +115,7 @@ func (c *Config) Validate() error {
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ ") || c.Bridge == "" {
 		return fmt.Errorf("--bridge=%s: an interface name has 1 to 15 characters, no slash, no space", c.Bridge)
 	}
-	if err := c.Masquerade.validate(c.IPMasq || c.MasqueradePods); err != nil {
-		return err
-	}
-	if err := checkProbe(c.MTUProbe); err != nil {
+	if err := cmp.Or(c.Masquerade.validate(c.IPMasq || c.MasqueradePods), c.Services.validate(), checkProbe(c.MTUProbe)); err != nil {
 		return err
 	}
 	c.attachMode = attach.Mode(c.Attach)

@@ -43,6 +43,7 @@ type Facts struct {
 	MasqueradePods bool         `json:"masqueradePods,omitempty"`
 	ServiceRange   netip.Prefix `json:"serviceRange,omitzero"`
 	Masq           Masquerading `json:"masq,omitzero"`
+	Services       ServiceFacts `json:"services,omitzero"`
 
 	Network   netip.Prefix    `json:"network,omitzero"`
 	NetworkV6 netip.Prefix    `json:"networkV6,omitzero"`

@@ -204,6 +204,9 @@ func (k *flowKeeper) stale(all []conntrack.Flow, due look, addrs map[netip.Addr]
 	local := func(a netip.Addr) bool { return a.IsLoopback() || addrs[a] }
 	services, pods := valid(k.facts.ServiceRange), k.facts.podNetworks()
 	return slices.DeleteFunc(all, func(f conntrack.Flow) bool {
+		if k.mode != Userspace && f.To == f.Answerer && f.To.Addr().IsLoopback() {
+			return true // to the relay, or to a program of the host: no rule has a say in it
+		}
 		stale := k.known.Stale(f.To, f.Answerer, due.touched, local) ||
 			due.orphans && f.Translated() && k.known.Orphan(f.To, f.Answerer, services, pods, nodePortRange, local)
 		return !stale

@@ -31,8 +31,9 @@ func (a *agent) look() (Facts, error) {
 		Node: a.cfg.NodeName, Dev: u.Dev, MTU: u.MTU, Addrs: u.Addrs, Connected: u.Connected, Gateway: u.Gateway,
 		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(now.ProxyMode),
 		EdgeCheck: now.EdgeCheck, IPMasq: now.IPMasq, MasqueradePods: now.MasqueradePods, ServiceRange: a.cfg.serviceRange,
-		Masq: now.Masquerade.facts,
+		Masq: now.Masquerade.facts, Services: now.Services.facts,
 	}
+	f.Services.probe()
 	asked.into(&f)
 	f.PathMTU = a.paths.narrow(f.MTU)
 	if a.cfg.Attach == "bridge" {

@@ -27,6 +27,7 @@ type content struct {
 	served   bool
 	node     proxy.Node
 	masq     masq.Config
+	facts    ServiceFacts
 	services []api.ServicePort // sorted as the snapshot's
 	changes  *api.ServiceChanges
 }
@@ -36,6 +37,13 @@ type tablePlan struct {
 	merge *nft.Merge
 	content
 	list serviceList
+	last changes
+}
+
+// changes are those of the last update.
+type changes struct {
+	all         bool // everything was planned anew
+	gone, fresh []api.ServicePort
 }
 
 // ownerOf is a service port's name in the union.
@@ -52,7 +60,8 @@ func ownerOfMember(m edge.Member) string {
 func (t *tablePlan) update(c content) []nft.Op {
 	gone, fresh, ok := t.list.next(c.services, c.changes)
 	c.changes = nil
-	if !ok || t.merge == nil || t.inTable != c.inTable || t.served != c.served || c.inTable && !reflect.DeepEqual(t.node, c.node) {
+	t.last = changes{gone: gone, fresh: fresh}
+	if !ok || t.differs(c) {
 		return t.rebuild(c)
 	}
 	parts := map[string]nft.Table{}
@@ -65,6 +74,14 @@ func (t *tablePlan) update(c content) []nft.Op {
 		return nil
 	}
 	return t.merge.Update(parts)
+}
+
+// differs reports whether more than services and the guard's members differs.
+func (t *tablePlan) differs(c content) bool {
+	if t.merge == nil || t.inTable != c.inTable || t.served != c.served {
+		return true
+	}
+	return c.inTable && (t.planner() != c.planner() || !reflect.DeepEqual(t.node, c.node))
 }
 
 // changedGuard adds what differs in the guard: a peer that comes or goes is a part of its own.
@@ -99,7 +116,7 @@ func (t *tablePlan) changedGuard(parts map[string]nft.Table, g guard) {
 
 // changedRules adds what differs in the services and in the masquerading.
 func (t *tablePlan) changedRules(parts map[string]nft.Table, c content, gone, fresh []api.ServicePort) {
-	p := planner(c.masq)
+	p := c.planner()
 	if !reflect.DeepEqual(t.masq, c.masq) {
 		parts[ownerPods] = masq.NFT(c.masq)
 	}
@@ -116,6 +133,7 @@ func (t *tablePlan) rebuild(c content) []nft.Op {
 	if t.merge == nil {
 		t.merge = nft.NewMerge(nft.INet, nft.TableName)
 	}
+	t.last.all = true
 	parts := fragments(c)
 	for _, owner := range t.merge.Owners() {
 		if _, ok := parts[owner]; !ok {
@@ -187,7 +205,7 @@ func sameService(a, b *api.ServicePort) bool {
 
 func sameTraffic(a, b *api.ServicePort) bool {
 	return a.ExternalLocal == b.ExternalLocal && a.InternalLocal == b.InternalLocal && a.HealthCheckNodePort == b.HealthCheckNodePort &&
-		a.PublishNotReady == b.PublishNotReady && a.MasqueradeDisabled == b.MasqueradeDisabled
+		a.PublishNotReady == b.PublishNotReady && a.MasqueradeDisabled == b.MasqueradeDisabled && a.BalancerProxies == b.BalancerProxies
 }
 
 // same compares slices, at no cost where they share their memory.

@@ -10,7 +10,6 @@ import (
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/proxy"
-	iptproxy "weft/internal/proxy/iptables"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
 )
@@ -35,7 +34,7 @@ type proxyMode struct {
 	// table: services and masquerading are in table inet weft, planned service by service (see fragments). Otherwise they are iptables'.
 	table bool
 	// rules plans the services in iptables.
-	rules func(n proxy.Node, m masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset
+	rules func(f Facts, n proxy.Node, m masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset
 	// listeners plans those of the relay: they are opened before the rules lead to the ports they hold.
 	listeners func(n proxy.Node, services []api.ServicePort, ports userspace.Ports) []netstate.Listener
 }
@@ -51,11 +50,14 @@ var modes = map[ProxyMode]proxyMode{
 // relays reports whether the mode sends connections through the agent.
 func (m proxyMode) relays() bool { return m.listeners != nil }
 
-func iptablesRules(n proxy.Node, m masq.Config, services []api.ServicePort, _ userspace.Ports) xt.Ruleset {
-	return iptproxy.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts}.All(n, services)
+// localhost reports whether NodePorts on loopback are the relay's: the mode's rules do not serve them.
+func (m proxyMode) localhost() bool { return m.services && m.listeners == nil }
+
+func iptablesRules(f Facts, n proxy.Node, m masq.Config, services []api.ServicePort, _ userspace.Ports) xt.Ruleset {
+	return f.iptables(m).All(n, services)
 }
 
-func userspaceRules(n proxy.Node, _ masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset {
+func userspaceRules(_ Facts, n proxy.Node, _ masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset {
 	return userspace.AllRules(n, services, ports)
 }
 

@@ -50,13 +50,14 @@ type proxyLoop struct {
 	healthWanted map[uint16]serviceHealth
 	healthAt     uint64
 
-	mu      sync.Mutex
-	want    rules // without the table, which is in table
-	table   tablePlan
-	tableOK bool // the table was as planned after the last step
-	tableIs bool // and there was one
-	guards  guards
-	sealed  edge.Seal // in force before the first plan of an encrypted network
+	mu        sync.Mutex
+	want      rules // without the table, which is in table
+	table     tablePlan
+	localhost localhost
+	tableOK   bool // the table was as planned after the last step
+	tableIs   bool // and there was one
+	guards    guards
+	sealed    edge.Seal // in force before the first plan of an encrypted network
 	// noTables says why there are no nf_tables: then there is no edge check, and NOTRACK is iptables'.
 	noTables error
 	edge     edgeCounts
@@ -66,6 +67,7 @@ type proxyLoop struct {
 
 	warned   warned
 	balance  balancing
+	limits   limits
 	otherErr string // why the last step of other failed
 	// chains lists base chains, those of others too; nil: nobody can tell.
 	chains func(nft.Hook) ([]kernelnft.BaseChain, error)
@@ -97,6 +99,7 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	}
 	f := s.Facts
 	p.balance.look(p.log, f.ProxyMode, snap)
+	p.limits.look(p.log, f, snap)
 	w, err := p.apply(ctx, due, f, own, snap, g)
 	if !f.mode().services {
 		snap.Services, snap.Changes = nil, nil

@@ -12,6 +12,7 @@ import (
 	"weft/internal/nft"
 	"weft/internal/overlay/edge"
 	"weft/internal/proxy"
+	iptproxy "weft/internal/proxy/iptables"
 	"weft/internal/proxy/nftables"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
@@ -51,7 +52,10 @@ func planXT(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) ru
 		r.Listeners = mode.listeners(n, snap.Services, ports)
 	}
 	if mode.rules != nil {
-		r.XT = xt.Union(mode.rules(n, m, snap.Services, ports), masq.XT(m))
+		r.XT = xt.Union(mode.rules(f, n, m, snap.Services, ports), masq.XT(m))
+	}
+	if mode.localhost() {
+		r.Listeners = proxy.AllLocalhost(n, snap.Services)
 	}
 	return r
 }
@@ -71,7 +75,7 @@ func (f Facts) content(own api.Lease, snap api.Snapshot, g guard) content {
 		c.masq = f.masqConfig(own)
 	}
 	if c.inTable && c.served {
-		c.node, c.services, c.changes = f.proxyNode(snap), snap.Services, snap.Changes
+		c.node, c.services, c.changes, c.facts = f.proxyNode(snap), snap.Services, snap.Changes, f.Services
 	}
 	return c
 }
@@ -91,7 +95,7 @@ func fragments(c content) map[string]nft.Table {
 	if !c.served {
 		return parts
 	}
-	p := planner(c.masq)
+	p := c.planner()
 	parts[ownerBase] = p.Base(c.node)
 	for _, s := range c.services {
 		parts[ownerOf(s)] = p.Plan(c.node, s)
@@ -100,8 +104,15 @@ func fragments(c content) map[string]nft.Table {
 }
 
 // planner plans services in mode nftables, with what they share with the pods' masquerading.
-func planner(m masq.Config) nftables.Planner {
-	return nftables.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts}
+func (c content) planner() nftables.Planner {
+	p := nftables.Planner{MasqueradeAll: c.facts.MasqueradeAll, Liberal: c.facts.Liberal}
+	p.Mark, p.KeepPorts = c.masq.MarkBits, c.masq.KeepPorts
+	return p
+}
+
+// iptables plans services in mode iptables.
+func (f Facts) iptables(m masq.Config) iptproxy.Planner {
+	return iptproxy.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts, MasqueradeAll: f.Services.MasqueradeAll, Liberal: f.Services.Liberal}
 }
 
 // proxyNode is the node as the proxies' planners see it.
@@ -109,11 +120,13 @@ func (f Facts) proxyNode(snap api.Snapshot) proxy.Node {
 	// Nobody reaches a service at a link-local address of the node: it has one in each family it is not part of, too.
 	addrs := slices.DeleteFunc(slices.Clone(f.Addrs), netip.Addr.IsLinkLocalUnicast)
 	n := proxy.Node{Name: f.Node, Addresses: addrs, ClusterCIDRs: f.podNetworks()}
-	for _, x := range snap.Nodes {
+	var registered *api.Node
+	for i, x := range snap.Nodes {
 		if x.Name == f.Node {
-			n.Zone = x.Zone()
+			n.Zone, registered = x.Zone(), &snap.Nodes[i]
 		}
 	}
+	f.Services.apply(&n, addressesOf(registered, addrs))
 	return n
 }
 

@@ -37,6 +37,8 @@ type Status struct {
 	Paths     []PathStatus `json:"paths,omitempty"`    // to the other nodes
 	Fights    []Fight      `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
+	ServiceLimits []string `json:"serviceLimits,omitempty"` // what of services is not done as they want it, and why
+
 	ForgottenFlows int `json:"forgottenFlows"` // connection tracking entries of UDP flows that led to no endpoint any longer
 
 	healing *healing // for metrics
@@ -151,6 +153,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_pods", "pods attached to this node", float64(s.Pods), "gauge")
 	gauge("weft_peers", "leases of other nodes", float64(s.Peers), "gauge")
 	gauge("weft_service_ports", "service ports programmed", float64(s.Services), "gauge")
+	gauge("weft_service_limits", "what service ports want and do not get: see the warnings of weft status", float64(len(s.ServiceLimits)), "gauge")
 	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
 	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
 	gauge("weft_relayed_connections", "TCP connections and UDP sessions that go through the agent", float64(s.Relayed), "gauge")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"weft/internal/api"
@@ -41,7 +42,7 @@ func (p *proxyLoop) inTable(f Facts) bool { return f.mode().table && p.noTables 
 // apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
 func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (work, error) {
 	c := f.content(own, snap, g)
-	var w work
+	w := work{ops: p.openLocalhost(f, snap)}
 	var err error
 	if p.inTable(f) {
 		w, err = p.applyInTable(ctx, due, f, c)
@@ -57,9 +58,8 @@ func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease
 	if p.turn.standing != f.ProxyMode || f.mode().listeners != nil {
 		return w, err
 	}
-	closed, err2 := p.drain(f, snap)
-	w.ops += closed
-	return w, errors.Join(err, err2)
+	w.ops += p.drain(due, f, snap)
+	return w, err
 }
 
 // applyInTable costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
@@ -70,7 +70,7 @@ func (p *proxyLoop) applyInTable(ctx context.Context, due cause, f Facts, c cont
 	}
 	forwarding := masq.Forwarding(c.masq)
 	filter, err2 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
-	p.want = rules{XT: p.main.made}
+	p.want = rules{XT: p.main.made, Listeners: p.localhost.plan}
 	return sum(table, filter), errors.Join(err, err2)
 }
 
@@ -83,10 +83,15 @@ func (p *proxyLoop) applyInIPTables(ctx context.Context, due cause, f Facts, own
 		held := userspace.Ports(p.relay.Ports())
 		plan = p.planXT(f, own, snap, preferredPorts(f.proxyNode(snap), snap.Services, held), c.guard)
 		var ports userspace.Ports
-		ports, w.ops, err = p.listen(plan.Listeners)
+		ports, w.ops, err = p.listen(slices.Concat(plan.Listeners, p.localhost.plan))
 		plan = p.planXT(f, own, snap, ports, c.guard)
 	}
 	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(f.masqConfig(own)), false)
+	if err1 == nil && p.localhost.made && f.mode().listeners != nil { // from now on the rules lead elsewhere from there
+		p.localhost = localhost{}
+		_, closed, err3 := p.listen(plan.Listeners)
+		w.ops, err = w.ops+closed, errors.Join(err, err3)
+	}
 	if err1 != nil && p.turn.standing != f.ProxyMode && modes[p.turn.standing].table {
 		before := f
 		before.ProxyMode = p.turn.standing
@@ -97,10 +102,14 @@ func (p *proxyLoop) applyInIPTables(ctx context.Context, due cause, f Facts, own
 	return sum(w, filter, table), errors.Join(err, err1, err2)
 }
 
-// drain leaves the relay's listeners that no rule leads to any longer to those who are connected, and to packets that are under way. It
-// returns how many were closed.
-func (p *proxyLoop) drain(f Facts, snap api.Snapshot) (int, error) {
-	held := userspace.Ports(p.relay.Ports())
+// drain leaves the relay's listeners that no rule leads to any longer to those who are connected, and to packets that are under way, beside
+// those of NodePorts on loopback. It returns how many were opened and closed.
+func (p *proxyLoop) drain(due cause, f Facts, snap api.Snapshot) int {
+	held := p.heldByRules()
+	changed := p.localhostChanged(f, snap)
+	if !changed && p.turn.draining+len(held) == 0 && due&byTime == 0 {
+		return 0
+	}
 	var left []netstate.Listener
 	if p.turn.draining+len(held) > 0 && time.Now().Before(p.turn.until) {
 		left = userspace.AllListeners(f.proxyNode(snap), snap.Services, held)
@@ -109,13 +118,13 @@ func (p *proxyLoop) drain(f Facts, snap api.Snapshot) (int, error) {
 		}
 	}
 	before := p.turn.draining
-	_, closed, err := p.listen(left)
+	closed := p.listenLocalhost(left)
 	p.turn.draining = p.relay.Draining()
 	if p.turn.draining == 0 {
 		if before > 0 {
 			p.log.Info("the last listener of mode userspace is closed")
 		}
-		return closed, err
+		return closed
 	}
 	if p.turn.again != nil {
 		if p.turn.timer != nil {
@@ -123,7 +132,7 @@ func (p *proxyLoop) drain(f Facts, snap api.Snapshot) (int, error) {
 		}
 		p.turn.timer = time.AfterFunc(drainLook, func() { poke(p.turn.again) })
 	}
-	return closed, err
+	return closed
 }
 
 // relayed are the listeners that are open for what they have, and the relay's connections and sessions.

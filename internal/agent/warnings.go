@@ -40,6 +40,7 @@ func (p *proxyLoop) findWarnings() []string {
 	if p.otherErr != "" {
 		out = append(out, p.other.name+": "+p.otherErr)
 	}
+	out = append(out, p.localhost.warnings()...)
 	list, read := p.chains, p.nft.Read
 	p.mu.Unlock()
 	if list == nil {

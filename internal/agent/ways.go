@@ -143,5 +143,5 @@ func planNode(f Facts, ways []way, own api.Lease, all []api.Lease, pods []attach
 		v6 := f.ServiceRange.Addr().Is6()
 		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.addr(v6)})
 	}
-	return netstate.Union(append(planWays(f, ways, all), host)...), inPod
+	return netstate.Union(append(planWays(f, ways, all), host, f.Services.parameters())...), inPod
 }

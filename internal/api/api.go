@@ -82,6 +82,8 @@ type ServicePort struct {
 	External   []netip.Addr
 	LoadBalancer,
 	SourceRanges []netip.Prefix
+	// BalancerProxies says that the load balancer opens connections of its own: their source is not the client's.
+	BalancerProxies                     bool
 	AffinitySeconds                     int // sessionAffinity ClientIP timeout, 0: none
 	ExternalLocal                       bool
 	InternalLocal                       bool
@@ -186,6 +188,8 @@ type Snapshot struct {
 	Leases   []Lease
 	Services []ServicePort
 	Pods     []Pod
+	// Problems says, one line each, what of services is not done as they want it and why, whatever the proxy mode.
+	Problems []string
 	// Changes tells how Services differ from the snapshot before, where whoever made this one knows; nil: compare.
 	Changes *ServiceChanges
 }

@@ -154,7 +154,8 @@ func (k *walker) input(h *Host, p Packet) error {
 		return err
 	}
 	for _, l := range netstate.Of[netstate.Listener](h.State) {
-		if !strings.EqualFold(l.Protocol, p.Proto) || l.Addr.Port() != p.Dst.Port() {
+		everywhere := l.Addr.Addr().IsUnspecified() || !l.Addr.Addr().IsValid()
+		if !strings.EqualFold(l.Protocol, p.Proto) || l.Addr.Port() != p.Dst.Port() || !everywhere && l.Addr.Addr() != p.Dst.Addr() {
 			continue
 		}
 		k.step(h, "listener", "listener: "+l.String(), "accepted by the relay", p)
@@ -170,10 +171,19 @@ func (k *walker) input(h *Host, p Packet) error {
 
 // connectTo is the endpoint that the relay connects a client to: one by its address, or any. Those of the client's family come first.
 func (k *walker) connectTo(l netstate.Listener, client netip.Addr) netip.AddrPort {
-	if l.Balance != "maglev" {
-		return k.choose(l.Endpoints)
+	if l.Balance == "maglev" {
+		return maglev.Nearest(client, l.Endpoints, l.Weights)
 	}
-	return maglev.Nearest(client, l.Endpoints, l.Weights)
+	var fit []netip.AddrPort
+	for _, e := range l.Endpoints {
+		if e.Addr().Is6() == client.Is6() {
+			fit = append(fit, e)
+		}
+	}
+	if len(fit) == 0 {
+		fit = l.Endpoints
+	}
+	return k.choose(fit)
 }
 
 // forwardTo routes a packet that is not for h itself.

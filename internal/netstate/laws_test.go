@@ -34,7 +34,7 @@ func randomState(r *rand.Rand) State {
 	}
 	s.Add(Listener{
 		Service: "default/a:", Protocol: "TCP", Addr: netip.MustParseAddrPort("0.0.0.0:50948"),
-		Endpoints: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(3))}), 80)},
+		Endpoints: []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(r.IntN(3))}), 80)}, Fixed: r.IntN(2) == 0,
 	})
 	return s
 }

@@ -163,6 +163,8 @@ type Listener struct {
 	Affinity int
 	// Drain: nothing is sent to the port any longer. None is opened, and the one that is open closes when its sessions are over.
 	Drain bool
+	// Fixed says that clients know the port: where another program has it there is no listener, not one on another port.
+	Fixed bool
 }
 
 // Kind returns KindListener.
@@ -174,7 +176,7 @@ func (l Listener) Key() string { return l.Service + " " + l.Protocol }
 // On returns "".
 func (l Listener) On() string { return "" }
 
-// String is one line: protocol, address, service, endpoints with their weights ("none" when there is none), balance, affinity.
+// String is one line: protocol, address, service, endpoints with their weights ("none" when there is none), balance, affinity, "fixed".
 func (l Listener) String() string {
 	eps := make([]string, len(l.Endpoints))
 	for i, e := range l.Endpoints {
@@ -196,6 +198,9 @@ func (l Listener) String() string {
 	}
 	if l.Drain {
 		s += " drain"
+	}
+	if l.Fixed {
+		s += " fixed"
 	}
 	return s
 }

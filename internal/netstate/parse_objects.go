@@ -217,6 +217,7 @@ func (p *parser) listener() Object {
 	}
 	l.Affinity = p.positive("affinity", math.MaxInt32)
 	l.Drain = p.have("drain")
+	l.Fixed = p.have("fixed")
 	return l
 }
 

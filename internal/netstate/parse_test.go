@@ -47,6 +47,9 @@ func samples() []Object {
 			Service: "default/a:http", Protocol: "UDP", Addr: netip.MustParseAddrPort("[::]:50948"), Affinity: 10800, Drain: true,
 			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("172.16.28.5:80"), netip.MustParseAddrPort("[fd00::5]:80")},
 		},
+		Listener{
+			Service: "default/a:/localhost", Protocol: "TCP", Addr: netip.MustParseAddrPort("127.0.0.1:30080"), Fixed: true, Affinity: 1,
+		},
 		Tunnel{
 			Dev: "flannel-wg-v6", Subnet: p("fd10:0:0:1::/64"), Local: netip.MustParseAddrPort("[::]:51821"),
 			Remote: netip.MustParseAddrPort("[fd17::32]:51821"), PeerKey: "hRhLNbAzKmL8dVd5Kj7GQLBf6BsTO2zi2V0cBvBl7R8=", Keepalive: 25,

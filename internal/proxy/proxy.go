@@ -21,6 +21,12 @@ type Node struct {
 	ClusterCIDRs []netip.Prefix
 	// NodePortAddresses are the networks whose local addresses accept NodePorts; empty: all local addresses.
 	NodePortAddresses []netip.Prefix
+	// LocalhostNodePorts serves NodePorts on 127.0.0.1 and ::1 too.
+	LocalhostNodePorts bool
+	// OpenNodePorts lets everybody reach the NodePorts of services with source ranges, as kube-proxy does.
+	OpenNodePorts bool
+	// NoSCTP says that the kernel can't translate SCTP: services of that protocol are refused.
+	NoSCTP bool
 }
 
 // Address is the node's preferred address of the family, or the zero Addr.
@@ -70,6 +76,9 @@ func Exposed(s api.ServicePort) bool {
 // Endpoints returns the endpoints of one family in the scope that may get new connections: the ready ones, else those that are
 // terminating and still serve (KEP-1669). Of the cluster's endpoints they are those near the node, where hints say which (see near).
 func Endpoints(n Node, s api.ServicePort, v6 bool, in Scope) []netip.AddrPort {
+	if n.NoSCTP && s.Protocol == api.SCTP {
+		return nil
+	}
 	if in == Local {
 		s.Endpoints = slices.DeleteFunc(slices.Clone(s.Endpoints), func(e api.Endpoint) bool { return e.Node != n.Name })
 		return s.Ready(v6)

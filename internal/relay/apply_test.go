@@ -62,13 +62,18 @@ func TestApply(t *testing.T) {
 	a.Addr = netip.AddrPortFrom(netip.IPv6Unspecified(), addrPort(taken.Addr()).Port())
 	u := a
 	u.Protocol = "UDP"
+	fixed := a
+	fixed.Service, fixed.Fixed = "default/fixed:", true
 	bad := netstate.Listener{Service: "default/s:", Protocol: "SCTP", Addr: anyPort}
-	ports, err := r.Apply([]netstate.Listener{a, u, bad, {Service: "default/none:", Protocol: "TCP"}})
+	ports, err := r.Apply([]netstate.Listener{a, u, fixed, bad, {Service: "default/none:", Protocol: "TCP"}})
 	if p := ports[a.Key()]; p == 0 || p == a.Addr.Port() {
 		t.Errorf("port %d: another than the taken one is wanted", p)
 	}
 	if ports[u.Key()] != a.Addr.Port() {
 		t.Errorf("UDP port %d, want %d", ports[u.Key()], a.Addr.Port())
+	}
+	if p, ok := ports[fixed.Key()]; ok || !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("port %d, error %v: a fixed port that another program has is not replaced", p, err)
 	}
 	for _, text := range []string{
 		`open listener for default/s: SCTP: protocol "SCTP": the relay knows TCP and UDP`,

@@ -40,7 +40,7 @@ func newHost(t testing.TB) *host {
 	t.Helper()
 	netns.Need(t)
 	h := &host{t: t, node: proxy.Node{
-		Name: "kube-node1", Addresses: []netip.Addr{netip.MustParseAddr("172.17.42.31"), netip.MustParseAddr("fd00:17::31")},
+		Name: "kube-node1", LocalhostNodePorts: true, Addresses: []netip.Addr{netip.MustParseAddr("172.17.42.31"), netip.MustParseAddr("fd00:17::31")},
 	}}
 	t.Cleanup(func() { run(t, "ip link del docker0; ip link del eth0") })
 	run(t, `ip link add docker0 type bridge

@@ -96,7 +96,8 @@ func New(o Options) *Relay {
 }
 
 // Apply opens the listeners that are wanted and not open, closes those that are not wanted, and gives the others their new endpoints.
-// Port 0 is any port: an open listener keeps the one it has. A wanted port that someone else holds is replaced by another. The answer
+// Port 0 is any port: an open listener keeps the one it has. A wanted port that someone else holds is replaced by another, unless
+// it is fixed. The answer
 // is the port of every open listener by its key; the error names each that could not be opened, the others are open all the same.
 // One that is to drain and has no session is not among them.
 func (r *Relay) Apply(want []netstate.Listener) (map[string]uint16, error) {
@@ -193,7 +194,7 @@ func (r *Relay) open(w netstate.Listener, b *balancer) (*listener, error) {
 		return nil, fmt.Errorf("protocol %q: the relay knows TCP and UDP", w.Protocol)
 	}
 	l, err := open(w, b)
-	if errors.Is(err, syscall.EADDRINUSE) && w.Addr.Port() != 0 {
+	if errors.Is(err, syscall.EADDRINUSE) && w.Addr.Port() != 0 && !w.Fixed {
 		taken := w.Addr.Port()
 		w.Addr = netip.AddrPortFrom(w.Addr.Addr(), 0)
 		if l, err = open(w, b); err == nil {

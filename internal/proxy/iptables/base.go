@@ -1,8 +1,6 @@
 package iptables
 
 import (
-	"net/netip"
-
 	"weft/internal/proxy"
 	"weft/internal/xt"
 )
@@ -74,20 +72,16 @@ func jump(comment, chain string, before ...xt.Match) xt.Rule {
 	return xt.Rule{Match: match, Target: xt.Jump{Chain: chain}}
 }
 
-// loopback is where a NodePort answers only when asked to, by family.
-var loopback = map[bool]netip.Prefix{false: netip.MustParsePrefix("127.0.0.0/8"), true: netip.MustParsePrefix("::1/128")}
-
-// nodePortJumps lead packets to the addresses that accept NodePorts.
+// nodePortJumps lead packets to the addresses that accept NodePorts; what comes from a loopback address can't be led away from there.
 func (p Planner) nodePortJumps(n proxy.Node, v6 bool, before ...xt.Match) []xt.Rule {
 	r := jump("service NodePorts", chainNodePorts, append(before, xt.AddrType{Dst: "LOCAL"})...)
-	if len(n.NodePortAddresses) == 0 {
-		if v6 || !p.LocalhostNodePorts {
-			r.Dst = xt.NotNet(loopback[v6])
-		}
+	networks, all := n.NodePortNetworks(v6)
+	if all {
+		r.Dst = xt.NotNet(proxy.Loopback(v6))
 		return []xt.Rule{r}
 	}
 	var out []xt.Rule
-	for _, a := range prefixesOf(v6, n.NodePortAddresses) {
+	for _, a := range networks {
 		r.Dst = xt.Net(a)
 		out = append(out, r)
 	}

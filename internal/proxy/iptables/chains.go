@@ -19,6 +19,14 @@ func (b *builder) chains() {
 			b.t.Add("nat", b.chain(kindFirewall), to(xt.Rule{Src: xt.Net(src)}, b.chain(kindExternal)))
 		}
 	}
+	if reached(kindPortFW) {
+		own := xt.Rule{Match: append(b.comment(" from the node"), xt.AddrType{Src: "LOCAL"})}
+		b.t.Add("nat", b.chain(kindPortFW), to(own, b.chain(kindExternal)))
+		ranges, _ := proxy.NodePortSources(b.n, b.s)
+		for _, src := range prefixesOf(b.v6, ranges) {
+			b.t.Add("nat", b.chain(kindPortFW), to(xt.Rule{Src: xt.Net(src)}, b.chain(kindExternal)))
+		}
+	}
 	if reached(kindExternal) {
 		b.external()
 	}

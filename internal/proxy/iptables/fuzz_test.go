@@ -75,9 +75,10 @@ func FuzzPlan(f *testing.F) {
 		d := dice(data)
 		p := iptables.Planner{
 			MasqueradeAll: d.roll(2) == 1, KeepPorts: d.roll(2) == 1, Liberal: d.roll(2) == 1,
-			LocalhostNodePorts: d.roll(2) == 1, Mark: uint32(d.roll(2) * 0x8000),
+			Mark: uint32(d.roll(2) * 0x8000),
 		}
 		n := proxy.Node{Name: "kube-node1", Addresses: addrs("172.17.42.31", "fd00:17::31")}
+		n.OpenNodePorts, n.NoSCTP = d.roll(2) == 1, d.roll(2) == 1
 		n.ClusterCIDRs, n.NodePortAddresses = some(&d, 2, d.prefix), some(&d, 2, d.prefix)
 		services := []api.ServicePort{d.service(name), d.service(name + "2")}
 		union(t, "fuzz", p, n, services)

@@ -7,6 +7,7 @@
 //	        WEFT-SVL-<hash>     draws one of the node's own endpoints (traffic policy Local)
 //	        WEFT-EXT-<hash>     packets from outside the cluster: marks them, or tells them from the cluster's own
 //	        WEFT-FW-<hash>      lets the source ranges of a load balancer address pass on to WEFT-EXT
+//	        WEFT-FWN-<hash>     the same for the NodePort, and the node itself
 //	        WEFT-SEP-<hash>     one endpoint: marks hairpins, remembers the client (session affinity), DNAT
 //	        POSTROUTING         -> WEFT-MASQUERADE  what is marked
 //	filter  INPUT, OUTPUT, FORWARD -> WEFT-SERVICES, WEFT-NODEPORTS  what no nat rule took: reject or drop
@@ -45,9 +46,6 @@ type Planner struct {
 	KeepPorts bool
 	// Liberal lets packets pass that connection tracking calls invalid (kube-proxy's --conntrack-tcp-be-liberal).
 	Liberal bool
-	// LocalhostNodePorts serves NodePorts on 127.0.0.1 too (kube-proxy's --iptables-localhost-nodeports). IPv4 only, and only where
-	// net.ipv4.conf.all.route_localnet is 1: the kernel routes no packet with a loopback source elsewhere.
-	LocalhostNodePorts bool
 }
 
 // DefaultMark is the bit kube-proxy uses for the same.
@@ -77,6 +75,7 @@ const (
 	kindLocal    = "WEFT-SVL-"
 	kindExternal = "WEFT-EXT-"
 	kindFirewall = "WEFT-FW-"
+	kindPortFW   = "WEFT-FWN-"
 	kindEndpoint = "WEFT-SEP-"
 )
 

@@ -141,7 +141,7 @@ func stories() []story {
 		}},
 		{
 			"masqueradeall", "All connections masqueraded, with another mark; source ports kept.",
-			iptables.Planner{MasqueradeAll: true, Mark: 0x8000, KeepPorts: true, Liberal: true, LocalhostNodePorts: true},
+			iptables.Planner{MasqueradeAll: true, Mark: 0x8000, KeepPorts: true, Liberal: true},
 			plain,
 			[]api.ServicePort{nginx},
 		},

@@ -65,7 +65,7 @@ func (b *builder) plan() {
 	}
 	// A NodePort has no address: the family is that of the service.
 	if b.s.NodePort != 0 && len(cluster) > 0 {
-		b.exposed(b.rule(xt.Address{}, b.s.NodePort, nodePort), chainNodePorts)
+		b.port()
 	}
 	if b.s.HealthCheckNodePort != 0 {
 		b.t.Add("filter", chainHealth, xt.Rule{
@@ -160,6 +160,28 @@ func (b *builder) balancer(a netip.Addr) {
 		b.unservedOutside(allowed, chainServices)
 	}
 	b.t.Add("filter", chainServices, b.remark(r, notInRange, xt.Drop))
+}
+
+// port plans the NodePort; with source ranges only packets from there and from the node itself are accepted, others dropped.
+func (b *builder) port() {
+	r := b.rule(xt.Address{}, b.s.NodePort, nodePort)
+	ranges, limited := proxy.NodePortSources(b.n, b.s)
+	if !limited {
+		b.exposed(r, chainNodePorts)
+		return
+	}
+	if len(b.all) > 0 {
+		b.t.Add("nat", chainNodePorts, to(r, b.chain(kindPortFW)))
+	}
+	own := r
+	own.Match = append([]xt.Match{r.Match[0], xt.AddrType{Src: "LOCAL"}}, r.Match[1:]...)
+	b.unservedOutside(own, chainNodePorts)
+	for _, src := range prefixesOf(b.v6, ranges) {
+		allowed := r
+		allowed.Src = xt.Net(src)
+		b.unservedOutside(allowed, chainNodePorts)
+	}
+	b.t.Add("filter", chainNodePorts, b.remark(r, notInRange, xt.Drop))
 }
 
 // sources are the source ranges of the family, and a load balancer address itself: a node that sends to it takes it as its source.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"weft/internal/nft"
+	"weft/internal/proxy"
 )
 
 // firewall leads load balancer addresses with source ranges to the chain of these ranges. The address itself may come too: a node that
@@ -18,17 +19,32 @@ func (b *builder) firewall(f family) {
 	}
 	for _, l := range b.s.LoadBalancer {
 		if a := l.Addr(); a.Is6() == f.v6 {
-			c := f.ranges(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...))
+			c := f.ranges(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...), false)
 			b.chain(c)
 			b.addOnce(f.firewall(), nft.Element{Key: b.vip(a).Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: c.Name}})
 		}
 	}
 }
 
-// ranges is the chain that drops what does not come from one of the ranges. Its name tells its rules.
-func (f family) ranges(all []netip.Prefix) nft.Chain {
+// firewallPort leads the service's NodePort to the chain of its source ranges. The node itself is let through.
+func (b *builder) firewallPort(f family) {
+	ranges, limited := proxy.NodePortSources(b.n, b.s)
+	if b.s.NodePort == 0 || !limited || !proxy.HasFamily(b.s, f.v6) {
+		return
+	}
+	c := f.ranges(ranges, true)
+	b.chain(c)
+	b.addOnce(f.firewallPorts(), nft.Element{Key: b.nodePort().Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: c.Name}})
+}
+
+// ranges is the chain that drops what does not come from one of the ranges, or from the node itself. Its name tells its rules.
+func (f family) ranges(all []netip.Prefix, node bool) nft.Chain {
 	var c nft.Chain
 	var text strings.Builder
+	if node {
+		c.Rules = append(c.Rules, rule(nft.Match{Field: nft.FibSaddrType, Num: nft.TypeLocal}, nft.Verdict{Kind: nft.Accept}))
+		text.WriteString("node ")
+	}
 	for _, p := range disjoint(all, f.v6) {
 		c.Rules = append(c.Rules, rule(nft.Match{Field: f.saddr, Prefix: p}, nft.Verdict{Kind: nft.Accept}))
 		text.WriteString(p.String() + " ")

@@ -15,6 +15,7 @@ package nftables
 
 import (
 	"net/netip"
+	"slices"
 
 	"weft/internal/nft"
 	"weft/internal/proxy"
@@ -67,7 +68,7 @@ const (
 func (p Planner) Base(n proxy.Node) nft.Table {
 	t := nft.New()
 	for _, f := range families {
-		t.Sets = append(t.Sets, f.vips(), f.ports(), f.hairpin(), f.clusterIPs(), f.firewall(),
+		t.Sets = append(t.Sets, f.vips(), f.ports(), f.hairpin(), f.clusterIPs(), f.firewall(), f.firewallPorts(),
 			f.addresses("rejected"), f.addresses("dropped"), f.portsOnly("rejected"), f.portsOnly("dropped"))
 	}
 	dnat := p.services(n)
@@ -84,8 +85,8 @@ func (p Planner) Base(n proxy.Node) nft.Table {
 		base(chainPrerouting, nft.NAT, nft.Prerouting, nft.PriorityDstNAT, dnat...),
 		base(chainOutput, nft.NAT, nft.Output, nft.PriorityDstNAT, out...),
 		base(chainPostrouting, nft.NAT, nft.Postrouting, priorityMasquerade, p.masquerade()...),
-		base(chainFirewall, nft.Filter, nft.Prerouting, priorityFirewall, firewall()...),
-		base(chainFirewallOut, nft.Filter, nft.Output, priorityFirewall, firewall()...),
+		base(chainFirewall, nft.Filter, nft.Prerouting, priorityFirewall, firewall(n)...),
+		base(chainFirewallOut, nft.Filter, nft.Output, priorityFirewall, firewall(n)...),
 		base(chainInput, nft.Filter, nft.Input, nft.PriorityFilter, toDead),
 		base(chainForward, nft.Filter, nft.Forward, nft.PriorityFilter, forward...),
 		base(chainFilterOut, nft.Filter, nft.Output, nft.PriorityFilter, toDead),
@@ -133,17 +134,16 @@ func (p Planner) fromNode() []nft.Rule {
 	return rules
 }
 
-// nodePorts are the rules that do something for packets to a NodePort's addresses.
-func (f family) nodePorts(n proxy.Node, s nft.Statement) []nft.Rule {
+// nodePorts are the rules that do something for packets to a NodePort's addresses, where what goes before matches.
+func (f family) nodePorts(n proxy.Node, s nft.Statement, before ...nft.Statement) []nft.Rule {
 	local := nft.Match{Field: nft.FibDaddrType, Num: nft.TypeLocal}
-	if len(n.NodePortAddresses) == 0 {
-		return []nft.Rule{rule(nft.Match{Field: f.daddr, Not: true, Prefix: f.loopback}, local, s)}
+	networks, all := n.NodePortNetworks(f.v6)
+	if all {
+		return []nft.Rule{rule(append(slices.Clip(before), nft.Match{Field: f.daddr, Not: true, Prefix: proxy.Loopback(f.v6)}, local, s)...)}
 	}
 	var rules []nft.Rule
-	for _, a := range n.NodePortAddresses {
-		if a.Addr().Is6() == f.v6 {
-			rules = append(rules, rule(nft.Match{Field: f.daddr, Prefix: a.Masked()}, local, s))
-		}
+	for _, a := range networks {
+		rules = append(rules, rule(append(slices.Clip(before), nft.Match{Field: f.daddr, Prefix: a}, local, s)...))
 	}
 	return rules
 }
@@ -182,12 +182,18 @@ func (p Planner) masquerade() []nft.Rule {
 	return rules
 }
 
-// firewall drops new connections to load balancer addresses from outside their source ranges. Every packet comes by, the overlay's outer
+// firewall drops new connections to load balancer addresses and NodePorts from outside their source ranges. Every packet comes by, the overlay's outer
 // ones too: asking whether it is a new connection's costs less than looking it up.
-func firewall() []nft.Rule {
+func firewall(n proxy.Node) []nft.Rule {
 	var rules []nft.Rule
+	newOnly := nft.Match{Field: nft.CtState, Num: nft.CtNew}
 	for _, f := range families {
-		rules = append(rules, rule(nft.Match{Field: nft.CtState, Num: nft.CtNew}, nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}))
+		rules = append(rules, rule(newOnly, nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}))
+	}
+	for _, f := range families {
+		ports := f.name("firewall-ports")
+		// Whether the port is there at all is asked first: it costs less than asking whether the address is the node's.
+		rules = append(rules, f.nodePorts(n, nft.VMap{Key: portKey(), Map: ports}, newOnly, nft.Lookup{Key: portKey(), Set: ports})...)
 	}
 	return rules
 }

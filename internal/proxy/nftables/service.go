@@ -87,11 +87,12 @@ func (b *builder) family(f family) {
 		}
 	}
 	// A NodePort has no address: the family is that of the service.
-	if b.s.NodePort != 0 && slices.ContainsFunc(b.s.ClusterIPs, func(a netip.Addr) bool { return a.Is6() == f.v6 }) {
+	if b.s.NodePort != 0 && proxy.HasFamily(b.s, f.v6) {
 		b.exposed(b.port(f), every)
 	}
 	b.hairpin(f)
 	b.firewall(f)
+	b.firewallPort(f)
 }
 
 // target is where packets are sent to: an address and a port, or a NodePort.

@@ -1,8 +1,6 @@
 package nftables
 
 import (
-	"net/netip"
-
 	"weft/internal/maglev"
 	"weft/internal/nft"
 )
@@ -14,18 +12,11 @@ type family struct {
 	saddr, daddr nft.Field
 	hash         nft.Field // of saddr
 	addr         nft.Type
-	loopback     netip.Prefix
 }
 
 var families = [...]family{
-	{
-		suffix: "4", saddr: nft.IPSaddr, daddr: nft.IPDaddr, hash: nft.HashSaddr, addr: nft.IPv4Addr,
-		loopback: netip.MustParsePrefix("127.0.0.0/8"),
-	},
-	{
-		v6: true, suffix: "6", saddr: nft.IP6Saddr, daddr: nft.IP6Daddr, hash: nft.HashSaddr6, addr: nft.IPv6Addr,
-		loopback: netip.MustParsePrefix("::1/128"),
-	},
+	{suffix: "4", saddr: nft.IPSaddr, daddr: nft.IPDaddr, hash: nft.HashSaddr, addr: nft.IPv4Addr},
+	{v6: true, suffix: "6", saddr: nft.IP6Saddr, daddr: nft.IP6Daddr, hash: nft.HashSaddr6, addr: nft.IPv6Addr},
 }
 
 // name is the family's set of that name.
@@ -92,6 +83,11 @@ func (f family) clusterIPs() nft.Set {
 // firewall leads from the addresses that only their source ranges may reach to the chains of the ranges.
 func (f family) firewall() nft.Set {
 	return nft.Set{Name: f.name("firewall"), Key: f.vipTypes(), Verdicts: true}
+}
+
+// firewallPorts is the same for NodePorts.
+func (f family) firewallPorts() nft.Set {
+	return nft.Set{Name: f.name("firewall-ports"), Key: portTypes(), Verdicts: true}
 }
 
 // recentSize bounds the clients that session affinity remembers; a client that no longer fits is served without affinity.

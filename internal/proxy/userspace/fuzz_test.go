@@ -82,6 +82,7 @@ func FuzzRules(f *testing.F) {
 		for range d.roll(3) {
 			n.NodePortAddresses = append(n.NodePortAddresses, d.prefix())
 		}
+		n.LocalhostNodePorts, n.OpenNodePorts, n.NoSCTP = d.roll(2) == 1, d.roll(2) == 1, d.roll(2) == 1
 		services := []api.ServicePort{d.service(name), d.service(name + "2")}
 		ports := hold(userspace.AllListeners(n, services, nil))
 		all := userspace.AllRules(n, services, ports)

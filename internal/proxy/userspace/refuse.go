@@ -46,6 +46,26 @@ func (p *planner) exposed(container, host string, sources []xt.Address, r xt.Rul
 	}
 }
 
+// fromNode lets the node itself use an address that others reach from the source ranges only.
+func (p *planner) fromNode(host string, r xt.Rule) {
+	if p.port[proxy.Cluster] != 0 {
+		r.Target = p.host(proxy.Cluster)
+		p.t.Add("nat", host, r)
+		return
+	}
+	r.Match = append([]xt.Match{r.Match[0], xt.AddrType{Src: "LOCAL"}}, r.Match[1:]...)
+	p.refuse(p.remark(r, p.nobody(), p.reject()))
+}
+
+// unserved drops packets to a service whose endpoints are all on other nodes, as they may come back, and rejects those to one without any.
+func (p *planner) unserved(r xt.Rule) {
+	if Unsupported(p.svc) == "" && len(proxy.Endpoints(p.node, p.svc, p.v6, proxy.Cluster)) > 0 {
+		p.refuse(p.remark(r, noLocal, xt.Drop))
+		return
+	}
+	p.refuse(p.remark(r, p.nobody(), p.reject()))
+}
+
 // inside returns what the sources and the pod networks have in common.
 func (p *planner) inside(sources []xt.Address) []xt.Address {
 	var out []xt.Address
@@ -100,10 +120,10 @@ func (p *planner) reject() xt.Target {
 	return xt.Reject{With: "icmp-port-unreachable"}
 }
 
-// refuse adds a rule to the filter chain that sees new connections which no nat rule took, wherever they are going. A rule without
-// destination is a NodePort's and counts for the node's own addresses.
+// refuse adds a rule to the filter chain that sees new connections which no nat rule took, wherever they are going. A rule for more
+// than one address is a NodePort's and counts for the node's own addresses.
 func (p *planner) refuse(r xt.Rule) {
-	if !r.Dst.Prefix.IsValid() {
+	if !r.Dst.Prefix.IsSingleIP() || r.Dst.Not {
 		r.Match = append([]xt.Match{xt.AddrType{Dst: "LOCAL"}}, r.Match...)
 	}
 	for _, chain := range []string{"INPUT", "FORWARD", "OUTPUT"} {

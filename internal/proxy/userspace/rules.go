@@ -92,7 +92,7 @@ func (p *planner) plan() {
 			p.external(xt.Net(prefix), p.svc.SourceRanges)
 		}
 	}
-	if p.svc.NodePort != 0 {
+	if p.svc.NodePort != 0 && proxy.HasFamily(p.svc, p.v6) {
 		p.nodePort()
 	}
 }
@@ -118,7 +118,7 @@ func (p *planner) host(in proxy.Scope) xt.Target {
 func (p *planner) clusterIP(dst xt.Address) {
 	in := proxy.Internal(p.svc)
 	if p.port[in] == 0 {
-		p.refuse(p.rule(dst, p.svc.Port, p.nobody(), p.reject()))
+		p.unserved(p.rule(dst, p.svc.Port, "", nil))
 		return
 	}
 	p.t.Add("nat", portalsContainer, p.rule(dst, p.svc.Port, "", p.container(in)))
@@ -129,12 +129,8 @@ func (p *planner) clusterIP(dst xt.Address) {
 func (p *planner) external(dst xt.Address, ranges []netip.Prefix) {
 	sources := []xt.Address{{}}
 	if len(ranges) > 0 {
-		sources = sources[:0]
-	}
-	for _, r := range ranges {
-		if r.Addr().Is6() == p.v6 {
-			sources = append(sources, xt.Net(r))
-		}
+		// The address itself may come too: a node that sends to it takes it as its source.
+		sources = append(p.sources(ranges), dst)
 	}
 	p.exposed(portalsContainer, portalsHost, sources, p.rule(dst, p.svc.Port, "", nil))
 	if len(ranges) > 0 {
@@ -142,21 +138,48 @@ func (p *planner) external(dst xt.Address, ranges []netip.Prefix) {
 	}
 }
 
-func (p *planner) nodePort() {
-	addresses := []xt.Address{{}}
-	if len(p.node.NodePortAddresses) > 0 {
-		addresses = addresses[:0]
-	}
-	for _, a := range p.node.NodePortAddresses {
-		if a.Addr().Is6() == p.v6 {
-			addresses = append(addresses, xt.Net(a))
+// sources are the networks of the family.
+func (p *planner) sources(ranges []netip.Prefix) []xt.Address {
+	var out []xt.Address
+	for _, r := range ranges {
+		if r.Addr().Is6() == p.v6 {
+			out = append(out, xt.Net(r))
 		}
+	}
+	return out
+}
+
+// nodePort plans the NodePort for each of the addresses that accept it, the loopback one among them.
+func (p *planner) nodePort() {
+	var addresses []xt.Address
+	networks, all := p.node.NodePortNetworks(p.v6)
+	for _, a := range networks {
+		addresses = append(addresses, xt.Net(a))
+	}
+	localhost := proxy.OnLocalhost(p.node, p.svc, p.v6)
+	switch {
+	case all && localhost:
+		addresses = append(addresses, xt.Address{})
+	case all:
+		addresses = append(addresses, xt.NotNet(proxy.Loopback(p.v6)))
+	case localhost:
+		addresses = append(addresses, xt.IP(proxy.LocalhostAddr(p.v6)))
 	}
 	if len(addresses) == 0 {
 		return
 	}
+	sources := []xt.Address{{}}
+	ranges, limited := proxy.NodePortSources(p.node, p.svc)
+	if limited {
+		sources = p.sources(ranges)
+	}
 	for _, dst := range addresses {
-		p.exposed(nodePortContainer, nodePortHost, []xt.Address{{}}, p.rule(dst, p.svc.NodePort, "", nil))
+		r := p.rule(dst, p.svc.NodePort, "", nil)
+		p.exposed(nodePortContainer, nodePortHost, sources, r)
+		if limited {
+			p.fromNode(nodePortHost, r)
+			p.refuse(p.remark(r, notInRange, xt.Drop))
+		}
 	}
 	for _, hook := range [][2]string{{"PREROUTING", nodePortContainer}, {"OUTPUT", nodePortHost}} {
 		if p.t.Chain("nat", hook[1]) == nil {

@@ -63,7 +63,7 @@ func endpoints(list ...string) (out []api.Endpoint) {
 
 var (
 	node1 = proxy.Node{
-		Name: "kube-node1", Addresses: addrs("172.17.42.31"), ClusterCIDRs: prefixes("172.16.0.0/12", "fd00:16::/48"),
+		Name: "kube-node1", LocalhostNodePorts: true, Addresses: addrs("172.17.42.31"), ClusterCIDRs: prefixes("172.16.0.0/12", "fd00:16::/48"),
 	}
 	nginx = api.ServicePort{
 		Name: api.ServicePortName{Namespace: "default", Name: "my-nginx-service"}, Protocol: api.TCP,

@@ -132,7 +132,7 @@ func TestServiceFields(t *testing.T) {
 		ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.0.9")}, External: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		LoadBalancer:    []netip.Prefix{netip.MustParsePrefix("203.0.113.1/32")},
 		SourceRanges:    []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")},
-		AffinitySeconds: 10800, ExternalLocal: true, InternalLocal: true, HealthCheckNodePort: 30111, PublishNotReady: true,
+		BalancerProxies: true, AffinitySeconds: 10800, ExternalLocal: true, InternalLocal: true, HealthCheckNodePort: 30111, PublishNotReady: true,
 	}}
 	eq := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	eqp := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -140,8 +140,12 @@ func TestServiceFields(t *testing.T) {
 		t.Error(diff)
 	}
 	s.Spec.LoadBalancerSourceRanges = []string{"nonsense"}
-	if got := convertService(s)[0]; len(got.LoadBalancer) != 0 {
-		t.Errorf("unreadable source ranges leave the balancer's address %v open", got.LoadBalancer)
+	if got := convertService(s)[0]; len(got.SourceRanges) == 0 || got.SourceRanges[0] != netip.MustParsePrefix("0.0.0.0/32") {
+		t.Errorf("unreadable source ranges leave the balancer's address open to %v", got.SourceRanges)
+	}
+	s.Status.LoadBalancer.Ingress = s.Status.LoadBalancer.Ingress[:1]
+	if convertService(s)[0].BalancerProxies {
+		t.Error("a balancer with an address of the node's does not proxy")
 	}
 }
 

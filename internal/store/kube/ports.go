@@ -76,7 +76,7 @@ func (f *Feed) Snapshot() api.Snapshot {
 	clear(w.dirty)
 	c.To = f.version
 	snap := *w.objects()
-	snap.Services, snap.Changes = w.ports, c
+	snap.Services, snap.Changes, snap.Problems = w.ports, c, w.problems()
 	return snap
 }
 

@@ -37,7 +37,8 @@ func convertService(s *corev1.Service) []api.ServicePort {
 	}
 	balance(s, &base)
 	if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		base.LoadBalancer, base.SourceRanges = loadBalancer(s)
+		base.LoadBalancer, base.BalancerProxies = loadBalancer(s)
+		base.SourceRanges = sourceRanges(s)
 		if base.ExternalLocal {
 			base.HealthCheckNodePort = port(s.Spec.HealthCheckNodePort)
 		}
@@ -91,17 +92,28 @@ func affinity(s *corev1.Service) int {
 	return defaultAffinity
 }
 
-// loadBalancer returns the load balancer's addresses that the node itself answers (KEP-1860: ipMode Proxy ones are reached through
-// the balancer) and who may use them. Source ranges of which none can be read close the address: an unreadable limit is not no limit.
-func loadBalancer(s *corev1.Service) (vips, sources []netip.Prefix) {
+// loadBalancer returns the load balancer's addresses that the node itself answers. Those of ipMode Proxy (KEP-1860) and host names are
+// reached through the balancer, which then opens connections of its own.
+func loadBalancer(s *corev1.Service) (vips []netip.Prefix, proxies bool) {
 	for _, in := range s.Status.LoadBalancer.Ingress {
-		if in.IPMode != nil && *in.IPMode == corev1.LoadBalancerIPModeProxy {
+		if in.IPMode != nil && *in.IPMode == corev1.LoadBalancerIPModeProxy || in.IP == "" && in.Hostname != "" {
+			proxies = true
 			continue
 		}
 		if a, ok := parseAddr(in.IP); ok {
 			vips = append(vips, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
+	return vips, proxies
+}
+
+// nobody are source ranges that no packet comes from.
+var nobody = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/32"), netip.MustParsePrefix("::/128")}
+
+// sourceRanges are who may use the load balancer's addresses, nil for everybody. When none can be read it is nobody: an unreadable limit
+// is not no limit.
+func sourceRanges(s *corev1.Service) []netip.Prefix {
+	var sources []netip.Prefix
 	wanted := 0
 	for _, text := range s.Spec.LoadBalancerSourceRanges {
 		if text = strings.TrimSpace(text); text == "" {
@@ -113,9 +125,9 @@ func loadBalancer(s *corev1.Service) (vips, sources []netip.Prefix) {
 		}
 	}
 	if wanted > 0 && len(sources) == 0 {
-		return nil, nil
+		return nobody
 	}
-	return vips, sources
+	return sources
 }
 
 // protocol defaults to TCP; an unknown one is "".

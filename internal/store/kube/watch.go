@@ -19,6 +19,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"weft/internal/api"
+	"weft/internal/proxy"
 )
 
 // Back-off of a list or watch that fails: an API server that comes back is used again within retryMax.
@@ -36,12 +37,13 @@ type Watch struct {
 	services table[*corev1.Service, []api.ServicePort]
 	slices   table[*discoveryv1.EndpointSlice, slice]
 
-	bySvc map[string][]string // service key -> keys of its slices, sorted
-	ports portList            // of all services but the dirty ones
-	fed   bool                // ports is a Feed's, else it is shared with those who asked for snapshots
-	dirty map[string]bool     // service keys whose ports are stale
-	snap  *api.Snapshot       // nil when stale
-	lean  *api.Snapshot       // without services, nil when stale
+	bySvc  map[string][]string // service key -> keys of its slices, sorted
+	ports  portList            // of all services but the dirty ones
+	fed    bool                // ports is a Feed's, else it is shared with those who asked for snapshots
+	dirty  map[string]bool     // service keys whose ports are stale
+	snap   *api.Snapshot       // nil when stale
+	lean   *api.Snapshot       // without services, nil when stale
+	claims proxy.Claims        // of the services, as they want them
 
 	unlisted map[string]bool // kinds that were never listed
 	synced   chan struct{}
@@ -79,7 +81,7 @@ func newWatch() *Watch {
 	w.pods = newTable(w, "pods", convertPod)
 	w.pods.changed = func(string, api.Pod, api.Pod, bool) { w.objectChanged() }
 	w.services = newTable(w, "services", convertService)
-	w.services.changed = func(key string, _, _ []api.ServicePort, _ bool) { w.dirty[key] = true; w.stale() }
+	w.services.changed = w.serviceChanged
 	w.slices = newTable(w, "endpointslices", convertSlice)
 	w.slices.changed = w.sliceChanged
 	return w
@@ -94,6 +96,15 @@ func (w *Watch) objectChanged() {
 	w.lean = nil
 	w.moved.poke()
 	w.stale()
+}
+
+// serviceChanged has the service merged anew, and those that get more or less of what they claim because of it.
+func (w *Watch) serviceChanged(key string, before, after []api.ServicePort, _ bool) {
+	w.dirty[key] = true
+	w.stale()
+	for _, n := range w.claims.Set(before, after) {
+		w.dirty[n.Namespace+"/"+n.Name] = true
+	}
 }
 
 func (w *Watch) sliceChanged(key string, before, after slice, gone bool) {
@@ -154,7 +165,7 @@ func (w *Watch) Snapshot() api.Snapshot {
 			w.ports = services
 			clear(w.dirty)
 		}
-		w.snap = &api.Snapshot{Nodes: w.objects().Nodes, Pods: w.objects().Pods, Services: services}
+		w.snap = &api.Snapshot{Nodes: w.objects().Nodes, Pods: w.objects().Pods, Services: services, Problems: w.problems()}
 	}
 	return *w.snap
 }
@@ -173,6 +184,15 @@ func (w *Watch) objects() *api.Snapshot {
 	return w.lean
 }
 
+// problems says which services do not get what they claim.
+func (w *Watch) problems() []string {
+	var out []string
+	for _, c := range w.claims.Conflicts() {
+		out = append(out, c.String())
+	}
+	return out
+}
+
 // merge returns the ports of the services that changed, by key; none for one that is gone.
 func (w *Watch) merge() map[string][]api.ServicePort {
 	out := make(map[string][]api.ServicePort, len(w.dirty))
@@ -184,6 +204,9 @@ func (w *Watch) merge() map[string][]api.ServicePort {
 				parts = append(parts, w.slices.rows[k])
 			}
 			out[key] = merge(skeleton, parts)
+			for i := range out[key] {
+				out[key][i] = w.claims.Share(out[key][i])
+			}
 		}
 	}
 	return out

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+
+	"weft/internal/api"
+	"weft/internal/proxy"
+	"weft/internal/proxy/userspace"
+)
+
+// limit says what of a service port is not done as it wants on a node with the facts, and why, or "".
+func limit(f Facts, s *api.ServicePort) string {
+	name := "service " + s.Name.String()
+	switch {
+	case !f.mode().services:
+		return ""
+	case f.mode().relays() && userspace.Unsupported(*s) != "":
+		return userspace.Unsupported(*s) + ": it is rejected"
+	case s.Protocol == api.SCTP && f.Services.NoSCTP:
+		return name + " is rejected: connection tracking of this kernel does not know SCTP (CONFIG_NF_CT_PROTO_SCTP)"
+	case f.mode().relays() && s.ExternalLocal && proxy.Exposed(*s):
+		return name + ": externalTrafficPolicy Local does not keep the client's address in proxy mode " + string(f.ProxyMode) +
+			": endpoints see the node's; use mode nftables or iptables"
+	}
+	return ""
+}
+
+// limits keeps what services want and do not get, at the cost of the services that changed.
+type limits struct {
+	mode     ProxyMode
+	facts    ServiceFacts
+	list     serviceList
+	byOwner  map[string]string
+	problems []string // of the snapshot
+}
+
+// look takes a snapshot in and logs what is new.
+func (l *limits) look(log *slog.Logger, f Facts, snap api.Snapshot) {
+	gone, fresh, ok := l.list.next(snap.Services, snap.Changes)
+	said := l.byOwner
+	if !ok || l.byOwner == nil || l.mode != f.ProxyMode || !reflect.DeepEqual(l.facts, f.Services) {
+		l.mode, l.facts, l.byOwner = f.ProxyMode, f.Services, map[string]string{}
+		gone, fresh = nil, snap.Services
+	}
+	for i := range gone {
+		delete(l.byOwner, ownerOf(gone[i]))
+	}
+	for i := range fresh {
+		text := limit(f, &fresh[i])
+		if text == "" && len(l.byOwner) == 0 {
+			continue
+		}
+		owner := ownerOf(fresh[i])
+		if text != "" && said[owner] != text {
+			log.Warn("a service is not served as it wants", "what", text)
+		}
+		if l.byOwner[owner] = text; text == "" {
+			delete(l.byOwner, owner)
+		}
+	}
+	problems := snap.Problems
+	if !f.mode().services {
+		problems = nil
+	}
+	for _, text := range problems {
+		if !slices.Contains(l.problems, text) {
+			log.Warn("a service is not served as it wants", "what", text)
+		}
+	}
+	l.problems = problems
+}
+
+// texts are all of them, one line each.
+func (l *limits) texts() []string {
+	return append(slices.Clone(l.problems), slices.Sorted(maps.Values(l.byOwner))...)
+}
+
+// limited says what of services is not done as they want it, and why.
+func (p *proxyLoop) limited() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.limits.texts()
+}

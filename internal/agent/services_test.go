@@ -1,0 +1,217 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"weft/internal/api"
+	kernelxt "weft/internal/kernel/xt"
+	"weft/internal/netstate"
+	"weft/internal/proxy"
+)
+
+func TestServiceFlags(t *testing.T) {
+	plain := ServiceFlags{LocalhostNodePorts: true, NodePortRanges: true}
+	with := func(addresses ...string) ServiceFlags {
+		f := plain
+		f.NodePortAddresses = addresses
+		return f
+	}
+	for _, c := range []struct {
+		flags ServiceFlags
+		want  string // the facts, or what the error begins with
+	}{
+		{plain, "{[] false false false false false false}"},
+		{ServiceFlags{MasqueradeAll: true, Liberal: true}, "{[] false true true true true false}"},
+		{with("192.168.0.0/16", "fd00:1::/32", "192.168.0.0/16", "127.0.0.0/8", "0.0.0.0/0"), "{[192.168.0.0/16 fd00:1::/32 127.0.0.0/8 0.0.0.0/0] "},
+		{with("primary"), "{[] true "},
+		{with("primary", "10.0.0.0/8"), `--nodeport-addresses=[primary 10.0.0.0/8]: "primary" stands alone`},
+		{with("10.0.0.1/8"), "--nodeport-addresses=10.0.0.1/8: want a network"},
+		{with("::ffff:10.0.0.0/104"), "--nodeport-addresses=::ffff:10.0.0.0/104: want a network"},
+		{with("eth0"), "--nodeport-addresses=eth0: want a network"},
+		{with("64.0.0.0/2"), "--nodeport-addresses=64.0.0.0/2: holds 127.0.0.0/8 and more"},
+		{with("ff00::/8"), "--nodeport-addresses=ff00::/8: multicast"},
+	} {
+		err := c.flags.validate()
+		got := fmt.Sprint(c.flags.facts)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, c.want) {
+			t.Errorf("%+v: %s, want %s", c.flags, got, c.want)
+		}
+	}
+}
+
+func TestPrimaryAddresses(t *testing.T) {
+	a := func(texts ...string) (out []netip.Addr) {
+		for _, x := range texts {
+			out = append(out, netip.MustParseAddr(x))
+		}
+		return out
+	}
+	registered := api.Node{Name: "n", Addresses: a("172.17.42.31", "172.17.42.99", "fd00::31")}
+	for _, c := range []struct {
+		node *api.Node
+		want string
+	}{{&registered, "[172.17.42.31/32 fd00::31/128]"}, {&api.Node{}, "[10.0.0.1/32]"}, {nil, "[10.0.0.1/32]"}} {
+		var n proxy.Node
+		ServiceFacts{NodePortPrimary: true}.apply(&n, addressesOf(c.node, a("10.0.0.1")))
+		if got := fmt.Sprint(n.NodePortAddresses); got != c.want || !n.LocalhostNodePorts {
+			t.Errorf("%+v: %s, want %s", c.node, got, c.want)
+		}
+	}
+}
+
+// TestServiceFactsReachThePlan: each setting changes what is planned, in each mode where it has a meaning there.
+func TestServiceFactsReachThePlan(t *testing.T) {
+	s := nginxService("172.16.78.9:80")
+	s.NodePort, s.SourceRanges = 30080, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	sctp := nginxService("172.16.78.9:80")
+	sctp.Protocol, sctp.Name.Name = api.SCTP, "sctp"
+	snap := api.Snapshot{Services: []api.ServicePort{s, sctp}}
+	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
+	text := func(mode ProxyMode, x ServiceFacts) string {
+		f := walkthroughFacts(mode)
+		f.Services = x
+		r := planRules(f, own, snap, nil, guard{})
+		return r.text() + netstate.New(r.objects()...).String()
+	}
+	some := []ProxyMode{NFTables, IPTables}
+	all := append([]ProxyMode{Userspace}, some...)
+	for _, c := range []struct {
+		facts ServiceFacts
+		modes []ProxyMode
+	}{
+		{ServiceFacts{NodePortAddresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, all},
+		{ServiceFacts{NodePortPrimary: true}, all},
+		{ServiceFacts{NoLocalhost: true}, all},
+		{ServiceFacts{OpenNodePorts: true}, all},
+		{ServiceFacts{MasqueradeAll: true}, some},
+		{ServiceFacts{Liberal: true}, some},
+		{ServiceFacts{NoSCTP: true}, some},
+	} {
+		for _, mode := range all {
+			if changed := text(mode, c.facts) != text(mode, ServiceFacts{}); changed != slices.Contains(c.modes, mode) {
+				t.Errorf("mode %s: %+v changes the plan: %v", mode, c.facts, changed)
+			}
+		}
+	}
+	if got := (ServiceFacts{Liberal: true}).parameters().String(); !strings.Contains(got, "tcp_be_liberal") {
+		t.Errorf("parameters %q", got)
+	}
+}
+
+// busyRelay is one on whose host another program has some addresses.
+type busyRelay struct {
+	fakeRelay
+	busy  map[netip.AddrPort]bool
+	calls int
+}
+
+func (f *busyRelay) Apply(want []netstate.Listener) (map[string]uint16, error) {
+	f.calls++
+	var errs []error
+	var open []netstate.Listener
+	for _, l := range want {
+		if f.busy[l.Addr] {
+			errs = append(errs, fmt.Errorf("open listener for %s: %w", l.Key(), syscall.EADDRINUSE))
+		} else {
+			open = append(open, l)
+		}
+	}
+	ports, _ := f.fakeRelay.Apply(open)
+	return ports, errors.Join(errs...)
+}
+
+// TestNodePortsOnLoopback follows the relay's listeners: they change with their service, cost nothing when others change, and one that can't be
+// opened is named and keeps nothing else from being served.
+func TestNodePortsOnLoopback(t *testing.T) {
+	for _, mode := range []ProxyMode{NFTables, IPTables} {
+		s, other := nginxService("172.16.78.9:80"), manyServices(1, 1)[0]
+		s.NodePort = 30080
+		p := newProxyLoop(mode, &kernelxt.Fake{}, &fakeTable{}, other, s)
+		relay := &busyRelay{}
+		p.relay = relay
+		next := func(services ...api.ServicePort) {
+			t.Helper()
+			p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
+			if _, err := p.step(t.Context(), byPlan); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := map[string]uint16{"default/my-nginx-service:/localhost TCP": 30080}
+		step(t, p)
+		if !reflect.DeepEqual(relay.ports, want) {
+			t.Errorf("mode %s: %v, want %v", mode, relay.ports, want)
+		}
+		calls := relay.calls
+		next(changed([]api.ServicePort{other}, 0)[0], s)
+		if mode == NFTables && relay.calls != calls {
+			t.Error("the relay was asked though no service with a NodePort changed")
+		}
+		if r, _ := p.state(); len(r.Listeners) != 1 {
+			t.Errorf("mode %s: state has %v", mode, r.Listeners)
+		}
+		moved := s
+		moved.NodePort = 30081
+		relay.busy = map[netip.AddrPort]bool{netip.MustParseAddrPort("127.0.0.1:30081"): true}
+		next(other, moved)
+		if len(relay.ports) != 0 || len(p.localhost.warnings()) != 1 || p.steps.LastError != "" {
+			t.Errorf("mode %s: a taken port: %v, %v, %q", mode, relay.ports, p.localhost.warnings(), p.steps.LastError)
+		}
+		relay.busy = nil
+		step(t, p) // the full check tries again
+		if len(relay.ports) != 1 || len(p.localhost.warnings()) != 0 {
+			t.Errorf("mode %s: the port is free again: %v, %v", mode, relay.ports, p.localhost.warnings())
+		}
+		moved.NodePort = 0
+		next(other, moved)
+		if len(relay.ports) != 0 {
+			t.Errorf("mode %s: no NodePort any longer: %v", mode, relay.ports)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	sctp, local := nginxService("172.16.78.9:80"), nginxService("172.16.78.9:80")
+	sctp.Protocol, sctp.Name.Name = api.SCTP, "sctp"
+	local.ExternalLocal, local.NodePort = true, 30080
+	snap := api.Snapshot{Services: []api.ServicePort{sctp, local}, Problems: []string{"two want one address"}}
+	for _, c := range []struct {
+		mode   ProxyMode
+		noSCTP bool
+		want   []string // in this order
+	}{
+		{NFTables, false, []string{"two want"}},
+		{IPTables, true, []string{"two want", "default/sctp: is rejected: connection tracking"}},
+		{Userspace, false, []string{"two want", "can't serve default/sctp:", "my-nginx-service:: externalTrafficPolicy Local"}},
+	} {
+		f := walkthroughFacts(c.mode)
+		f.Services.NoSCTP = c.noSCTP
+		var l limits
+		l.look(slog.New(slog.DiscardHandler), f, snap)
+		got := l.texts()
+		if !slices.EqualFunc(got, c.want, strings.Contains) {
+			t.Errorf("mode %s: %q, want %q", c.mode, got, c.want)
+		}
+	}
+	var l limits
+	log := slog.New(slog.DiscardHandler)
+	l.look(log, walkthroughFacts(Userspace), snap)
+	l.look(log, walkthroughFacts(Userspace), api.Snapshot{Services: snap.Services[1:]})
+	if got := l.texts(); len(got) != 1 || !strings.Contains(got[0], "externalTrafficPolicy") {
+		t.Errorf("after a service went: %q", got)
+	}
+	l.look(log, walkthroughFacts(NFTables), api.Snapshot{Services: snap.Services[1:]})
+	if got := l.texts(); len(got) != 0 {
+		t.Errorf("in another mode: %q", got)
+	}
+}
