@@ -126,7 +126,7 @@ func TestTopologyExamples(t *testing.T) {
 func TestCommandExamples(t *testing.T) {
 	known := map[string]bool{
 		"agent": true, "status": true, "state": true, "diff": true, "explain": true, "network": true, "capture": true,
-		"graph": true, "lab": true, "docker-opts": true, "cleanup": true, "completion": true, "version": true, "help": true,
+		"graph": true, "lab": true, "docker-opts": true, "cleanup": true, "debug": true, "completion": true, "version": true, "help": true,
 	}
 	labs := map[string]bool{"demo": true, "graph": true}
 	each := func(c *cobra.Command, to map[string]bool) {

@@ -56,7 +56,9 @@ func DebugCommand() *cobra.Command {
 	var runDir string
 	var seconds int
 	get := func(path func() string) func(*cobra.Command, []string) error {
-		return func(c *cobra.Command, _ []string) error { return copyProfile(c.Context(), c.OutOrStdout(), runDir, path()) }
+		return func(c *cobra.Command, _ []string) error {
+			return copyProfile(c.Context(), c.OutOrStdout(), runDir, path())
+		}
 	}
 	c := &cobra.Command{Use: "debug", Short: "what the agent on this host spends memory and processor time on, for go tool pprof"}
 	c.PersistentFlags().StringVar(&runDir, "run-dir", "/run/weft", "the agent's run directory")

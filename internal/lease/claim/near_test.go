@@ -24,10 +24,10 @@ func TestAroundFollows(t *testing.T) {
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.64.0/24")}
 	found := 0
 	for revision := int64(2); revision < 3000; revision++ {
-		switch n := r.IntN(100); {
-		case n == 0:
+		switch n := r.IntN(100); n {
+		case 0:
 			v.Reset(Snapshot{Revision: revision, Entries: []Entry{entry(revision), entry(revision)}}, time.Unix(revision, 0))
-		case n == 1:
+		case 1:
 			own.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(r.IntN(4) * 64), 0}), 24)
 		default:
 			v.Apply(Batch{Revision: revision, Changes: []Change{{Entry: entry(revision), Deleted: n < 50}}})
