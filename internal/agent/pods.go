@@ -114,8 +114,8 @@ func (a *agent) Status() Status {
 	}
 	s.Settings = a.live.list()
 	s.Warnings = append(a.proxy.warnings(), s.Settings.warnings()...)
-	s.Draining, s.Relayed = a.proxy.relayed()
 	s.ServiceLimits = a.proxy.limited()
+	a.turnStatus(&s)
 	s.Lease = a.leaseStatus()
 	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == ""
 	return s

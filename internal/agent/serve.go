@@ -24,7 +24,7 @@ type Status struct {
 	Node      string       `json:"node"`
 	Subnet    string       `json:"subnet,omitempty"`
 	Backend   string       `json:"backend"`
-	ProxyMode ProxyMode    `json:"proxyMode"`
+	ProxyMode ProxyMode    `json:"proxyMode"` // the one in force
 	Attach    string       `json:"attach"`
 	Converged bool         `json:"converged"` // every loop's last step worked, and each had one
 	Pods      int          `json:"pods"`

@@ -135,14 +135,24 @@ func (p *proxyLoop) drain(due cause, f Facts, snap api.Snapshot) int {
 	return closed
 }
 
-// relayed are the listeners that are open for what they have, and the relay's connections and sessions.
-func (p *proxyLoop) relayed() (draining, sessions int) {
+// turned is the mode in force, "" before the first, the listeners that are open for what they have, and the relay's connections and sessions.
+func (p *proxyLoop) turned() (mode ProxyMode, draining, sessions int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.turn.sessions != nil {
 		sessions = p.turn.sessions()
 	}
-	return p.turn.draining, sessions
+	return p.turn.standing, p.turn.draining, sessions
+}
+
+// turnStatus puts the state of the services' mode into the status.
+func (a *agent) turnStatus(s *Status) {
+	standing, draining, relayed := a.proxy.turned()
+	s.Draining, s.Relayed = draining, relayed
+	if want := s.ProxyMode; standing != "" && standing != want {
+		s.ProxyMode = standing
+		s.Warnings = append(s.Warnings, fmt.Sprintf("services are in mode %s still: they will be in mode %s when its rules are in place", standing, want))
+	}
 }
 
 // printDraining says what is left of mode userspace.

@@ -109,7 +109,7 @@ func TestListenersDrain(t *testing.T) {
 	if err := in(t, p, NFTables); err != nil {
 		t.Fatal(err)
 	}
-	if d, _ := p.relayed(); d != 1 || p.relay.Ports()["default/my-nginx-service: TCP"] != port {
+	if _, d, _ := p.turned(); d != 1 || p.relay.Ports()["default/my-nginx-service: TCP"] != port {
 		t.Errorf("after the change %d drain, ports %v", d, p.relay.Ports())
 	}
 	select {
