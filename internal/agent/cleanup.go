@@ -23,6 +23,7 @@ import (
 type cleanup struct {
 	runDir               string
 	flannel, keepNetwork bool
+	kubeProxy, services  bool
 	dryRun               bool
 	out                  io.Writer
 }
@@ -32,7 +33,7 @@ func CleanupCommand() *cobra.Command {
 	var o cleanup
 	c := &cobra.Command{
 		Use:   "cleanup",
-		Short: "remove what weft, or a flannel before it, left in this host's kernel",
+		Short: "remove what weft, or a flannel or kube-proxy before it, left in this host's kernel",
 		Long: `Removes what bears weft's mark from this host: its devices with all that is on them, routes, table inet weft and iptables chains.
 The agent must not run.
 
@@ -40,21 +41,30 @@ With --keep-network the way to the pods stays as it is, without the mark: device
 are then as flannel makes them, and a flanneld that takes the host over finds them. Rules go.
 
 With --flannel weft's own are left alone and the rules of a flannel that no longer runs here go: the agent, which must run and have its
-rules in place, does the same work.`,
+rules in place, does the same work. With --kube-proxy the same for the rules of a kube-proxy.
+
+With --services only the rules of services go; what carries and masquerades pods' packets stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.out = c.OutOrStdout()
-			if o.flannel {
+			switch {
+			case o.flannel:
 				return o.cleanFlannel(c.Context())
+			case o.kubeProxy:
+				return o.cleanKubeProxy(c.Context())
+			case o.services:
+				return o.cleanServices(c.Context())
 			}
 			return o.clean(c.Context())
 		},
 	}
 	c.Flags().BoolVar(&o.flannel, "flannel", false, "remove flannel's rules instead of weft's objects")
+	c.Flags().BoolVar(&o.kubeProxy, "kube-proxy", false, "remove kube-proxy's rules instead of weft's objects")
+	c.Flags().BoolVar(&o.services, "services", false, "remove weft's rules of services only")
 	c.Flags().BoolVar(&o.keepNetwork, "keep-network", false, "leave devices, addresses and routes, only without weft's mark")
 	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "print the commands, change nothing")
 	c.Flags().StringVar(&o.runDir, "run-dir", "/run/weft", "the agent's run directory")
-	c.MarkFlagsMutuallyExclusive("flannel", "keep-network")
+	c.MarkFlagsMutuallyExclusive("flannel", "keep-network", "kube-proxy", "services")
 	return c
 }
 

@@ -17,6 +17,7 @@ type xtFilter struct {
 	made    xt.Ruleset // what of it there is to be
 	blocked []string   // rules of others that stop what ours would accept
 	flannel []string   // chains a flannel left behind
+	others  []string   // chains of a kube-proxy
 	ok      bool       // the rules were as planned after the last step
 }
 
@@ -34,7 +35,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 		return work{}, err
 	}
 	before := f.made
-	f.blocked, f.flannel = blocked(have), flannelLeft(have)
+	f.blocked, f.flannel, f.others = blocked(have), flannelLeft(have), serving(have)
 	if f.made = want; sparing {
 		f.made = used(want, have)
 	}

@@ -32,10 +32,10 @@ type warned struct {
 
 func (p *proxyLoop) findWarnings() []string {
 	p.mu.Lock()
-	var flannel []string
-	out := slices.Clone(p.balance.list)
+	var flannel, others []string
+	out, serves := slices.Clone(p.balance.list), modes[p.turn.standing].services
 	for _, f := range []*xtFilter{&p.main, &p.other} {
-		out, flannel = append(out, f.blocked...), append(flannel, f.flannel...)
+		out, flannel, others = append(out, f.blocked...), append(flannel, f.flannel...), append(others, f.others...)
 	}
 	if p.otherErr != "" {
 		out = append(out, p.other.name+": "+p.otherErr)
@@ -43,14 +43,17 @@ func (p *proxyLoop) findWarnings() []string {
 	out = append(out, p.localhost.warnings()...)
 	list, read := p.chains, p.nft.Read
 	p.mu.Unlock()
-	if list == nil {
-		return warnFlannel(out, flannel)
-	}
-	all, err := list(nft.Forward)
-	if err != nil {
-		return append(out, err.Error())
+	var all []kernelnft.BaseChain
+	if list != nil {
+		var err error
+		if all, err = list(nft.Forward); err != nil {
+			out = append(out, err.Error())
+		}
 	}
 	out = warnFlannel(out, append(flannel, flannelTablesLeft(all)...))
+	if serves {
+		out = warnKubeProxy(out, append(others, servingTables(all)...))
+	}
 	for _, c := range all {
 		if stops(c, read) {
 			out = append(out, fmt.Sprintf("%s, at hook forward, drops what its own rules do not accept: an accept of weft or of iptables does not "+
