@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -49,7 +50,7 @@ type flowKeeper struct {
 	facts   Facts
 	list    serviceList // that known is about
 	known   proxy.Flows
-	relayed bool                    // the relay held ports
+	ports   userspace.Ports         // that the relay held
 	touched map[proxy.Frontend]bool // since the last look
 	orphans bool                    // look for those of services that are no longer known, too
 	deleted int
@@ -77,10 +78,10 @@ func (k *flowKeeper) follow(f Facts, snap api.Snapshot, ports userspace.Ports) {
 	if !ok {
 		k.known, k.orphans = proxy.Flows{}, true
 	}
-	if !ok || len(ports) > 0 || k.relayed {
-		fresh = services // a port may have changed though the service did not
+	if !ok || !maps.Equal(ports, k.ports) {
+		fresh = services // a port changed, maybe of a service that did not
 	}
-	k.relayed = len(ports) > 0
+	k.ports = ports
 	k.facts = f
 	var touched []proxy.Frontend
 	for _, s := range gone {

@@ -104,7 +104,7 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	if !f.mode().services {
 		snap.Services, snap.Changes = nil, nil
 	} else if p.flows != nil {
-		p.flows.follow(f, snap, p.relay.Ports())
+		p.flows.follow(f, snap, p.heldByRules())
 	}
 	if p.health != nil {
 		err = errors.Join(err, p.serveHealth(ctx, f.Node, snap, err == nil))

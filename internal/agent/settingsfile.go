@@ -20,7 +20,8 @@ import (
 // liveFlags are the flags whose values in the configuration file are taken up while the agent runs. The others need a restart.
 var liveFlags = []string{
 	"proxy-mode", "ip-masq", "masquerade-pods", "non-masquerade-cidr", "ip-masq-random-fully", "masquerade-mark-bit", "forward-rules",
-	"edge-check", "verbose",
+	"edge-check", "verbose", "nodeport-addresses", "masquerade-all", "localhost-nodeports", "nodeport-source-ranges",
+	"conntrack-tcp-be-liberal",
 }
 
 // secretFlags have values that nobody is shown.

@@ -121,13 +121,7 @@ func (c *cluster) status(host string) (s status, text string) {
 	return s, text
 }
 
-// change puts a mode into the host's file and waits until it is in force.
-func (c *cluster) change(host, mode string) {
-	c.t.Helper()
-	c.write(host, settingsFile, "proxy-mode: "+mode+"\n")
-	c.inForce(host, mode)
-}
-
+// inForce waits until the host serves in the mode.
 func (c *cluster) inForce(host, mode string) {
 	c.t.Helper()
 	c.eventually(host+" in mode "+mode, time.Minute, func() (bool, string) {
