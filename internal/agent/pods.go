@@ -112,8 +112,8 @@ func (a *agent) Status() Status {
 	if own.Subnet.IsValid() {
 		s.Subnet = own.Subnet.String()
 	}
-	s.Settings = a.live.list()
-	s.Warnings = append(a.proxy.warnings(), s.Settings.warnings()...)
+	s.Settings, s.Relay = a.live.list(), a.proxy.relayStatus(f.ProxyMode)
+	s.Warnings = slices.Concat(a.proxy.warnings(), s.Settings.warnings(), fewFiles(s.Relay))
 	s.ServiceLimits = a.proxy.limited()
 	a.turnStatus(&s)
 	s.Lease = a.leaseStatus()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/relay"
 )
 
 // SocketName is the agent's unix socket below its run directory.
@@ -40,6 +41,8 @@ type Status struct {
 	ServiceLimits []string `json:"serviceLimits,omitempty"` // what of services is not done as they want it, and why
 
 	ForgottenFlows int `json:"forgottenFlows"` // connection tracking entries of UDP flows that led to no endpoint any longer
+
+	Relay *relay.Stats `json:"relay,omitempty"` // in mode userspace
 
 	healing *healing // for metrics
 
@@ -164,6 +167,7 @@ func writeMetrics(w io.Writer, s Status) {
 	writeTunnelMetrics(w, s.Network.Tunnels)
 	writeEdgeMetrics(w, s.Edge)
 	writePathMetrics(w, s.Paths)
+	writeRelayMetrics(w, s.Relay)
 }
 
 // Ask gets a path from the agent that runs with the run directory: "/status", "/state".

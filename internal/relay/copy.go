@@ -12,16 +12,23 @@ import (
 )
 
 const (
-	// bufferSize is what is read at once while a connection is not a bulk transfer.
-	bufferSize = 32 << 10
+	// bufferSize is what is read at once while a connection is not a bulk transfer, and so what a reader that is slow makes the relay
+	// hold for it: ten thousand of them 160 MB.
+	bufferSize = 16 << 10
+	// bulkSize is what is read at once by one of at most maxBulk bulk transfers that have no pipe.
+	bulkSize = 128 << 10
+	maxBulk  = 128
 	// bulkAfter is how many full buffers in a row make a bulk transfer, which goes through a pipe without being copied (splice(2)).
 	bulkAfter = 2
 	// bulkIdle is how long a bulk transfer may pause before its pipe is given back.
 	bulkIdle = 50 * time.Millisecond
 )
 
-// buffers are held only while there are bytes in them: an idle connection has none.
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+// buffers are held only while there are bytes in them: an idle connection has none. Those of bulk are for bulk transfers without a pipe.
+var (
+	buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+	bulk    = sync.Pool{New: func() any { b := make([]byte, bulkSize); return &b }}
+)
 
 // join copies between two connections until both directions have ended. A direction that ends closes the other side for writing
 // only; one that breaks resets both sides.
@@ -54,7 +61,7 @@ func (r *Relay) copy(dst, src *net.TCPConn) error {
 	}
 	full := 0
 	for {
-		n, err := passBuffer(dst, from)
+		n, err := passBuffer(dst, from, &buffers)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -71,18 +78,37 @@ func (r *Relay) copy(dst, src *net.TCPConn) error {
 		if p, ok := r.pipes.get(); ok {
 			err = p.bulk(dst, src, from)
 			r.pipes.put(p, err)
-			if err != nil && !errors.Is(err, errPause) {
-				if errors.Is(err, io.EOF) {
-					return nil
-				}
-				return err
+		} else {
+			err = r.bulkBuffers(dst, from)
+		}
+		if err != nil && !errors.Is(err, errPause) {
+			if errors.Is(err, io.EOF) {
+				return nil
 			}
+			return err
 		}
 	}
 }
 
-// passBuffer waits until src has something to read and writes it to dst.
-func passBuffer(dst *net.TCPConn, from syscall.RawConn) (int, error) {
+// bulkBuffers passes bytes through large buffers until there are few at once (errPause) or src ends (io.EOF).
+func (r *Relay) bulkBuffers(dst *net.TCPConn, from syscall.RawConn) error {
+	defer r.bulks.Add(-1)
+	if r.bulks.Add(1) > maxBulk {
+		return errPause
+	}
+	for {
+		n, err := passBuffer(dst, from, &bulk)
+		if err != nil {
+			return err
+		}
+		if n < bufferSize {
+			return errPause
+		}
+	}
+}
+
+// passBuffer waits until src has something to read and writes it to dst, by way of one of the buffers.
+func passBuffer(dst *net.TCPConn, from syscall.RawConn, buffers *sync.Pool) (int, error) {
 	var buf *[]byte
 	n := 0
 	var failed error

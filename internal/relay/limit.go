@@ -19,15 +19,15 @@ type counters struct {
 
 // Stats is what the relay did since it began.
 type Stats struct {
-	Accepted  int64 // TCP connections accepted and UDP sessions begun
-	Refused   int64 // of those, closed because no endpoint took them
-	Retries   int64 // endpoints that refused or didn't answer, so that another was tried
-	Limited   int64 // times a connection had to wait, or a datagram was dropped, for lack of file descriptors
-	Datagrams int64 // UDP datagrams passed on, both ways
-	Lost      int64 // UDP datagrams that could not be passed on
-	Active    int   // TCP connections and UDP sessions now
-	Files     int   // file descriptors used by these
-	MaxFiles  int   // file descriptors they may use
+	Accepted  int64 `json:"accepted"`  // TCP connections accepted and UDP sessions begun
+	Refused   int64 `json:"refused"`   // of those, closed because no endpoint took them
+	Retries   int64 `json:"retries"`   // endpoints that refused or didn't answer, so that another was tried
+	Limited   int64 `json:"limited"`   // times a connection had to wait, or a datagram was dropped, for lack of file descriptors
+	Datagrams int64 `json:"datagrams"` // UDP datagrams passed on, both ways
+	Lost      int64 `json:"lost"`      // UDP datagrams that could not be passed on
+	Active    int   `json:"active"`    // TCP connections and UDP sessions now
+	Files     int   `json:"files"`     // file descriptors used by these and by their pipes
+	MaxFiles  int   `json:"maxFiles"`  // file descriptors they may use
 }
 
 // Stats returns the counters.
@@ -104,6 +104,17 @@ func (l *limit) try(n int) bool {
 	defer l.mu.Unlock()
 	if l.used+n > l.max {
 		l.report()
+		return false
+	}
+	l.used += n
+	return true
+}
+
+// spare takes n descriptors for what can be done without, if a tenth is left for what can't.
+func (l *limit) spare(n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used+n > l.max-l.max/10 {
 		return false
 	}
 	l.used += n

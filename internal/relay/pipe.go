@@ -15,6 +15,10 @@ import (
 const (
 	// pipeSize is the capacity of a pipe in bytes, where the kernel allows it (pipe(7), pipe-user-pages-soft).
 	pipeSize = 1 << 20
+	// minPipe is the smallest capacity that is worth it. A user who has used up pipe-user-pages-soft gets pipes of two pages, through which
+	// a bulk transfer is several times as slow as through a buffer; for smallFor nobody is asked again.
+	minPipe  = 128 << 10
+	smallFor = 10 * time.Second
 	// maxPipes bounds the pipes in use: more bulk transfers at once go through buffers.
 	maxPipes = 128
 	// keepPipes bounds the unused ones.
@@ -27,19 +31,25 @@ var errPause = errors.New("pause")
 // pipe is where splice(2) keeps the bytes on their way from one socket to another.
 type pipe struct{ r, w int }
 
-// pipePool lends pipes.
+// filesPipe are the descriptors of a pipe.
+const filesPipe = 2
+
+// pipePool lends pipes. Their descriptors count as those of sessions do, but a session without one only copies.
 type pipePool struct {
-	mu   sync.Mutex
-	free []pipe
-	used int
-	shut bool
+	limit *limit
+
+	mu    sync.Mutex
+	free  []pipe
+	used  int
+	small time.Time // the kernel gave a small one then
+	shut  bool
 }
 
 // get returns an empty pipe; false when there are too many, or the kernel has none.
 func (p *pipePool) get() (pipe, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.shut || p.used >= maxPipes {
+	if p.shut || p.used >= maxPipes || time.Since(p.small) < smallFor {
 		return pipe{}, false
 	}
 	p.used++
@@ -49,12 +59,24 @@ func (p *pipePool) get() (pipe, bool) {
 		return q, true
 	}
 	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+	if !p.limit.spare(filesPipe) {
 		p.used--
 		return pipe{}, false
 	}
-	_, _ = unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, pipeSize) // refused: smaller and slower, but right
-	return pipe{fds[0], fds[1]}, true
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		p.limit.release(filesPipe)
+		p.used--
+		return pipe{}, false
+	}
+	q := pipe{fds[0], fds[1]}
+	_, _ = unix.FcntlInt(uintptr(q.w), unix.F_SETPIPE_SZ, pipeSize) // refused: smaller, but right
+	if size, err := unix.FcntlInt(uintptr(q.w), unix.F_GETPIPE_SZ, 0); err != nil || size < minPipe {
+		p.used--
+		p.shred(q)
+		p.small = time.Now()
+		return pipe{}, false
+	}
+	return q, true
 }
 
 // put takes a pipe back after bulk ended with err: it's empty after errPause and io.EOF only.
@@ -63,7 +85,7 @@ func (p *pipePool) put(q pipe, err error) {
 	defer p.mu.Unlock()
 	p.used--
 	if p.shut || len(p.free) >= keepPipes || !errors.Is(err, errPause) && !errors.Is(err, io.EOF) {
-		q.close()
+		p.shred(q)
 		return
 	}
 	p.free = append(p.free, q)
@@ -74,14 +96,15 @@ func (p *pipePool) close() {
 	defer p.mu.Unlock()
 	p.shut = true
 	for _, q := range p.free {
-		q.close()
+		p.shred(q)
 	}
 	p.free = nil
 }
 
-func (q pipe) close() {
+func (p *pipePool) shred(q pipe) {
 	_ = unix.Close(q.r)
 	_ = unix.Close(q.w)
+	p.limit.release(filesPipe)
 }
 
 // bulk passes bytes from src to dst until src ends (io.EOF) or pauses (errPause).

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,6 +53,7 @@ type Relay struct {
 	stats  counters
 	pipes  pipePool
 	linger linger
+	bulks  atomic.Int64 // bulk transfers without a pipe
 
 	mu        sync.Mutex // guards listeners and serializes Apply
 	listeners map[string]*listener
@@ -92,6 +94,7 @@ func New(o Options) *Relay {
 	r := &Relay{Options: o, listeners: map[string]*listener{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.limit = newLimit(o.MaxFiles, o.Log, &r.stats)
+	r.pipes.limit = r.limit
 	return r
 }
 

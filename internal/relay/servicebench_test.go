@@ -11,24 +11,7 @@ import (
 // BenchmarkService compares pod to pod with pod to service in mode userspace, on one node: bridge and veth against redirect and relay.
 func BenchmarkService(b *testing.B) {
 	h := newHost(b)
-	err := h.nginx.Do(func() error {
-		l, err := net.Listen("tcp", "[::]:80")
-		if err != nil {
-			return err
-		}
-		b.Cleanup(func() { _ = l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go swallow(c)
-			}
-		}()
-		return nil
-	})
-	if err != nil {
+	if err := h.nginx.Do(func() error { return swallowAll(b) }); err != nil {
 		b.Fatal(err)
 	}
 	h.sync([]api.ServicePort{h.service(api.TCP)})

@@ -110,7 +110,13 @@ func (l *udpListener) forward(m datagram) {
 	key := udpKey{m.from, m.to}
 	var tried []netip.AddrPort
 	for range maxTries {
-		s, err := l.session(key, tried)
+		s, e, err := l.session(key, tried)
+		if err != nil && e.IsValid() { // no way to this endpoint
+			l.relay.stats.retries.Add(1)
+			l.balance.failed(e)
+			tried = append(tried, e)
+			continue
+		}
 		if err != nil {
 			l.relay.stats.lost.Add(1)
 			return
@@ -135,27 +141,31 @@ func (l *udpListener) forward(m datagram) {
 	l.relay.stats.lost.Add(1)
 }
 
-// session returns the client's session, a new one where there is none.
-func (l *udpListener) session(key udpKey, tried []netip.AddrPort) (*udpSession, error) {
+// session returns the client's session, a new one where there is none. When the endpoint chosen for it can't be reached it is returned with
+// the error.
+func (l *udpListener) session(key udpKey, tried []netip.AddrPort) (*udpSession, netip.AddrPort, error) {
 	l.mu.Lock()
 	s := l.sessions[key]
 	l.mu.Unlock()
 	if s != nil {
-		return s, nil
+		return s, s.endpoint, nil
 	}
 	e, ok := l.balance.pick(key.client.Addr(), tried)
 	if !ok {
-		return nil, errNoEndpoint
+		return nil, netip.AddrPort{}, errNoEndpoint
 	}
 	if !l.relay.limit.try(1) {
 		l.balance.release(e)
-		return nil, syscall.EMFILE
+		return nil, netip.AddrPort{}, syscall.EMFILE
 	}
 	c, err := l.dial(e)
 	if err != nil {
 		l.balance.release(e)
 		l.relay.limit.release(1)
-		return nil, err
+		if isAny(err, outOfFiles) {
+			e = netip.AddrPort{}
+		}
+		return nil, e, err
 	}
 	l.balance.used(key.client.Addr(), e)
 	l.relay.stats.accepted.Add(1)
@@ -169,7 +179,7 @@ func (l *udpListener) session(key udpKey, tried []netip.AddrPort) (*udpSession, 
 	if l.done.Err() != nil { // closed meanwhile: nobody else ends this session
 		s.abort()
 	}
-	return s, nil
+	return s, e, nil
 }
 
 func (l *udpListener) dial(e netip.AddrPort) (*net.UDPConn, error) {
