@@ -112,6 +112,10 @@ func (s ServicePort) Ready(v6 bool) []netip.AddrPort { return Addrs(s.Usable(v6)
 
 // Usable is Ready with all that is known of the endpoints.
 func (s ServicePort) Usable(v6 bool) []Endpoint {
+	other := func(e Endpoint) bool { return !e.Ready || e.Addr.Addr().Is6() != v6 }
+	if !slices.ContainsFunc(s.Endpoints, other) {
+		return slices.Clip(s.Endpoints)
+	}
 	var ready, serving []Endpoint
 	for _, e := range s.Endpoints {
 		if e.Addr.Addr().Is6() != v6 {
@@ -131,9 +135,12 @@ func (s ServicePort) Usable(v6 bool) []Endpoint {
 
 // Addrs are the endpoints' addresses, nil for none.
 func Addrs(list []Endpoint) []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, e := range list {
-		out = append(out, e.Addr)
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]netip.AddrPort, len(list))
+	for i := range list {
+		out[i] = list[i].Addr
 	}
 	return out
 }

@@ -47,14 +47,15 @@ type variant[T any] struct {
 	refs  int
 }
 
-// add counts a claim; text prints a value, same compares two.
-func (v *variants[T]) add(value T, n int, same func(a, b T) bool, text func(T) string) {
+// add counts a claim; text prints a value, same compares two. It returns the value that was there before and is the same.
+func (v *variants[T]) add(value T, n int, same func(a, b T) bool, text func(T) string) *T {
 	for i := range v.all {
 		if same(v.all[i].value, value) {
 			if v.all[i].refs += n; v.all[i].refs == 0 {
 				v.all = slices.Delete(v.all, i, i+1)
+				return nil
 			}
-			return
+			return &v.all[i].value
 		}
 	}
 	v.all = append(v.all, variant[T]{value: value, refs: n})
@@ -64,6 +65,7 @@ func (v *variants[T]) add(value T, n int, same func(a, b T) bool, text func(T) s
 		}
 		slices.SortFunc(v.all, func(a, b variant[T]) int { return strings.Compare(a.text, b.text) })
 	}
+	return nil
 }
 
 // get returns the form that wins, nil when nobody wants the object.
@@ -215,14 +217,16 @@ func (m *Merge) put(fragments map[string]Table, t *touched) {
 
 // count adds (n is 1) or removes (n is -1) the claims of a fragment. sizes are how many elements a new set may get.
 func (m *Merge) count(owner string, f *Table, n int, t *touched, sizes map[string]int) {
-	for _, c := range f.Chains {
+	for i, c := range f.Chains {
 		v := m.chains[c.Name]
 		if v == nil {
 			v = &variants[Chain]{}
 			m.chains[c.Name] = v
 		}
 		t.chain(c.Name, v)
-		v.add(c, n, sameChain, Chain.String)
+		if same := v.add(c, n, sameChain, Chain.String); n > 0 && same != nil {
+			f.Chains[i] = *same // thousands of fragments may have it: once in memory is enough
+		}
 		if len(v.all) == 0 {
 			delete(m.chains, c.Name)
 		}

@@ -109,9 +109,9 @@ func (r weightRule) meets(e *endpoint) bool {
 	name := e.pod
 	switch r.kind {
 	case "zone":
-		name = e.zone
+		name = e.Zone
 	case "node":
-		name = e.node
+		name = e.Node
 	}
 	if r.prefix {
 		return name != "" && strings.HasPrefix(name, r.name)

@@ -3,6 +3,7 @@ package kube
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,7 +16,9 @@ import (
 type slice struct {
 	service string // key of the service, "" for a slice of none
 	ports   []slicePort
-	ends    []endpoint
+	ends    []api.Endpoint // at the first of the ports, in order of address
+	pods    string         // the names of the endpoints' pods, one a line; "" when there are none
+	plain   bool           // no endpoint is in it twice
 }
 
 type slicePort struct {
@@ -24,12 +27,10 @@ type slicePort struct {
 	port     uint16
 }
 
-// endpoint is an api.Endpoint whose port is still the slice's.
+// endpoint is an endpoint with its pod's name, "" when unknown.
 type endpoint struct {
-	addr                        netip.Addr
-	node, zone, pod             string
-	ready, serving, terminating bool
-	zoneHints, nodeHints        api.Names
+	api.Endpoint
+	pod string
 }
 
 // ServicePorts returns a service's ports with the endpoints of all its slices, as planners want them.
@@ -57,13 +58,32 @@ func convertSlice(e *discoveryv1.EndpointSlice) slice {
 			out.ports = append(out.ports, sp)
 		}
 	}
-	out.ends = make([]endpoint, 0, len(e.Endpoints))
-	for i := range e.Endpoints {
-		if end, ok := convertEndpoint(&e.Endpoints[i], e.AddressType == discoveryv1.AddressTypeIPv6); ok {
-			out.ends = append(out.ends, end)
-		}
+	if len(out.ports) > 0 {
+		out.take(e)
 	}
 	return out
+}
+
+// take takes the slice's endpoints.
+func (s *slice) take(e *discoveryv1.EndpointSlice) {
+	all := make([]endpoint, 0, len(e.Endpoints))
+	for i := range e.Endpoints {
+		if end, ok := convertEndpoint(&e.Endpoints[i], e.AddressType == discoveryv1.AddressTypeIPv6); ok {
+			end.Addr = netip.AddrPortFrom(end.Addr.Addr(), s.ports[0].port)
+			all = append(all, end)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b endpoint) int { return a.Addr.Compare(b.Addr) })
+	s.ends, s.plain = make([]api.Endpoint, len(all)), true
+	pods := make([]string, len(all))
+	for i, x := range all {
+		s.ends[i], pods[i] = x.Endpoint, x.pod
+		s.plain = s.plain && (i == 0 || all[i-1].Addr != x.Addr)
+	}
+	s.pods = strings.Trim(strings.Join(pods, "\n"), "\n")
+	if s.pods != "" {
+		s.pods = strings.Join(pods, "\n")
+	}
 }
 
 // convertEndpoint takes the first address: the others reach the same pod. Conditions that are not set mean: ready, serving when
@@ -77,17 +97,19 @@ func convertEndpoint(e *discoveryv1.Endpoint, v6 bool) (endpoint, bool) {
 		return endpoint{}, false
 	}
 	c := e.Conditions
-	out := endpoint{addr: a, node: once(deref(e.NodeName)), zone: once(deref(e.Zone)), terminating: deref(c.Terminating)}
+	out := endpoint{Endpoint: api.Endpoint{
+		Addr: netip.AddrPortFrom(a, 0), Node: once(deref(e.NodeName)), Zone: once(deref(e.Zone)), Terminating: deref(c.Terminating),
+	}}
 	if t := e.TargetRef; t != nil && t.Kind == "Pod" {
 		out.pod = t.Name
 	}
 	if e.Hints != nil {
-		out.zoneHints, out.nodeHints = hints(e.Hints)
+		out.ZoneHints, out.NodeHints = hints(e.Hints)
 	}
-	out.ready = c.Ready == nil || *c.Ready
-	out.serving = out.ready
+	out.Ready = c.Ready == nil || *c.Ready
+	out.Serving = out.Ready
 	if c.Serving != nil {
-		out.serving = *c.Serving
+		out.Serving = *c.Serving
 	}
 	return out, true
 }
@@ -109,12 +131,15 @@ func merge(skeleton []api.ServicePort, parts []slice) []api.ServicePort {
 	out := slices.Clone(skeleton)
 	for i := range out {
 		sp := &out[i]
-		byAddr := map[netip.AddrPort]api.Endpoint{}
 		rules, _ := parseWeights(sp.Weights) // was read before
+		if sp.Endpoints = shared(sp, parts, rules); sp.Endpoints != nil {
+			continue
+		}
+		byAddr := map[netip.AddrPort]api.Endpoint{}
 		for _, part := range parts {
 			for _, p := range part.ports {
-				if p.name == sp.Name.Port && p.protocol == sp.Protocol {
-					addEndpoints(byAddr, part.ends, p.port, rules)
+				if p.serves(sp) {
+					addEndpoints(byAddr, part, p.port, rules)
 				}
 			}
 		}
@@ -127,17 +152,41 @@ func merge(skeleton []api.ServicePort, parts []slice) []api.ServicePort {
 	return out
 }
 
-// addEndpoints adds endpoints at port. While an endpoint moves from one slice to another both may list it, one with older
-// conditions; the usable one counts.
-func addEndpoints(to map[netip.AddrPort]api.Endpoint, ends []endpoint, port uint16, rules []weightRule) {
-	for i, e := range ends {
-		addr := netip.AddrPortFrom(e.addr, port)
-		add := api.Endpoint{
-			Addr: addr, Node: e.node, Zone: e.zone, Ready: e.ready, Serving: e.serving, Terminating: e.terminating,
-			ZoneHints: e.zoneHints, NodeHints: e.nodeHints, Weight: weightOf(rules, &ends[i]),
+func (p slicePort) serves(s *api.ServicePort) bool { return p.name == s.Name.Port && p.protocol == s.Protocol }
+
+// shared are a service port's endpoints where they are a slice's as it is, so that they are in memory once; else nil.
+func shared(s *api.ServicePort, parts []slice, rules []weightRule) []api.Endpoint {
+	if len(rules) > 0 || len(parts) != 1 || !parts[0].plain || len(parts[0].ends) == 0 {
+		return nil
+	}
+	n := 0
+	for _, p := range parts[0].ports {
+		if p.serves(s) {
+			n++
 		}
-		if have, dup := to[addr]; !dup || better(add, have) {
-			to[addr] = add
+	}
+	if first := parts[0].ports[0]; n != 1 || !first.serves(s) {
+		return nil
+	}
+	return slices.Clip(parts[0].ends)
+}
+
+// addEndpoints adds a slice's endpoints at port. While an endpoint moves from one slice to another both may list it, one with older
+// conditions; the usable one counts.
+func addEndpoints(to map[netip.AddrPort]api.Endpoint, from slice, port uint16, rules []weightRule) {
+	var pods []string
+	if len(rules) > 0 && from.pods != "" {
+		pods = strings.Split(from.pods, "\n")
+	}
+	for i, add := range from.ends {
+		add.Addr = netip.AddrPortFrom(add.Addr.Addr(), port)
+		pod := ""
+		if pods != nil {
+			pod = pods[i]
+		}
+		add.Weight = weightOf(rules, &endpoint{add, pod})
+		if have, dup := to[add.Addr]; !dup || better(add, have) {
+			to[add.Addr] = add
 		}
 	}
 }
