@@ -21,7 +21,7 @@ func (b *builder) firewall(f family) {
 		if a := l.Addr(); a.Is6() == f.v6 {
 			c := f.ranges(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...), false)
 			b.chain(c)
-			b.addOnce(f.firewall(), nft.Element{Key: b.vip(a).Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: c.Name}})
+			b.addOnce(f.firewall(), nft.Element{Key: b.vip(a).Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: c.Name}})
 		}
 	}
 }
@@ -34,7 +34,7 @@ func (b *builder) firewallPort(f family) {
 	}
 	c := f.ranges(ranges, true)
 	b.chain(c)
-	b.addOnce(f.firewallPorts(), nft.Element{Key: b.nodePort().Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: c.Name}})
+	b.addOnce(f.firewallPorts(), nft.Element{Key: b.nodePort().Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: c.Name}})
 }
 
 // ranges is the chain that drops what does not come from one of the ranges, or from the node itself. Its name tells its rules.
@@ -42,11 +42,11 @@ func (f family) ranges(all []netip.Prefix, node bool) nft.Chain {
 	var c nft.Chain
 	var text strings.Builder
 	if node {
-		c.Rules = append(c.Rules, rule(nft.Match{Field: nft.FibSaddrType, Num: nft.TypeLocal}, nft.Verdict{Kind: nft.Accept}))
+		c.Rules = append(c.Rules, rule(nft.Match{Field: nft.FibSaddrType, Num: nft.TypeLocal}, nft.Verdict{Kind: nft.Return}))
 		text.WriteString("node ")
 	}
 	for _, p := range disjoint(all, f.v6) {
-		c.Rules = append(c.Rules, rule(nft.Match{Field: f.saddr, Prefix: p}, nft.Verdict{Kind: nft.Accept}))
+		c.Rules = append(c.Rules, rule(nft.Match{Field: f.saddr, Prefix: p}, nft.Verdict{Kind: nft.Return}))
 		text.WriteString(p.String() + " ")
 	}
 	c.Rules = append(c.Rules, rule(nft.Verdict{Kind: nft.Drop}))

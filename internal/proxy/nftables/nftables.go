@@ -4,18 +4,17 @@
 // 4, 16, 32, 64 and so on endpoints, which draws a random slot and takes the endpoint from a second map. A changed endpoint changes elements
 // of that map.
 //
-//	prerouting, output   ip daddr . meta l4proto . th dport vmap @vips4         10.254.0.1 . tcp . 443 : goto n4-4
+//	prerouting, output   ip daddr . meta l4proto . th dport vmap @vips4         10.254.0.1 . tcp . 443 : jump n4-4
 //	chain n4-4           dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 4 map @eps4
 //
 // NodePorts have maps of their own without the address. What has no endpoints is in the sets rejected4, dropped4, rejected-ports4 and
-// dropped-ports4, which the filter hooks look up. Names that end in 4 and 6 are those of the two families.
+// dropped-ports4, which are looked up after that. Names that end in 4 and 6 are those of the two families.
 //
 // Floor 2, planners: pure.
 package nftables
 
 import (
 	"net/netip"
-	"slices"
 
 	"weft/internal/nft"
 	"weft/internal/proxy"
@@ -48,51 +47,35 @@ const (
 	chainPrerouting  = "services-prerouting"
 	chainOutput      = "services-output"
 	chainPostrouting = "services-postrouting"
-	chainFirewall    = "services-firewall"
-	chainFirewallOut = "services-firewall-output"
-	chainInput       = "services-input"
 	chainForward     = "services-forward"
-	chainFilterOut   = "services-filter-output"
-	chainDead        = "dead"
-	chainDeadPorts   = "dead-ports"
+	chainNodePorts   = "to-nodeports"
 	chainReject      = "rejected"
 )
 
-// Before destination NAT, and before other source NAT: the first to act wins.
-const (
-	priorityFirewall   = nft.PriorityDstNAT - 10
-	priorityMasquerade = nft.PrioritySrcNAT - 1
-)
+// Before other source NAT: the first to act wins.
+const priorityMasquerade = nft.PrioritySrcNAT - 1
 
-// Base plans what a node has besides its services: the hooks and the maps they look up.
+// Base plans what a node has besides its services: the hooks and the maps they look up. All that is asked about services is asked in
+// hooks of type nat, which see the first packet of a connection only; the others pay nothing. They may reject and drop as well.
 func (p Planner) Base(n proxy.Node) nft.Table {
 	t := nft.New()
 	for _, f := range families {
-		t.Sets = append(t.Sets, f.vips(), f.ports(), f.hairpin(), f.clusterIPs(), f.firewall(), f.firewallPorts(),
+		t.Sets = append(t.Sets, f.vips(), f.ports(), f.nodePortSet(), f.hairpin(), f.clusterIPs(), f.firewall(), f.firewallPorts(),
 			f.addresses("rejected"), f.addresses("dropped"), f.portsOnly("rejected"), f.portsOnly("dropped"))
 	}
-	dnat := p.services(n)
-	out := append(p.fromNode(), dnat...)
-	newOnly := nft.Match{Field: nft.CtState, Num: nft.CtNew}
-	toDead := rule(newOnly, nft.Verdict{Kind: nft.Jump, Chain: chainDead})
-	forward := []nft.Rule{toDead}
-	if !p.Liberal {
-		// After a lost RST or FIN, late packets of a connection would pass without translation back.
-		invalid := nft.Match{Field: nft.CtState, Num: nft.CtInvalid}
-		forward = append([]nft.Rule{rule(invalid, nft.Verdict{Kind: nft.Drop})}, forward...)
-	}
+	in := p.services(n)
+	out := append(p.fromNode(), in...)
 	t.Chains = []nft.Chain{
-		base(chainPrerouting, nft.NAT, nft.Prerouting, nft.PriorityDstNAT, dnat...),
+		base(chainPrerouting, nft.NAT, nft.Prerouting, nft.PriorityDstNAT, in...),
 		base(chainOutput, nft.NAT, nft.Output, nft.PriorityDstNAT, out...),
 		base(chainPostrouting, nft.NAT, nft.Postrouting, priorityMasquerade, p.masquerade()...),
-		base(chainFirewall, nft.Filter, nft.Prerouting, priorityFirewall, firewall(n)...),
-		base(chainFirewallOut, nft.Filter, nft.Output, priorityFirewall, firewall(n)...),
-		base(chainInput, nft.Filter, nft.Input, nft.PriorityFilter, toDead),
-		base(chainForward, nft.Filter, nft.Forward, nft.PriorityFilter, forward...),
-		base(chainFilterOut, nft.Filter, nft.Output, nft.PriorityFilter, toDead),
-		{Name: chainDead, Rules: p.deadRules(n)},
-		families[0].deadPorts(), families[1].deadPorts(),
+		families[0].nodePortChain(), families[1].nodePortChain(),
 		rejectChain(),
+	}
+	if !p.Liberal {
+		// After a lost RST or FIN, late packets of a connection would pass without translation back.
+		invalid := rule(nft.Match{Field: nft.CtState, Num: nft.CtInvalid}, nft.Verdict{Kind: nft.Drop})
+		t.Chains = append(t.Chains, base(chainForward, nft.Filter, nft.Forward, nft.PriorityFilter, invalid))
 	}
 	return t
 }
@@ -111,16 +94,32 @@ func rejectChain() nft.Chain {
 	}}
 }
 
-// services looks services up by address, then NodePorts.
+// services looks services up, by address and then by NodePort, and answers what nobody serves: packets that were sent to an endpoint do not
+// get past the lookup.
 func (p Planner) services(n proxy.Node) []nft.Rule {
 	var rules []nft.Rule
+	drop, reject := nft.Verdict{Kind: nft.Drop}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}
 	for _, f := range families {
-		rules = append(rules, rule(nft.VMap{Key: f.vipKey(), Map: f.name("vips")}))
-	}
-	for _, f := range families {
-		rules = append(rules, f.nodePorts(n, nft.VMap{Key: portKey(), Map: f.name("ports")})...)
+		rules = append(rules,
+			rule(nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}),
+			rule(nft.VMap{Key: f.vipKey(), Map: f.name("vips")}),
+			rule(nft.Lookup{Key: f.vipKey(), Set: f.name("dropped")}, drop),
+			rule(nft.Lookup{Key: f.vipKey(), Set: f.name("rejected")}, reject))
+		rules = append(rules, f.nodePorts(n)...)
+		// A port that the service does not have.
+		rules = append(rules, rule(nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, reject))
 	}
 	return rules
+}
+
+// nodePortChain does for NodePorts what services does for addresses.
+func (f family) nodePortChain() nft.Chain {
+	return nft.Chain{Name: f.name(chainNodePorts), Rules: []nft.Rule{
+		rule(nft.VMap{Key: portKey(), Map: f.name("firewall-ports")}),
+		rule(nft.VMap{Key: portKey(), Map: f.name("ports")}),
+		rule(nft.Lookup{Key: portKey(), Set: f.name("dropped-ports")}, nft.Verdict{Kind: nft.Drop}),
+		rule(nft.Lookup{Key: portKey(), Set: f.name("rejected-ports")}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}),
+	}}
 }
 
 // fromNode marks connections of the node itself to cluster addresses: the node's address was chosen for the way to the service, not
@@ -134,39 +133,21 @@ func (p Planner) fromNode() []nft.Rule {
 	return rules
 }
 
-// nodePorts are the rules that do something for packets to a NodePort's addresses, where what goes before matches.
-func (f family) nodePorts(n proxy.Node, s nft.Statement, before ...nft.Statement) []nft.Rule {
+// nodePorts lead packets to a NodePort's addresses to the chain of NodePorts. Whether the port is one is asked first: it costs a lookup in a
+// set, not one in the routing tables.
+func (f family) nodePorts(n proxy.Node) []nft.Rule {
+	isNodePort := nft.Lookup{Key: portKey(), Set: f.nodePortSet().Name}
 	local := nft.Match{Field: nft.FibDaddrType, Num: nft.TypeLocal}
+	jump := nft.Verdict{Kind: nft.Jump, Chain: f.name(chainNodePorts)}
 	networks, all := n.NodePortNetworks(f.v6)
 	if all {
-		return []nft.Rule{rule(append(slices.Clip(before), nft.Match{Field: f.daddr, Not: true, Prefix: proxy.Loopback(f.v6)}, local, s)...)}
+		return []nft.Rule{rule(isNodePort, nft.Match{Field: f.daddr, Not: true, Prefix: proxy.Loopback(f.v6)}, local, jump)}
 	}
 	var rules []nft.Rule
 	for _, a := range networks {
-		rules = append(rules, rule(append(slices.Clip(before), nft.Match{Field: f.daddr, Prefix: a}, local, s)...))
+		rules = append(rules, rule(isNodePort, nft.Match{Field: f.daddr, Prefix: a}, local, jump))
 	}
 	return rules
-}
-
-// deadRules answer packets to services without endpoints, and to ports that a service's cluster address does not have.
-func (p Planner) deadRules(n proxy.Node) []nft.Rule {
-	var rules []nft.Rule
-	drop, reject := nft.Verdict{Kind: nft.Drop}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}
-	for _, f := range families {
-		rules = append(rules, rule(nft.Lookup{Key: f.vipKey(), Set: f.name("dropped")}, drop))
-		rules = append(rules, rule(nft.Lookup{Key: f.vipKey(), Set: f.name("rejected")}, reject))
-		rules = append(rules, f.nodePorts(n, nft.Verdict{Kind: nft.Jump, Chain: f.name(chainDeadPorts)})...)
-		rules = append(rules, rule(nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, reject))
-	}
-	return rules
-}
-
-// deadPorts answers packets to NodePorts of services without endpoints.
-func (f family) deadPorts() nft.Chain {
-	return nft.Chain{Name: f.name(chainDeadPorts), Rules: []nft.Rule{
-		rule(nft.Lookup{Key: portKey(), Set: f.name("dropped-ports")}, nft.Verdict{Kind: nft.Drop}),
-		rule(nft.Lookup{Key: portKey(), Set: f.name("rejected-ports")}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}),
-	}}
 }
 
 // masquerade gives the node's address to connections whose answers would not come back this way otherwise: those that were
@@ -178,22 +159,6 @@ func (p Planner) masquerade() []nft.Rule {
 	for _, f := range families {
 		rules = append(rules, rule(
 			nft.Match{Field: nft.CtStatus, Num: nft.CtDNAT}, nft.Lookup{Key: exprs(f.saddr, f.daddr), Set: f.name("hairpin")}, masquerade))
-	}
-	return rules
-}
-
-// firewall drops new connections to load balancer addresses and NodePorts from outside their source ranges. Every packet comes by, the overlay's outer
-// ones too: asking whether it is a new connection's costs less than looking it up.
-func firewall(n proxy.Node) []nft.Rule {
-	var rules []nft.Rule
-	newOnly := nft.Match{Field: nft.CtState, Num: nft.CtNew}
-	for _, f := range families {
-		rules = append(rules, rule(newOnly, nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}))
-	}
-	for _, f := range families {
-		ports := f.name("firewall-ports")
-		// Whether the port is there at all is asked first: it costs less than asking whether the address is the node's.
-		rules = append(rules, f.nodePorts(n, nft.VMap{Key: portKey(), Map: ports}, newOnly, nft.Lookup{Key: portKey(), Set: ports})...)
 	}
 	return rules
 }

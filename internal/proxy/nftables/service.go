@@ -88,6 +88,7 @@ func (b *builder) family(f family) {
 	}
 	// A NodePort has no address: the family is that of the service.
 	if b.s.NodePort != 0 && proxy.HasFamily(b.s, f.v6) {
+		b.add(f.nodePortSet(), nft.Element{Key: b.nodePort().Tuple()})
 		b.exposed(b.port(f), every)
 	}
 	b.hairpin(f)
@@ -128,9 +129,9 @@ func (b *builder) cluster(f family, a netip.Addr, endpoints []netip.AddrPort, no
 	b.choose(t, c)
 }
 
-// lead makes the target lead to the chain.
+// lead makes the target lead to the chain, which returns when it has no endpoint.
 func (b *builder) lead(t target, chain string) {
-	b.add(t.verdicts, nft.Element{Key: t.key().Tuple(), Verdict: nft.Verdict{Kind: nft.Goto, Chain: chain}})
+	b.add(t.verdicts, nft.Element{Key: t.key().Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: chain}})
 }
 
 // choose adds the chain of a choice and the list of endpoints it draws from.

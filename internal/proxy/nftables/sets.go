@@ -80,6 +80,11 @@ func (f family) clusterIPs() nft.Set {
 	return nft.Set{Name: f.name("cluster-ips"), Key: []nft.Type{f.addr}}
 }
 
+// nodePortSet holds the NodePorts of all services.
+func (f family) nodePortSet() nft.Set {
+	return nft.Set{Name: f.name("nodeports"), Key: portTypes()}
+}
+
 // firewall leads from the addresses that only their source ranges may reach to the chains of the ranges.
 func (f family) firewall() nft.Set {
 	return nft.Set{Name: f.name("firewall"), Key: f.vipTypes(), Verdicts: true}
