@@ -74,7 +74,7 @@ func nameOf(src netip.Addr, seenBy string) string {
 // cluster is the hosts for real, and the same for explain.
 type cluster struct {
 	ns    map[string]*netns.NS // nil: the node
-	world func(rules []explain.Rules) explain.World
+	world func(rules []explain.Rules, listeners []netstate.Listener) explain.World
 	// port is the last source port of a datagram. Each has its own: the kernel remembers for a while where the one before it went.
 	port int
 }
@@ -124,9 +124,12 @@ func newCluster(t *testing.T) *cluster {
 			c.serve(t, l.host, netip.AddrPortFrom(addrOn(l.host, false, v6), podPort))
 		}
 	}
-	for _, p := range []uint16{nodePort, port} {
-		c.serve(t, "node", netip.AddrPortFrom(netip.IPv4Unspecified(), p))
-		c.serve(t, "node", netip.AddrPortFrom(netip.IPv6Unspecified(), p))
+	c.serve(t, "node", netip.AddrPortFrom(netip.IPv4Unspecified(), port))
+	c.serve(t, "node", netip.AddrPortFrom(netip.IPv6Unspecified(), port))
+	for _, v6 := range []bool{false, true} { // not on loopback: there the relay may listen
+		for _, l := range links {
+			c.serve(t, "node", netip.AddrPortFrom(addrOn(l.host, true, v6), nodePort))
+		}
 	}
 	return c
 }
@@ -139,8 +142,11 @@ func run(t *testing.T, script string) {
 }
 
 // world is the cluster as explain knows it.
-func world(rules []explain.Rules) explain.World {
+func world(rules []explain.Rules, listeners []netstate.Listener) explain.World {
 	node := &explain.Host{Name: "node", State: netstate.New(), Rules: rules}
+	for _, l := range listeners {
+		node.State.Add(l)
+	}
 	w := explain.World{Hosts: []*explain.Host{node}}
 	for _, lb := range balancers {
 		node.State.Add(netstate.Addr{Dev: "lo", Prefix: netip.PrefixFrom(lb, lb.BitLen())})
@@ -169,13 +175,15 @@ func world(rules []explain.Rules) explain.World {
 // explain says what becomes of a packet: "HOST<SOURCE", "refused" or "timeout".
 func (c *cluster) explain(t *testing.T, r ruleset, from, proto string, to netip.AddrPort, k int) string {
 	t.Helper()
-	w := c.world(nil)
-	w = c.world([]explain.Rules{r(w.Hosts[0].Local)})
+	w := c.world(nil, nil)
+	w = c.world([]explain.Rules{r.rules(w.Hosts[0].Local)}, r.listeners)
 	choose := func(all []netip.AddrPort) netip.AddrPort { return all[k%len(all)] }
 	trace, err := explain.Walk(w, from, packet.Flow{Proto: proto, Dst: to}, choose)
 	switch {
 	case err != nil: // the packet goes to and fro between the node and its gateway
 		return "timeout"
+	case trace.Verdict == explain.Delivered && trace.End == "node" && to.Addr().IsLoopback() && to.Port() == nodePort:
+		return "refused" // no process listens there
 	case trace.Verdict == explain.Delivered:
 		return trace.End + "<" + nameOf(trace.Flows[len(trace.Flows)-1].Src.Addr(), trace.End)
 	case trace.Verdict == explain.Rejected:
