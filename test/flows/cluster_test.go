@@ -124,12 +124,15 @@ func newCluster(t *testing.T) *cluster {
 			c.serve(t, l.host, netip.AddrPortFrom(addrOn(l.host, false, v6), podPort))
 		}
 	}
-	c.serve(t, "node", netip.AddrPortFrom(netip.IPv4Unspecified(), port))
-	c.serve(t, "node", netip.AddrPortFrom(netip.IPv6Unspecified(), port))
-	for _, v6 := range []bool{false, true} { // not on loopback: there the relay may listen
-		for _, l := range links {
-			c.serve(t, "node", netip.AddrPortFrom(addrOn(l.host, true, v6), nodePort))
+	for _, p := range []uint16{nodePort, port} { // on each address, so that UDP answers come from it; on loopback the relay may listen
+		for _, v6 := range []bool{false, true} {
+			for _, l := range links {
+				c.serve(t, "node", netip.AddrPortFrom(addrOn(l.host, true, v6), p))
+			}
 		}
+	}
+	for _, lb := range balancers {
+		c.serve(t, "node", netip.AddrPortFrom(lb, port))
 	}
 	return c
 }

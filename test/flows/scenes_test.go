@@ -210,4 +210,224 @@ var table = []scene{
 		outside  ext           a<outside b<outside
 		node     ext           a<node b<node away<node
 	`},
+	{name: "hairpin", endpoints: "a", rows: `
+		a        vip           a<node
+		a        ext           a<node
+		a        lb            a<node
+		a        port@a        a<node
+		a        port@outside  a<node
+		b        vip           a<b
+	`},
+	{name: "hairpin, both policies Local", endpoints: "a", service: func(s *api.ServicePort) { internalLocal(s); externalLocal(s) }, rows: `
+		a        vip           a<node
+		a        ext           a<node
+		a        lb            a<node
+		a        port@a        a<node
+		b        ext           a<b
+		outside  ext           a<outside
+	`},
+	{name: "hairpin, session affinity", endpoints: "a", service: func(s *api.ServicePort) { s.AffinitySeconds = 600 }, sticky: true, rows: `
+		a        vip           a<node
+		a        port@outside  a<node
+	`},
+	{name: "one port, two protocols", endpoints: "a/tcp b/udp", rows: `
+		away     vip/tcp           a<away
+		away     vip/udp           b<away
+		node     vip/tcp           a<node
+		node     vip/udp           b<node
+		outside  ext/udp           b<node
+		outside  lb/tcp            a<node
+		outside  port@outside/tcp  a<node
+		outside  port@outside/udp  b<node
+		node     port@lo/tcp       a<node
+		node     port@lo/udp       b<node
+	`},
+	{name: "TCP only", endpoints: "a", more: func(p *plan) { p.services = p.services[:1] }, rows: `
+		b        vip/tcp           a<b
+		b        vip/udp           nftables=refused iptables=timeout userspace=timeout
+		outside  port@outside/udp  node<outside
+		node     port@lo/udp       refused
+	`},
+	{name: "several ports", endpoints: "a", more: func(p *plan) {
+		other := p.services[0]
+		other.Name.Port, other.Port, other.NodePort = "other", port+1, 0
+		other.Endpoints = append(other.Endpoints[:0:0], other.Endpoints...)
+		for i := range other.Endpoints {
+			v6 := other.Endpoints[i].Addr.Addr().Is6()
+			other.Endpoints[i].Addr = netip.AddrPortFrom(addrOn("b", false, v6), podPort)
+		}
+		p.services = append(p.services, other)
+	}, rows: `
+		away     vip               a<away
+		away     vip:8081/tcp      b<away
+		node     vip:8081/tcp      b<node
+	`},
+	{name: "endpoints of one family", endpoints: "a/v4", rows: `
+		b        vip/v4            a<b
+		b        vip/v6            refused
+		outside  ext/v6            refused
+		outside  port@outside/v4   a<node
+		outside  port@outside/v6   refused
+		node     port@lo/v4        a<node
+		node     port@lo/v6        refused
+	`},
+	{name: "IPv6 only", endpoints: "a/v6", service: func(s *api.ServicePort) {
+		s.ClusterIPs, s.External, s.LoadBalancer = s.ClusterIPs[1:], s.External[1:], s.LoadBalancer[1:]
+	}, rows: `
+		b        vip/v6            a<b
+		node     vip/v6            a<node
+		outside  lb/v6             a<node
+		outside  port@outside/v6   a<node
+		outside  port@outside/v4   node<outside
+		node     port@lo/v6        a<node
+		node     port@lo/v4        refused
+	`},
+	{name: "NodePorts on addresses of one family", endpoints: "b", node: func(n *proxy.Node) { n.NodePortAddresses = networks("outside")[:1] }, rows: `
+		outside  port@outside      b<node
+		a        port@a/v4         node<a
+		a        port@a/v6         b<node
+		node     port@lo/v4        refused
+		node     port@lo/v6        b<node
+	`},
+	{name: "NodePorts on loopback and some addresses", endpoints: "b", node: func(n *proxy.Node) {
+		n.NodePortAddresses = append(networks("outside"), proxy.Loopback(false), proxy.Loopback(true))
+	}, rows: `
+		outside  port@outside      b<node
+		a        port@a            node<a
+		node     port@lo           b<node
+	`},
+	{name: "NodePorts on loopback only", endpoints: "b", node: func(n *proxy.Node) {
+		n.NodePortAddresses = []netip.Prefix{proxy.Loopback(false), proxy.Loopback(true)}
+	}, rows: `
+		outside  port@outside      node<outside
+		node     port@lo           b<node
+	`},
+	{name: "NodePorts on all networks", endpoints: "b", node: func(n *proxy.Node) {
+		n.NodePortAddresses = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	}, rows: `
+		outside  port@a            b<node
+		node     port@lo           b<node
+	`},
+	{name: "NodePorts on some addresses, no endpoints", node: func(n *proxy.Node) { n.NodePortAddresses = networks("outside") }, rows: `
+		outside  port@outside      refused
+		a        port@a            node<a
+	`},
+	{name: "no NodePorts on loopback", endpoints: "b", node: func(n *proxy.Node) { n.LocalhostNodePorts = false }, rows: `
+		node     port@lo           refused
+		node     port@outside      b<node
+		outside  port@outside      b<node
+	`},
+	{name: "NodePort on loopback, external policy Local, none here", endpoints: "away", service: externalLocal, rows: `
+		node     port@lo           away<node
+	`},
+	{name: "source ranges not for NodePorts", endpoints: "a", service: onlyB, node: func(n *proxy.Node) { n.OpenNodePorts = true }, rows: `
+		outside  port@outside      a<node
+		outside  lb                timeout
+		b        lb                a<node
+	`},
+	{name: "source ranges, the balancer proxies", endpoints: "a", service: func(s *api.ServicePort) { onlyB(s); s.BalancerProxies = true }, rows: `
+		outside  port@outside      a<node
+		node     port@lo           a<node
+	`},
+	{name: "source ranges, external policy Local, none here", endpoints: "away", service: func(s *api.ServicePort) {
+		s.ExternalLocal, s.SourceRanges = true, networks("outside")
+	}, rows: `
+		outside  port@outside      timeout
+		b        port@b            timeout
+		node     port@outside      away<node
+	`},
+	{name: "no NodePort (allocateLoadBalancerNodePorts false)", endpoints: "a", service: func(s *api.ServicePort) { s.NodePort = 0 }, rows: `
+		outside  lb                a<node
+		outside  port@outside      node<outside
+		node     port@lo           refused
+	`},
+	{name: "load balancer of ipMode Proxy", endpoints: "a", service: func(s *api.ServicePort) { s.LoadBalancer, s.BalancerProxies = nil, true }, rows: `
+		outside  lb                node<outside
+		outside  port@outside      a<node
+	`},
+	{name: "two services, one external address", endpoints: "a", more: func(p *plan) {
+		for _, s := range p.services {
+			s.Name.Name, s.NodePort, s.LoadBalancer = "z", 0, nil
+			s.ClusterIPs = []netip.Addr{netip.MustParseAddr("10.254.0.2"), netip.MustParseAddr("fd00:10::2")}
+			s.Endpoints = append(s.Endpoints[:0:0], s.Endpoints...)
+			for i := range s.Endpoints {
+				s.Endpoints[i].Addr = netip.AddrPortFrom(addrOn("b", false, s.Endpoints[i].Addr.Addr().Is6()), podPort)
+			}
+			p.services = append(p.services, s)
+		}
+	}, rows: `
+		away     vip               a<away
+		away     vip2              b<away
+		away     ext               a<node
+		outside  ext               a<node
+	`},
+	{name: "hints: zones", endpoints: "a b away", service: func(s *api.ServicePort) {
+		for i := range s.Endpoints {
+			s.Endpoints[i].ZoneHints = "z1"
+			if s.Endpoints[i].Node == "other" {
+				s.Endpoints[i].ZoneHints = "z2"
+			}
+		}
+	}, rows: `
+		away     vip               a<away b<away
+		outside  ext               a<node b<node
+		node     port@lo           a<node b<node
+	`},
+	{name: "hints: nodes", endpoints: "a away", service: func(s *api.ServicePort) {
+		for i := range s.Endpoints {
+			s.Endpoints[i].ZoneHints, s.Endpoints[i].NodeHints = "z1", api.Names(s.Endpoints[i].Node)
+		}
+	}, rows: `
+		b        vip               a<b
+		outside  port@outside      a<node
+	`},
+	{name: "hints: one endpoint has none", endpoints: "a away", service: func(s *api.ServicePort) {
+		for i := range s.Endpoints {
+			if s.Endpoints[i].Node == "node" {
+				s.Endpoints[i].ZoneHints = "z1"
+			}
+		}
+	}, rows: `
+		b        vip               a<b away<b
+	`},
+	{name: "hints: none for this zone", endpoints: "a away", service: func(s *api.ServicePort) {
+		for i := range s.Endpoints {
+			s.Endpoints[i].ZoneHints = "z9"
+		}
+	}, rows: `
+		b        vip               a<b away<b
+	`},
+	{name: "headless", endpoints: "a", service: func(s *api.ServicePort) {
+		s.ClusterIPs, s.External, s.LoadBalancer, s.NodePort = nil, nil, nil, 0
+	}, rows: `
+		b        vip               timeout
+		outside  a:80              a<outside
+		outside  port@outside      node<outside
+	`},
+	{name: "masquerade all, external policy Local", endpoints: "a away", service: externalLocal, all: true, rows: `
+		b        vip               a<node away<node
+		b        ext               a<b away<b
+		outside  ext               a<outside
+		node     vip               a<node away<node
+	`},
+	{name: "a process of the host", endpoints: "node", rows: `
+		a        vip               node<a userspace=node<node
+		outside  vip               node<outside userspace=node<node
+		outside  port@outside      node<outside userspace=node<node
+		away     port@away         node<away userspace=node<node
+	`},
+	{name: "terminating here, ready elsewhere, internal policy Local", endpoints: "a~ away", service: internalLocal, rows: `
+		b        vip               a<b
+		node     vip               a<node
+	`},
+	{name: "terminating, not serving", endpoints: "a! away", rows: `
+		b        vip               away<b
+	`},
+	{name: "session affinity, internal policy Local", endpoints: "a b away", service: func(s *api.ServicePort) {
+		s.AffinitySeconds, s.InternalLocal = 600, true
+	}, sticky: true, rows: `
+		away     vip               a<away b<away
+		outside  lb                a<node b<node away<node
+		node     port@lo           a<node b<node away<node
+	`},
 }
