@@ -18,8 +18,8 @@ import (
 // guard is the part of table inet weft that is there in every proxy mode: outer packets untracked, the edge check, the seal.
 type guard struct {
 	config  edge.Config
-	members []edge.Member // sorted
-	refused int           // leases that are no peers
+	members memberList
+	refused int // leases that are no peers
 }
 
 // planGuard plans for the ways in use: a host that announces none of them any more may still send by it.
@@ -38,12 +38,14 @@ func planGuard(f Facts, ways []way, own api.Lease, leases []api.Lease) guard {
 			l2VNIs = append(l2VNIs, vni)
 		}
 	}
+	var all []edge.Member
 	if f.EdgeCheck && len(g.config.Segments) > 0 {
 		peers, refused := overlay.Peers(f.self(own), leases)
 		g.refused = len(refused)
-		g.members = members(g.config.Segments, l2VNIs, peers)
+		all = members(g.config.Segments, l2VNIs, peers)
 	}
-	return g.sorted()
+	slices.SortFunc(all, compareMembers)
+	return g.of(slices.Compact(all))
 }
 
 // outerPorts are the UDP ports of the way's outer packets, and the VNI of VXLAN.
@@ -83,14 +85,14 @@ func members(segments []edge.Segment, l2VNIs []uint32, peers []api.Lease) []edge
 	return out
 }
 
-func (g guard) sorted() guard {
+// of is the guard, in canonical form, with the members, which are sorted.
+func (g guard) of(all []edge.Member) guard {
 	slices.Sort(g.config.Untracked)
 	g.config.Untracked = slices.Compact(g.config.Untracked)
 	slices.SortFunc(g.config.Segments, func(a, b edge.Segment) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.VNI, b.VNI)) })
 	g.config.Segments = slices.Compact(g.config.Segments)
-	slices.SortFunc(g.members, compareMembers)
-	g.members = slices.Compact(g.members)
-	g.config.Shapes = edge.ShapesOf(g.members)
+	g.members = listOf(all)
+	g.config.Shapes = edge.ShapesOf(all)
 	return g
 }
 

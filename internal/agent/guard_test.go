@@ -32,7 +32,7 @@ func planned(t *testing.T, g *guards, now time.Time, s setting, own api.Lease, l
 
 func memberTexts(g guard) string {
 	var out []string
-	for _, m := range g.members {
+	for m := range g.members.all() {
 		out = append(out, m.Outer.String()+" "+m.Subnet.String())
 	}
 	return strings.Join(out, ", ")

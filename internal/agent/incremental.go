@@ -3,7 +3,6 @@ package agent
 import (
 	"reflect"
 	"slices"
-	"strconv"
 
 	"weft/internal/api"
 	"weft/internal/masq"
@@ -12,7 +11,7 @@ import (
 	"weft/internal/proxy"
 )
 
-// owners in the union of table inet weft besides the service ports and the members of the edge check.
+// owners in the union of table inet weft besides the service ports.
 const (
 	ownerBase  = "services"
 	ownerPods  = "pods"
@@ -34,7 +33,9 @@ type content struct {
 
 // tablePlan is the content of table inet weft as planned, kept so that a changed service costs that service.
 type tablePlan struct {
-	merge *nft.Merge
+	merge   *nft.Merge
+	members memberPlan
+	rules   nft.Table // of the guard
 	content
 	list serviceList
 	last changes
@@ -51,11 +52,6 @@ func ownerOf(s api.ServicePort) string {
 	return "service " + s.Name.String() + " " + string(s.Protocol)
 }
 
-// ownerOfMember is a member's name in the union.
-func ownerOfMember(m edge.Member) string {
-	return "edge " + strconv.FormatUint(uint64(m.VNI), 10) + " " + m.Outer.String() + " " + m.Subnet.String()
-}
-
 // update plans what changed and returns the ops for it. The first one plans everything.
 func (t *tablePlan) update(c content) []nft.Op {
 	gone, fresh, ok := t.list.next(c.services, c.changes)
@@ -65,15 +61,27 @@ func (t *tablePlan) update(c content) []nft.Op {
 		return t.rebuild(c)
 	}
 	parts := map[string]nft.Table{}
-	t.changedGuard(parts, c.guard)
+	if !reflect.DeepEqual(t.guard.config, c.guard.config) {
+		parts[ownerGuard] = edge.Rules(c.guard.config)
+	}
 	if c.inTable {
 		t.changedRules(parts, c, gone, fresh)
 	}
-	t.content = c
-	if len(parts) == 0 {
-		return nil
+	return t.put(parts, c)
+}
+
+// put puts the parts into the union, and the members beside them.
+func (t *tablePlan) put(parts map[string]nft.Table, c content) []nft.Op {
+	if t.rules.Family == "" || !reflect.DeepEqual(t.guard.config, c.guard.config) {
+		t.rules = edge.Rules(c.guard.config)
 	}
-	return t.merge.Update(parts)
+	t.content = c
+	var ops []nft.Op
+	if len(parts) > 0 {
+		ops = t.merge.Update(parts)
+	}
+	anew := len(ops) > 0 && ops[0].Kind == nft.KindTable // made, or made again
+	return append(ops, t.members.update(t.rules, c.guard.members, anew)...)
 }
 
 // differs reports whether more than services and the guard's members differs.
@@ -82,36 +90,6 @@ func (t *tablePlan) differs(c content) bool {
 		return true
 	}
 	return c.inTable && (t.planner() != c.planner() || !reflect.DeepEqual(t.node, c.node))
-}
-
-// changedGuard adds what differs in the guard: a peer that comes or goes is a part of its own.
-func (t *tablePlan) changedGuard(parts map[string]nft.Table, g guard) {
-	if !reflect.DeepEqual(t.guard.config, g.config) {
-		parts[ownerGuard] = edge.Rules(g.config)
-	}
-	before, after := t.guard.members, g.members
-	for len(before)+len(after) > 0 {
-		c := 0
-		switch {
-		case len(before) == 0:
-			c = 1
-		case len(after) == 0:
-			c = -1
-		default:
-			c = compareMembers(before[0], after[0])
-		}
-		if c < 0 {
-			parts[ownerOfMember(before[0])] = nft.New()
-		} else if c > 0 {
-			parts[ownerOfMember(after[0])] = edge.Elements(after[0])
-		}
-		if c <= 0 {
-			before = before[1:]
-		}
-		if c >= 0 {
-			after = after[1:]
-		}
-	}
 }
 
 // changedRules adds what differs in the services and in the masquerading.
@@ -140,8 +118,7 @@ func (t *tablePlan) rebuild(c content) []nft.Op {
 			parts[owner] = nft.New()
 		}
 	}
-	t.content = c
-	return t.merge.Update(parts)
+	return t.put(parts, c)
 }
 
 // table is the whole content, nil when there shall be no table.
@@ -150,6 +127,7 @@ func (t *tablePlan) table() *nft.Table {
 		return nil
 	}
 	all := t.merge.Table()
+	t.members.fill(&all)
 	return &all
 }
 

@@ -23,18 +23,23 @@ type guards struct {
 
 	ports    lingering[uint16]
 	segments lingering[edge.Segment]
-	members  lingering[edge.Member]
-	next     time.Time // when the first of what lingers ends, zero: nothing does
-	timer    *time.Timer
-	expired  chan struct{} // receives when something that lingered may go; nil: nobody waits
+	next     time.Time // when the first of those that linger ends, zero: none does
+
+	// Members that no longer are, and until when they stay in result. They are not told apart in planned.
+	gone     map[edge.Member]time.Time
+	nextGone time.Time // as next
+
+	timer   *time.Timer
+	expired chan struct{} // receives when something that lingered may go; nil: nobody waits
 }
 
 // plan returns what is to be in force now.
 func (g *guards) plan(now time.Time, s setting, own api.Lease, leases []api.Lease) (guard, error) {
 	same := own == g.own && slices.Equal(leases, g.leases) && reflect.DeepEqual(s, g.self)
-	if same && (g.next.IsZero() || now.Before(g.next)) {
+	if same && !past(now, g.next) && !past(now, g.nextGone) {
 		return g.result, nil
 	}
+	members := slices.DeleteFunc(slices.Collect(g.result.members.all()), func(m edge.Member) bool { return !g.gone[m].IsZero() })
 	if !same {
 		ways, err := s.ways(own, leases)
 		if err != nil {
@@ -42,16 +47,63 @@ func (g *guards) plan(now time.Time, s setting, own api.Lease, leases []api.Leas
 		}
 		g.planned = planGuard(s.Facts, ways, own, leases)
 		g.refused = g.planned.refused
+		members = slices.Collect(g.planned.members.all())
+		g.planned.members = memberList{}
 		g.self, g.own, g.leases = s, own, slices.Clone(leases)
 	}
 	g.next = time.Time{}
+	before := g.result.members
 	g.result = guard{config: g.planned.config}
 	g.result.config.Untracked = keep(g, &g.ports, now, g.planned.config.Untracked)
 	g.result.config.Segments = keep(g, &g.segments, now, g.planned.config.Segments)
-	g.result.members = keep(g, &g.members, now, g.planned.members)
-	g.result = g.result.sorted()
+	g.result = g.result.of(g.keepMembers(now, before, members))
 	g.wake(now)
 	return g.result, nil
+}
+
+// past reports whether a time came; the zero time never does.
+func past(now, t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+
+// keepMembers returns the members planned and those of before that linger.
+func (g *guards) keepMembers(now time.Time, before memberList, planned []edge.Member) []edge.Member {
+	out := slices.Clone(planned)
+	differences(before, listOf(planned), func(m edge.Member) {
+		until, was := g.gone[m]
+		if !was {
+			until = now.Add(linger)
+		}
+		if until.After(now) {
+			g.left(m, until)
+			out = append(out, m)
+		} else {
+			delete(g.gone, m)
+		}
+	}, func(edge.Member) {})
+	for m := range g.gone {
+		if _, is := slices.BinarySearchFunc(planned, m, compareMembers); is {
+			delete(g.gone, m)
+		}
+	}
+	g.nextGone = earliest(g.gone)
+	slices.SortFunc(out, compareMembers)
+	return out
+}
+
+// left notes that a member no longer is.
+func (g *guards) left(m edge.Member, until time.Time) {
+	if g.gone == nil {
+		g.gone = map[edge.Member]time.Time{}
+	}
+	g.gone[m] = until
+}
+
+func earliest(times map[edge.Member]time.Time) (first time.Time) {
+	for _, t := range times {
+		if first.IsZero() || t.Before(first) {
+			first = t
+		}
+	}
+	return first
 }
 
 // wake asks for a step when the first of what lingers ends.
@@ -60,8 +112,12 @@ func (g *guards) wake(now time.Time) {
 		g.timer.Stop()
 		g.timer = nil
 	}
-	if g.expired != nil && !g.next.IsZero() {
-		g.timer = time.AfterFunc(g.next.Sub(now), func() { poke(g.expired) })
+	next := g.next
+	if next.IsZero() || !g.nextGone.IsZero() && g.nextGone.Before(next) {
+		next = g.nextGone
+	}
+	if g.expired != nil && !next.IsZero() {
+		g.timer = time.AfterFunc(next.Sub(now), func() { poke(g.expired) })
 	}
 }
 

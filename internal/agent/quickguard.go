@@ -41,7 +41,7 @@ func (g *guards) follow(now time.Time, generation uint64, s setting, own api.Lea
 // quick brings the members up to date by what changed in the leases. It reports whether that was all there is to do.
 func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log deltas) bool {
 	b := &g.ground
-	if b.version == 0 || b.generation != generation || own != b.own || !g.next.IsZero() && !now.Before(g.next) {
+	if b.version == 0 || b.generation != generation || own != b.own || past(now, g.next) {
 		return false
 	}
 	version, delta, ok := log.Delta(b.version)
@@ -52,7 +52,7 @@ func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log delt
 	if !ok {
 		return false
 	}
-	if len(gone)+len(fresh) > 0 {
+	if len(gone)+len(fresh) > 0 || past(now, g.nextGone) {
 		g.swap(now, gone, fresh)
 	}
 	b.version = version
@@ -75,25 +75,25 @@ func (g *guards) moved(d claim.Delta) (gone, fresh []edge.Member, ok bool) {
 	return gone, fresh, !slices.ContainsFunc(fresh, other)
 }
 
-// swap puts the fresh members in force at once; those that are gone linger.
+// swap puts the fresh members in force at once; those that are gone linger, and those that did so for long enough go.
 func (g *guards) swap(now time.Time, gone, fresh []edge.Member) {
+	list := g.result.members
 	for _, m := range gone {
-		if until, ok := g.members[m]; !ok || !until.IsZero() || slices.Contains(fresh, m) {
-			continue
-		}
-		until := now.Add(linger)
-		g.members[m] = until
-		if g.next.IsZero() || until.Before(g.next) {
-			g.next = until
+		if _, lingers := g.gone[m]; !lingers && list.has(m) {
+			g.left(m, now.Add(linger))
 		}
 	}
-	list := slices.Clone(g.result.members) // the last plan's readers keep theirs
 	for _, m := range fresh {
-		g.members[m] = time.Time{}
-		if i, there := slices.BinarySearchFunc(list, m, compareMembers); !there {
-			list = slices.Insert(list, i, m)
+		delete(g.gone, m)
+		list = list.with(m)
+	}
+	for m, until := range g.gone {
+		if !until.After(now) {
+			delete(g.gone, m)
+			list = list.without(m)
 		}
 	}
+	g.nextGone = earliest(g.gone)
 	g.result.members = list
 	g.wake(now)
 }

@@ -80,14 +80,11 @@ func (f Facts) content(own api.Lease, snap api.Snapshot, g guard) content {
 	return c
 }
 
-// fragments is the content of table inet weft by owner: the guard's rules and its members, and in mode nftables each service port, the
+// fragments is the content of table inet weft by owner: the guard's rules, and in mode nftables each service port, the
 // services' common part, and the pods' masquerading.
 func fragments(c content) map[string]nft.Table {
-	parts := make(map[string]nft.Table, len(c.services)+len(c.guard.members)+3)
+	parts := make(map[string]nft.Table, len(c.services)+3)
 	parts[ownerGuard] = edge.Rules(c.guard.config)
-	for _, m := range c.guard.members {
-		parts[ownerOfMember(m)] = edge.Elements(m)
-	}
 	if !c.inTable {
 		return parts
 	}

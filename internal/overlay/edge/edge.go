@@ -10,6 +10,7 @@ package edge
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -139,15 +140,51 @@ func Rules(c Config) nft.Table {
 	return t
 }
 
-// Elements are the member's elements of the sets: they go beside Rules of a Config whose Shapes have the member's.
+// Elements are the member's elements of the sets, its own first, then that of its outer address, which it may share: they go beside Rules of a
+// Config whose Shapes have the member's.
 func Elements(m Member) nft.Table {
 	t := nft.New()
 	set := m.shape().set()
-	set.Elements = []nft.Element{{Key: nft.TupleBuilder(nil).Addr(m.Outer).Addr(m.Subnet.Masked().Addr()).Tuple()}}
-	peers := peerSet(m.Outer.Is6())
-	peers.Elements = []nft.Element{{Key: nft.TupleBuilder(nil).Addr(m.Outer).Tuple()}}
-	t.Sets = []nft.Set{set, peers}
+	set.Elements = []nft.Element{m.element()}
+	t.Sets = []nft.Set{set, Outer(m.Outer)}
 	return t
+}
+
+func (m Member) element() nft.Element {
+	return nft.Element{Key: nft.TupleBuilder(nil).Addr(m.Outer).Addr(m.Subnet.Masked().Addr()).Tuple()}
+}
+
+// Outer is the set of the members' outer addresses with one of them.
+func Outer(a netip.Addr) nft.Set {
+	s := peerSet(a.Is6())
+	s.Elements = []nft.Element{{Key: nft.TupleBuilder(nil).Addr(a).Tuple()}}
+	return s
+}
+
+// Sets are the sets of many members, each element once, in no order.
+func Sets(members iter.Seq[Member]) []nft.Set {
+	var out []nft.Set
+	at := map[shape]int{}
+	seen := map[netip.Addr]bool{}
+	peers := [2]nft.Set{peerSet(false), peerSet(true)}
+	for m := range members {
+		i, ok := at[m.shape()]
+		if !ok {
+			i = len(out)
+			at[m.shape()], out = i, append(out, m.shape().set())
+		}
+		out[i].Elements = append(out[i].Elements, m.element())
+		if seen[m.Outer] {
+			continue
+		}
+		seen[m.Outer] = true
+		p := &peers[0]
+		if m.Outer.Is6() {
+			p = &peers[1]
+		}
+		p.Elements = append(p.Elements, Outer(m.Outer).Elements...)
+	}
+	return append(out, peers[:]...)
 }
 
 func (c Config) notrack(t *nft.Table) {
