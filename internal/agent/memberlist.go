@@ -86,39 +86,48 @@ func (l memberList) replace(i, more int, parts ...[]edge.Member) memberList {
 
 // differences calls gone and fresh for what is in one list only. What both share costs nothing.
 func differences(before, after memberList, gone, fresh func(edge.Member)) {
-	var a, b []edge.Member
-	x, y := before.parts, after.parts
+	a, b := cursor{rest: before.parts}, cursor{rest: after.parts}
 	for {
-		for len(a)+len(b) == 0 && len(x) > 0 && len(y) > 0 && &x[0][0] == &y[0][0] && len(x[0]) == len(y[0]) {
-			x, y = x[1:], y[1:]
+		for len(a.part)+len(b.part) == 0 && samePart(a.rest, b.rest) {
+			a.rest, b.rest = a.rest[1:], b.rest[1:]
 		}
-		if len(a) == 0 && len(x) > 0 {
-			a, x = x[0], x[1:]
-		}
-		if len(b) == 0 && len(y) > 0 {
-			b, y = y[0], y[1:]
-		}
-		c := 0
+		x, y := a.peek(), b.peek()
 		switch {
-		case len(a)+len(b) == 0:
+		case x == nil && y == nil:
 			return
-		case len(a) == 0:
-			c = 1
-		case len(b) == 0:
-			c = -1
+		case y == nil || x != nil && compareMembers(*x, *y) < 0:
+			gone(*x)
+			a.next()
+		case x == nil || compareMembers(*x, *y) > 0:
+			fresh(*y)
+			b.next()
 		default:
-			c = compareMembers(a[0], b[0])
-		}
-		if c < 0 {
-			gone(a[0])
-		} else if c > 0 {
-			fresh(b[0])
-		}
-		if c <= 0 {
-			a = a[1:]
-		}
-		if c >= 0 {
-			b = b[1:]
+			a.next()
+			b.next()
 		}
 	}
 }
+
+// samePart reports whether both begin with the very same part.
+func samePart(a, b [][]edge.Member) bool {
+	return len(a) > 0 && len(b) > 0 && &a[0][0] == &b[0][0] && len(a[0]) == len(b[0])
+}
+
+// cursor goes through a memberList.
+type cursor struct {
+	part []edge.Member
+	rest [][]edge.Member
+}
+
+// peek is the next member, nil at the end.
+func (c *cursor) peek() *edge.Member {
+	if len(c.part) == 0 {
+		if len(c.rest) == 0 {
+			return nil
+		}
+		c.part, c.rest = c.rest[0], c.rest[1:]
+	}
+	return &c.part[0]
+}
+
+func (c *cursor) next() { c.part = c.part[1:] }
