@@ -46,11 +46,13 @@ $(BIN)/flanneld: tools/flannel/go.mod tools/flannel/go.sum
 	  "It takes gcc and libc6-dev (make deps-test) and the modules of tools/flannel/go.mod (GOPROXY)" >&2; exit 1; }
 	touch $@
 
+# The labs of ./test run one after the other: they measure.
 test: deps-test build $(BIN)/flanneld ## the whole test suite, what CI runs
 	go build -o $(BIN)/testreport ./tools/testreport 2>/dev/null || (cd tools && go build -o ../$(BIN)/testreport ./testreport)
 	set -o pipefail; { \
 	  CGO_ENABLED=1 go test -race -json $(LEAN); \
-	  WEFT_BIN=$(CURDIR)/$(BIN) go test -json ./internal/server/... ./cmd/weft-server/... ./test/...; \
+	  WEFT_BIN=$(CURDIR)/$(BIN) go test -json ./internal/server/... ./cmd/weft-server/...; \
+	  WEFT_BIN=$(CURDIR)/$(BIN) go test -p 1 -json ./test/...; \
 	  go test -json -run '^$$' -bench . -benchtime 1x $(LEAN); \
 	} | $(BIN)/testreport -skips .ci/skips
 
