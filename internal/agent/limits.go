@@ -9,6 +9,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
+	"weft/internal/xt"
 )
 
 // limit says what of a service port is not done as it wants on a node with the facts, and why, or "".
@@ -34,7 +35,8 @@ type limits struct {
 	facts    ServiceFacts
 	list     serviceList
 	byOwner  map[string]string
-	problems []string // of the snapshot
+	noLocal  map[string][2]bool // of service ports with a traffic policy Local and no endpoint here: internal, external
+	problems []string           // of the snapshot
 }
 
 // look takes a snapshot in and logs what is new.
@@ -42,13 +44,15 @@ func (l *limits) look(log *slog.Logger, f Facts, snap api.Snapshot) {
 	gone, fresh, ok := l.list.next(snap.Services, snap.Changes)
 	said := l.byOwner
 	if !ok || l.byOwner == nil || l.mode != f.ProxyMode || !reflect.DeepEqual(l.facts, f.Services) {
-		l.mode, l.facts, l.byOwner = f.ProxyMode, f.Services, map[string]string{}
+		l.mode, l.facts, l.byOwner, l.noLocal = f.ProxyMode, f.Services, map[string]string{}, map[string][2]bool{}
 		gone, fresh = nil, snap.Services
 	}
 	for i := range gone {
 		delete(l.byOwner, ownerOf(gone[i]))
+		delete(l.noLocal, ownerOf(gone[i]))
 	}
 	for i := range fresh {
+		l.lookLocal(f, &fresh[i])
 		text := limit(f, &fresh[i])
 		if text == "" && len(l.byOwner) == 0 {
 			continue
@@ -73,6 +77,24 @@ func (l *limits) look(log *slog.Logger, f Facts, snap api.Snapshot) {
 	l.problems = problems
 }
 
+// lookLocal notes whether the service port's traffic policies leave it without endpoint here, while it has some elsewhere.
+func (l *limits) lookLocal(f Facts, s *api.ServicePort) {
+	if !s.InternalLocal && !s.ExternalLocal && len(l.noLocal) == 0 {
+		return
+	}
+	here, somewhere := false, false
+	for _, v6 := range []bool{false, true} {
+		here = here || len(proxy.Endpoints(proxy.Node{Name: f.Node}, *s, v6, proxy.Local)) > 0
+		somewhere = somewhere || len(s.Usable(v6)) > 0
+	}
+	none := f.mode().services && somewhere && !here
+	if lacks := [2]bool{none && s.InternalLocal, none && s.ExternalLocal && proxy.Exposed(*s)}; lacks != [2]bool{} {
+		l.noLocal[ownerOf(*s)] = lacks
+	} else {
+		delete(l.noLocal, ownerOf(*s))
+	}
+}
+
 // texts are all of them, one line each.
 func (l *limits) texts() []string {
 	return append(slices.Clone(l.problems), slices.Sorted(maps.Values(l.byOwner))...)
@@ -83,4 +105,35 @@ func (p *proxyLoop) limited() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.limits.texts()
+}
+
+// local counts the service ports that have a traffic policy Local and no endpoint here: internal, external.
+func (p *proxyLoop) local() (n [2]int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, lacks := range p.limits.noLocal {
+		for i, x := range lacks {
+			if x {
+				n[i]++
+			}
+		}
+	}
+	return n
+}
+
+// ruleCounts counts the rules of iptables that are weft's, by table: IPv4, IPv6.
+func (p *proxyLoop) ruleCounts() map[string][2]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string][2]int{}
+	for i, tables := range []xt.Tables{p.want.XT.V4, p.want.XT.V6} {
+		for _, t := range tables {
+			n := out[t.Name]
+			for _, c := range t.Chains {
+				n[i] += len(c.Rules)
+			}
+			out[t.Name] = n
+		}
+	}
+	return out
 }

@@ -115,6 +115,8 @@ func (a *agent) Status() Status {
 	s.Settings, s.Relay = a.live.list(), a.proxy.relayStatus(f.ProxyMode)
 	s.Warnings = slices.Concat(a.proxy.warnings(), s.Settings.warnings(), fewFiles(s.Relay))
 	s.ServiceLimits = a.proxy.limited()
+	s.syncs = &a.proxy.syncs
+	s.noLocal, s.rules = a.proxy.local(), a.proxy.ruleCounts()
 	a.turnStatus(&s)
 	s.Lease = a.leaseStatus()
 	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == ""

@@ -68,6 +68,7 @@ type proxyLoop struct {
 	warned   warned
 	balance  balancing
 	limits   limits
+	syncs    syncs
 	otherErr string // why the last step of other failed
 	// chains lists base chains, those of others too; nil: nobody can tell.
 	chains func(nft.Hook) ([]kernelnft.BaseChain, error)
@@ -100,7 +101,9 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	f := s.Facts
 	p.balance.look(p.log, f.ProxyMode, snap)
 	p.limits.look(p.log, f, snap)
+	begun := time.Now()
 	w, err := p.apply(ctx, due, f, own, snap, g)
+	p.syncs.step(begun, time.Now(), due, f.ProxyMode, snap.Changes, err)
 	if !f.mode().services {
 		snap.Services, snap.Changes = nil, nil
 	} else if p.flows != nil {

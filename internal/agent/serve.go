@@ -45,6 +45,9 @@ type Status struct {
 	Relay *relay.Stats `json:"relay,omitempty"` // in mode userspace
 
 	healing *healing // for metrics
+	syncs   *syncs
+	noLocal [2]int            // service ports with a traffic policy Local and no endpoint here: internal, external
+	rules   map[string][2]int // of iptables that are weft's, by table: IPv4, IPv6
 
 	Settings Settings `json:"-"`                  // what the agent was told; the path /settings tells it
 	Draining int      `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
@@ -163,6 +166,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_udp_flows_forgotten_total", "connection tracking entries deleted because their endpoint or service is gone",
 		float64(s.ForgottenFlows), "counter")
 	s.healing.writeMetrics(w)
+	s.syncs.writeMetrics(w, s)
 	writeLeaseMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)
 	writeEdgeMetrics(w, s.Edge)

@@ -42,13 +42,15 @@ func (p *proxyLoop) inTable(f Facts) bool { return f.mode().table && p.noTables 
 // apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
 func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (work, error) {
 	c := f.content(own, snap, g)
-	w := work{ops: p.openLocalhost(f, snap)}
+	opened := p.openLocalhost(f, snap)
+	var w work
 	var err error
 	if p.inTable(f) {
 		w, err = p.applyInTable(ctx, due, f, c)
 	} else {
 		w, err = p.applyInIPTables(ctx, due, f, own, snap, c)
 	}
+	w.ops += opened
 	if err == nil && p.turn.standing != f.ProxyMode {
 		if p.turn.standing != "" {
 			p.log.Info("services are in another mode", "from", p.turn.standing, "to", f.ProxyMode)

@@ -205,4 +205,6 @@ type Snapshot struct {
 type ServiceChanges struct {
 	From, To    uint64        // versions of the list, equal when nothing changed; 0 is the empty list
 	Gone, Fresh []ServicePort // no longer there; new or different
+	// Triggered is when the pods or services changed that the changes of endpoints are about, as their EndpointSlices say.
+	Triggered []time.Time
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -40,4 +41,37 @@ func TestContestedAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("the first gone", "b[192.0.2.1]")
+}
+
+// TestTriggered: a Feed tells when the changes began that it brings, each once, and none of those before it.
+func TestTriggered(t *testing.T) {
+	w := newWatch()
+	s := testService(1, 80)
+	put := func(at time.Time, endpoints ...int) {
+		t.Helper()
+		e := testSlice(s, "-a", endpoints...)
+		e.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: at.Format(time.RFC3339Nano)}
+		if err := w.slices.Add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.services.Add(s); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	put(old, 1)
+	f := w.Feed()
+	if got := f.Snapshot().Changes.Triggered; len(got) > 0 {
+		t.Errorf("before the feed: %v", got)
+	}
+	put(old.Add(time.Minute), 2)
+	now := time.Now().Add(time.Second).UTC()
+	put(now, 3)
+	put(now, 4) // another change of which nothing new is said
+	if got := f.Snapshot().Changes.Triggered; len(got) != 1 || !got[0].Equal(now) {
+		t.Errorf("triggered %v, want %v", got, now)
+	}
+	if got := f.Snapshot().Changes.Triggered; len(got) > 0 {
+		t.Errorf("again: %v", got)
+	}
 }

@@ -40,6 +40,9 @@ func testSlice(s *corev1.Service, name string, endpoints ...int) *discoveryv1.En
 // step does something random to the tables.
 func randomChange(r *rand.Rand, w *Watch) error {
 	s := testService(r.IntN(40), []int32{80, 443, 53}[:1+r.IntN(3)]...)
+	for range r.IntN(3) { // now and then what another service has or wants
+		s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, fmt.Sprintf("10.254.0.%d", r.IntN(60)+1))
+	}
 	e := testSlice(s, []string{"-a", "-b"}[r.IntN(2)], r.Perm(20)[:r.IntN(5)]...)
 	switch r.IntN(6) {
 	case 0:

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"weft/internal/api"
 )
@@ -68,12 +69,13 @@ func (f *Feed) Snapshot() api.Snapshot {
 	defer w.mu.Unlock()
 	c := &api.ServiceChanges{From: f.version}
 	if f.version == 0 {
-		w.fed, w.ports = true, w.ports.with(w.merge())
+		w.fed, w.fedSince, w.ports = true, time.Now(), w.ports.with(w.merge())
 		c.Fresh, f.version = slices.Clone(w.ports), 1
 	} else if w.advance(c); len(c.Gone)+len(c.Fresh) > 0 {
 		f.version++
 	}
 	clear(w.dirty)
+	c.Triggered, w.triggers = w.triggers, nil
 	c.To = f.version
 	snap := *w.objects()
 	snap.Services, snap.Changes, snap.Problems = w.ports, c, w.problems()

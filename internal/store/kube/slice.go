@@ -19,6 +19,7 @@ type slice struct {
 	ends    []api.Endpoint // at the first of the ports, in order of address
 	pods    string         // the names of the endpoints' pods, one a line; "" when there are none
 	plain   bool           // no endpoint is in it twice
+	trigger string         // when what it tells of happened, as its annotation says
 }
 
 type slicePort struct {
@@ -51,7 +52,7 @@ func convertSlice(e *discoveryv1.EndpointSlice) slice {
 		e.AddressType != discoveryv1.AddressTypeIPv4 && e.AddressType != discoveryv1.AddressTypeIPv6 {
 		return slice{}
 	}
-	out := slice{service: e.Namespace + "/" + name}
+	out := slice{service: e.Namespace + "/" + name, trigger: strings.Clone(e.Annotations[corev1.EndpointsLastChangeTriggerTime])}
 	for _, p := range e.Ports {
 		sp := slicePort{protocol: protocol(deref(p.Protocol)), name: deref(p.Name), port: port(deref(p.Port))}
 		if sp.port != 0 && sp.protocol != "" {
@@ -152,7 +153,9 @@ func merge(skeleton []api.ServicePort, parts []slice) []api.ServicePort {
 	return out
 }
 
-func (p slicePort) serves(s *api.ServicePort) bool { return p.name == s.Name.Port && p.protocol == s.Protocol }
+func (p slicePort) serves(s *api.ServicePort) bool {
+	return p.name == s.Name.Port && p.protocol == s.Protocol
+}
 
 // shared are a service port's endpoints where they are a slice's as it is, so that they are in memory once; else nil.
 func shared(s *api.ServicePort, parts []slice, rules []weightRule) []api.Endpoint {

@@ -45,6 +45,9 @@ type Watch struct {
 	lean   *api.Snapshot       // without services, nil when stale
 	claims proxy.Claims        // of the services, as they want them
 
+	triggers []time.Time // when changes of endpoints began that the Feed does not know yet
+	fedSince time.Time
+
 	unlisted map[string]bool // kinds that were never listed
 	synced   chan struct{}
 	changed  signal // anything
@@ -125,7 +128,23 @@ func (w *Watch) sliceChanged(key string, before, after slice, gone bool) {
 		}
 		w.dirty[after.service] = true
 	}
+	if after.trigger != before.trigger {
+		w.triggered(after.trigger)
+	}
 	w.stale()
+}
+
+// maxTriggers bounds the times that are kept for a reader who does not ask.
+const maxTriggers = 10_000
+
+// triggered keeps when a change of endpoints began; those before everything was listed say nothing of how long it takes.
+func (w *Watch) triggered(at string) {
+	if at == "" || !w.fed || len(w.triggers) >= maxTriggers {
+		return
+	}
+	if t, err := time.Parse(time.RFC3339Nano, at); err == nil && t.After(w.fedSince) {
+		w.triggers = append(w.triggers, t)
+	}
 }
 
 func (w *Watch) stale() {

@@ -1,0 +1,62 @@
+package agent
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/api"
+)
+
+// TestSyncMetrics: names and meaning are kube-proxy's.
+func TestSyncMetrics(t *testing.T) {
+	var s syncs
+	at := time.UnixMilli(1_800_000_000_500)
+	s.step(at, at.Add(3*time.Millisecond), byTime, NFTables, nil, nil)
+	s.step(at, at.Add(500*time.Microsecond), byPlan, NFTables, &api.ServiceChanges{Triggered: []time.Time{at.Add(-700 * time.Millisecond)}}, nil)
+	s.step(at.Add(time.Second), at.Add(2*time.Second), byPlan, IPTables, nil, errors.New("refused"))
+	var b strings.Builder
+	s.writeMetrics(&b, Status{ForgottenFlows: 7, noLocal: [2]int{2, 1}, rules: map[string][2]int{"nat": {12, 0}}})
+	for _, want := range []string{
+		`kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.001"} 1`, `kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.004"} 2`,
+		"kubeproxy_sync_proxy_rules_duration_seconds_count 3", "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1",
+		"kubeproxy_sync_partial_proxy_rules_duration_seconds_count 2", `kubeproxy_network_programming_duration_seconds_bucket{le="0.5"} 0`,
+		`kubeproxy_network_programming_duration_seconds_bucket{le="1"} 1`,
+		"kubeproxy_sync_proxy_rules_last_timestamp_seconds 1800000000.5", "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds 1800000001.5",
+		"kubeproxy_sync_proxy_rules_nftables_sync_failures_total 0", "kubeproxy_sync_proxy_rules_iptables_restore_failures_total 1",
+		"kubeproxy_conntrack_reconciler_deleted_entries_total 7", `kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"} 2`,
+		`kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy="external"} 1`,
+		`kubeproxy_sync_proxy_rules_iptables_total{table="nat",ip_family="IPv4"} 12`,
+	} {
+		if !strings.Contains(b.String(), want+"\n") {
+			t.Errorf("no line %q in\n%s", want, b.String())
+		}
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(b.String()) {
+		if strings.HasPrefix(line, "# TYPE ") && seen[line] {
+			t.Errorf("twice: %s", line)
+		}
+		seen[line] = true
+	}
+}
+
+// TestServicesWithoutLocalEndpoints counts by policy, and follows changes.
+func TestServicesWithoutLocalEndpoints(t *testing.T) {
+	p := newProxyLoop(NFTables, nil, nil)
+	away := nginxService("172.16.78.9:80")
+	away.InternalLocal, away.ExternalLocal, away.NodePort = true, true, 30080
+	f := walkthroughFacts(NFTables)
+	p.limits.look(p.log, f, api.Snapshot{Services: []api.ServicePort{away}})
+	if n := p.local(); n != [2]int{1, 1} {
+		t.Errorf("all endpoints elsewhere: %v", n)
+	}
+	here := away
+	here.Endpoints = []api.Endpoint{away.Endpoints[0]}
+	here.Endpoints[0].Node = f.Node
+	p.limits.look(p.log, f, api.Snapshot{Services: []api.ServicePort{here}})
+	if n := p.local(); n != [2]int{} {
+		t.Errorf("one here: %v", n)
+	}
+}
