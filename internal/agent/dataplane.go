@@ -193,6 +193,7 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 			return work{}, err
 		}
 	}
+	host = host.Freeze() // what the kernel is to have, and nearly all it has, are these objects
 	before := d.want
 	d.want, d.ground = host, d.next
 	tunnelErr := d.tunnels.prepare(host, d.settings.get().psk)

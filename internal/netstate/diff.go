@@ -67,8 +67,8 @@ func Diff(want, have State) []Op {
 	d := diff{want: want, have: have, gone: map[string]bool{}, flushed: map[string]bool{}}
 	d.remake()
 	d.change()
-	for id, h := range have.objects {
-		if _, ok := want.objects[id]; !ok && !d.gone[h.On()] {
+	for id, h := range have.All() {
+		if _, ok := want.Get(id); !ok && !d.gone[h.On()] {
 			d.dels = append(d.dels, sortedOp{id, Op{Verb: Del, Object: h}})
 		}
 	}
@@ -86,8 +86,8 @@ func Diff(want, have State) []Op {
 
 // remake finds what must be deleted and made again, and the links whose change costs them their neighbours.
 func (d *diff) remake() {
-	for id, w := range d.want.objects {
-		h, ok := d.have.objects[id]
+	for id, w := range d.want.All() {
+		h, ok := d.have.Get(id)
 		if !ok {
 			continue
 		}
@@ -111,8 +111,8 @@ func (d *diff) change() {
 	for _, e := range d.early {
 		remade[e.id] = true
 	}
-	for id, w := range d.want.objects {
-		h, ok := d.have.objects[id]
+	for id, w := range d.want.All() {
+		h, ok := d.have.Get(id)
 		switch {
 		case !ok || remade[id] || d.gone[h.On()]:
 			d.ops = append(d.ops, sortedOp{id, Op{Verb: Add, Object: w}})

@@ -64,7 +64,10 @@ type ID struct {
 func IDOf(o Object) ID { return ID{Kind: o.Kind(), Key: o.Key()} }
 
 // State is a set of objects, at most one for each ID. The zero State is empty and may be read; Add needs New.
-type State struct{ objects map[ID]Object }
+type State struct {
+	objects map[ID]Object // with a base: those that are not in it or are others, nil in place of one that is gone
+	base    map[ID]Object // shared with other States, so never changed
+}
 
 // New returns a State of the objects; of two with the same ID the later wins.
 func New(objects ...Object) State {
@@ -84,51 +87,86 @@ func (s *State) Add(objects ...Object) {
 }
 
 // Remove takes the object with the ID out of s.
-func (s *State) Remove(id ID) { delete(s.objects, id) }
+func (s *State) Remove(id ID) {
+	delete(s.objects, id)
+	if _, ok := s.base[id]; ok {
+		if s.objects == nil {
+			s.objects = map[ID]Object{}
+		}
+		s.objects[id] = nil
+	}
+}
 
 // Get returns the object with the ID.
 func (s State) Get(id ID) (Object, bool) {
-	o, ok := s.objects[id]
+	if o, ok := s.objects[id]; ok {
+		return o, o != nil
+	}
+	o, ok := s.base[id]
 	return o, ok
 }
 
 // Len is the number of objects.
-func (s State) Len() int { return len(s.objects) }
+func (s State) Len() int {
+	n := len(s.objects)
+	if s.base == nil {
+		return n
+	}
+	n = len(s.base)
+	for id, o := range s.objects {
+		_, was := s.base[id]
+		switch {
+		case o == nil:
+			n--
+		case !was:
+			n++
+		}
+	}
+	return n
+}
 
 // Union returns a State with the objects of all; of two with the same ID the later wins.
 func Union(states ...State) State {
 	n := 0
 	for _, s := range states {
-		n += len(s.objects)
+		n += s.Len()
 	}
 	u := State{objects: make(map[ID]Object, n)}
 	for _, s := range states {
-		maps.Copy(u.objects, s.objects)
+		maps.Insert(u.objects, s.All())
 	}
 	return u
 }
 
 // Objects returns the objects in order of kind, then key.
 func (s State) Objects() []Object {
-	ids := make([]ID, 0, len(s.objects))
-	for id := range s.objects {
+	ids := make([]ID, 0, len(s.objects)+len(s.base))
+	for id := range s.All() {
 		ids = append(ids, id)
 	}
 	slices.SortFunc(ids, compareID)
 	out := make([]Object, len(ids))
 	for i, id := range ids {
-		out[i] = s.objects[id]
+		out[i], _ = s.Get(id)
 	}
 	return out
 }
 
 // All yields the objects with their IDs in no order, which is much cheaper than Objects for large States.
-func (s State) All() iter.Seq2[ID, Object] { return maps.All(s.objects) }
+func (s State) All() iter.Seq2[ID, Object] {
+	if s.base == nil {
+		return maps.All(s.objects)
+	}
+	return s.allOfBoth
+}
 
 // Select returns the State of the objects that keep says yes to.
 func (s State) Select(keep func(Object) bool) State {
+	if s.base != nil && !s.any(func(o Object) bool { return !keep(o) }) {
+		return State{base: s.base, objects: maps.Clone(s.objects)}
+	}
 	out := New()
-	for id, o := range s.objects {
+	for id, o := range s.All() {
 		if keep(o) {
 			out.objects[id] = o
 		}
@@ -152,8 +190,8 @@ func Equal(a, b State) bool {
 	if a.Len() != b.Len() {
 		return false
 	}
-	for id, o := range a.objects {
-		p, ok := b.objects[id]
+	for id, o := range a.All() {
+		p, ok := b.Get(id)
 		if !ok || !same(o, p) {
 			return false
 		}

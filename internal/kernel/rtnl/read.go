@@ -42,7 +42,7 @@ type reader struct {
 
 // remember keeps what Watch needs.
 func (h *Handle) remember(r *reader) {
-	h.known, h.wanted = netstate.Union(r.have), r.want
+	h.known, h.wanted = r.have.Like(r.want), r.want
 	h.injuries = injuries{}
 	h.indexes = make(map[int]string, len(r.table.byIndex))
 	for i, l := range r.table.byIndex {
