@@ -11,19 +11,19 @@ import (
 // watchRules watches table inet weft and the tables of iptables: where iptables is the nf_tables variant it tells of changes, of the legacy
 // one their sizes are watched.
 func watchRules(ctx context.Context, c *nft.Conn) ([]trigger, error) {
-	own, err := c.Watch(ctx, values.INet, values.TableName)
+	tables := []nft.TableRef{{Family: values.INet, Name: values.TableName}}
+	for _, family := range []values.Family{values.IPv4, values.IPv6} {
+		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
+			tables = append(tables, nft.TableRef{Family: family, Name: table})
+		}
+	}
+	changed, err := c.WatchAll(ctx, tables...)
 	if err != nil {
 		return nil, err
 	}
-	out := []trigger{{own, byKernel}}
-	for _, family := range []values.Family{values.IPv4, values.IPv6} {
-		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
-			ch, err := c.Watch(ctx, family, table)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, trigger{ch, byIPTables})
-		}
+	out := []trigger{{changed[0], byKernel}}
+	for _, ch := range changed[1:] {
+		out = append(out, trigger{ch, byIPTables})
 	}
 	legacy, err := xt.WatchLegacy(ctx)
 	return append(out, trigger{legacy, byIPTables}), err

@@ -171,13 +171,6 @@ func (c *cluster) write(path, event string, o object) {
 	}
 }
 
-// clear removes all objects of the kind without telling anybody: for the time between two agents.
-func (c *cluster) clear(path string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.kinds[path].objects = map[string][]byte{}
-}
-
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	k := c.kinds[r.URL.Path]
 	switch q := r.URL.Query(); {

@@ -12,7 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 // node is the one the agent runs on.
 func node() *corev1.Node {
@@ -51,8 +52,8 @@ func service(i int, protocol corev1.Protocol) *corev1.Service {
 func endpoint(addr netip.Addr, i, j int) discoveryv1.Endpoint {
 	return discoveryv1.Endpoint{
 		Addresses:  []string{addr.String()},
-		Conditions: discoveryv1.EndpointConditions{Ready: ptr(true), Serving: ptr(true), Terminating: ptr(false)},
-		NodeName:   ptr(fmt.Sprintf("node-%03d.example.internal", (i+j)%250)), Zone: ptr(fmt.Sprintf("zone-%c", 'a'+(i+j)%3)),
+		Conditions: discoveryv1.EndpointConditions{Ready: new(true), Serving: new(true), Terminating: new(false)},
+		NodeName:   new(fmt.Sprintf("node-%03d.example.internal", (i+j)%250)), Zone: new(fmt.Sprintf("zone-%c", 'a'+(i+j)%3)),
 		TargetRef: &corev1.ObjectReference{
 			Kind: "Pod", Namespace: fmt.Sprintf("team-%02d", i%50), Name: fmt.Sprintf("service-%05d-6d4cf56db6-%05d", i, j),
 			UID: types.UID(fmt.Sprintf("00000000-0000-0002-%04d-%012d", j, i)),
@@ -70,10 +71,10 @@ func slice(i int, protocol corev1.Protocol, port uint16, endpoints ...discoveryv
 				discoveryv1.LabelServiceName: s.Name, discoveryv1.LabelManagedBy: "endpointslice-controller.k8s.io",
 				"app.kubernetes.io/name": s.Name,
 			},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: s.Name, UID: s.UID, Controller: ptr(true)}},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: s.Name, UID: s.UID, Controller: new(true)}},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Ports:       []discoveryv1.EndpointPort{{Name: ptr("main"), Protocol: &protocol, Port: ptr(int32(port))}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new("main"), Protocol: &protocol, Port: new(int32(port))}},
 		Endpoints:   endpoints,
 	}
 }

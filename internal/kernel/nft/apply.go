@@ -40,7 +40,7 @@ func (c *Conn) Apply(ops []nft.Op) error {
 		return fmt.Errorf("apply nf_tables transaction: %w", unix.EBADF)
 	}
 	a := applier{c: c}
-	if err := a.apply(units(ops)); err != nil {
+	if err := c.quietly(ops, func() error { return a.apply(units(ops)) }); err != nil {
 		return fmt.Errorf("apply nf_tables transaction: %w", err)
 	}
 	return errors.Join(a.refused...)
@@ -137,7 +137,11 @@ func (c *Conn) transact(all []unit) (bad map[int]error, err error) {
 	if err := c.send(t.b); err != nil {
 		return nil, fmt.Errorf("send: %w", err)
 	}
-	return c.answers(t)
+	bad, err = c.answers(t)
+	if err == nil && len(bad) == 0 {
+		c.commits++
+	}
+	return bad, err
 }
 
 // answers reads the kernel's answers to a transaction.

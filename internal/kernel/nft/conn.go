@@ -28,7 +28,9 @@ type Conn struct {
 	seq  uint32
 	buf  []byte
 
-	writer atomic.Pointer[string] // see Writer
+	writer   atomic.Pointer[string] // see Writer
+	watchers watchers
+	commits  uint32 // transactions the kernel took
 }
 
 // The socket's buffers: a transaction goes to the kernel in one piece, and every message of it may be answered with an error.

@@ -53,8 +53,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		_ = split(data, func(m message) error {
 			_ = refused(m)
-			w := watcher{table: "weft"}
-			_ = w.ours(m)
+			w := watcher{own: 1, tables: []watched{{family: 1, table: nft.TableName}}}
+			_ = w.table(m)
 			return nil
 		})
 	})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,31 +17,54 @@ import (
 // groupNFTables is NFNLGRP_NFTABLES: the kernel tells its members of every change of the ruleset.
 const groupNFTables = 7
 
-// Watch returns a channel that gets a value after others than this Conn changed the table; several changes make one value. It must be
-// called in the network namespace of the Conn. The channel is closed when ctx ends.
+// TableRef names a table.
+type TableRef struct {
+	Family nft.Family
+	Name   string
+}
+
+// Watch is WatchAll of one table.
+func (c *Conn) Watch(ctx context.Context, family nft.Family, name string) (<-chan struct{}, error) {
+	all, err := c.WatchAll(ctx, TableRef{family, name})
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// WatchAll returns a channel for each table that gets a value after others than this Conn changed the table; several changes make one value.
+// It must be called in the network namespace of the Conn. The channels are closed when ctx ends.
 //
 // What packets add to dynamic sets, and what times out there, is no change.
-func (c *Conn) Watch(ctx context.Context, family nft.Family, name string) (<-chan struct{}, error) {
+func (c *Conn) WatchAll(ctx context.Context, tables ...TableRef) ([]<-chan struct{}, error) {
 	fd, err := subscribe(c.port)
 	if err != nil {
 		return nil, fmt.Errorf("watch nf_tables: %w", err)
 	}
-	w := &watcher{file: os.NewFile(uintptr(fd), "nf_tables events"), own: c.port, family: families[family], table: name, wrote: c.wrote}
+	w := &watcher{file: os.NewFile(uintptr(fd), "nf_tables events"), own: c.port, wrote: c.wrote}
 	if w.raw, err = w.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch nf_tables: %w", err), w.file.Close())
 	}
-	changed := make(chan struct{}, 1)
+	out := make([]<-chan struct{}, len(tables))
+	for i, t := range tables {
+		changed := make(chan struct{}, 1)
+		out[i], w.tables = changed, append(w.tables, watched{families[t.Family], t.Name, changed})
+	}
+	c.watchers.add(w)
 	stop := context.AfterFunc(ctx, func() { _ = w.file.Close() }) // ends a read under way
 	go func() {
-		defer close(changed)
 		defer func() {
+			c.watchers.remove(w)
+			for _, t := range w.tables {
+				close(t.changed)
+			}
 			if stop() {
 				_ = w.file.Close()
 			}
 		}()
-		w.run(changed)
+		w.run()
 	}()
-	return changed, nil
+	return out, nil
 }
 
 func subscribe(own uint32) (fd int, err error) {
@@ -82,37 +106,57 @@ type watcher struct {
 	file   *os.File
 	raw    syscall.RawConn
 	own    uint32
-	family uint8
-	table  string
+	tables []watched
 
 	touched bool // by the transaction that is being told
 	wrote   func(message)
 }
 
+type watched struct {
+	family  uint8
+	table   string
+	changed chan struct{}
+}
+
 // run reads events until the socket is closed. An overflow may have lost ours: it counts as one.
-func (w *watcher) run(changed chan<- struct{}) {
+func (w *watcher) run() {
 	b := make([]byte, 64<<10)
 	for {
 		n, err := w.receive(b)
-		hit := errors.Is(err, unix.ENOBUFS)
-		if err != nil && !hit {
+		if errors.Is(err, unix.ENOBUFS) {
+			w.touched = true
+			w.tell()
+			continue
+		}
+		if err != nil {
 			return
 		}
 		_ = split(b[:n], func(m message) error {
-			hit = hit || w.ours(m)
-			if m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN && w.touched { // the end of a transaction
-				w.wrote(m)
+			if m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN { // the end of a transaction
+				if w.touched {
+					w.wrote(m)
+				}
+				w.touched = false
+			} else if t := w.table(m); t != nil {
+				w.touched = true
+				t.tell()
 			}
-			w.touched = hit
 			return nil
 		})
-		if !hit {
-			continue
-		}
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
+	}
+}
+
+// tell says that any of the tables may have changed.
+func (w *watcher) tell() {
+	for i := range w.tables {
+		w.tables[i].tell()
+	}
+}
+
+func (t *watched) tell() {
+	select {
+	case t.changed <- struct{}{}:
+	default:
 	}
 }
 
@@ -132,20 +176,21 @@ func (w *watcher) receive(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// ours reports whether an event is about the table and caused by others. The first attribute of all objects is the table's name.
-func (w *watcher) ours(m message) bool {
-	if m.pid == w.own || m.typ>>8 != unix.NFNL_SUBSYS_NFTABLES || m.typ&0xff == unix.NFT_MSG_NEWGEN || len(m.data) < nfgenmsg {
-		return false
+// table is the one that an event is about, nil where it is another or we caused it. The first attribute of all objects is the table's name.
+func (w *watcher) table(m message) (t *watched) {
+	if m.pid == w.own || m.typ>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.data) < nfgenmsg {
+		return nil
 	}
-	if m.data[0] != w.family {
-		return false
-	}
-	found := false
 	_ = attributes(m.data[nfgenmsg:], func(typ uint16, v []byte) error {
-		found = found || typ == unix.NFTA_TABLE_NAME && text(v) == w.table
+		if typ == unix.NFTA_TABLE_NAME && t == nil {
+			i := slices.IndexFunc(w.tables, func(t watched) bool { return t.family == m.data[0] && t.table == text(v) })
+			if i >= 0 {
+				t = &w.tables[i]
+			}
+		}
 		return nil
 	})
-	return found
+	return t
 }
 
 // wrote notes who made a transaction.

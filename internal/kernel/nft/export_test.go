@@ -1,0 +1,16 @@
+package nft
+
+import "weft/internal/nft"
+
+// Meanwhile applies ops as Apply does and calls do before the watchers listen again.
+func Meanwhile(c *Conn, ops []nft.Op, do func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a := applier{c: c}
+	return c.quietly(ops, func() error {
+		if err := a.apply(units(ops)); err != nil {
+			return err
+		}
+		return do()
+	})
+}
