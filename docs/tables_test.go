@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"os"
 	"reflect"
 	"regexp"
 	"slices"
@@ -166,4 +167,55 @@ func same(t *testing.T, what string, got, want []string) {
 			t.Errorf("%s: %s is on the page, but not in the program", what, x)
 		}
 	}
+}
+
+// TestServicesTable: the scenes that the page names are those of the packet-flow table, all of them.
+func TestServicesTable(t *testing.T) {
+	source, err := os.ReadFile("../test/flows/scenes_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, m := range regexp.MustCompile(`(?m)^\t\{name: "([^"]+)"`).FindAllStringSubmatch(string(source), -1) {
+		want = append(want, m[1])
+	}
+	for _, row := range rows(t, "services.md", "services in every mode") {
+		for scene := range strings.SplitSeq(row[len(row)-1], "; ") {
+			if scene != "" && !slices.Contains(got, scene) {
+				got = append(got, scene)
+			}
+		}
+	}
+	same(t, "services.md: scenes", got, want)
+}
+
+// kubeProxyFlags are those of kube-proxy v1.36.3, as its --help lists them.
+const kubeProxyFlags = `bind-address bind-address-hard-fail boot-id-file cleanup cluster-cidr config config-sync-period conntrack-max-per-core
+	conntrack-min conntrack-tcp-be-liberal conntrack-tcp-timeout-close-wait conntrack-tcp-timeout-established conntrack-udp-timeout
+	conntrack-udp-timeout-stream detect-local-mode feature-gates healthz-bind-address help hostname-override init-only
+	iptables-localhost-nodeports iptables-masquerade-bit iptables-min-sync-period iptables-sync-period ipvs-exclude-cidrs
+	ipvs-min-sync-period ipvs-scheduler ipvs-strict-arp ipvs-sync-period ipvs-tcp-timeout ipvs-tcpfin-timeout ipvs-udp-timeout
+	kube-api-burst kube-api-content-type kube-api-qps kubeconfig log-flush-frequency log-json-info-buffer-size log-json-split-stream
+	log-text-info-buffer-size log-text-split-stream logging-format machine-id-file masquerade-all master metrics-bind-address
+	nodeport-addresses oom-score-adj pod-bridge-interface pod-interface-name-prefix profiling proxy-mode
+	show-hidden-metrics-for-version v version vmodule write-config-to`
+
+// TestKubeProxyFlags: each of kube-proxy's flags is on the page once, and what is named for it is one of the agent's.
+func TestKubeProxyFlags(t *testing.T) {
+	var want, got []string
+	for f := range strings.FieldsSeq(kubeProxyFlags) {
+		want = append(want, "--"+f)
+	}
+	f := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	new(agent.Config).Flags(f)
+	flag := regexp.MustCompile("(--[a-z0-9-]+)")
+	for _, row := range rows(t, "migration/from-kube-proxy.md", "flags of kube-proxy") {
+		got = append(got, flag.FindAllString(row[0], -1)...)
+		for _, ours := range flag.FindAllString(row[1], -1) {
+			if name := ours[2:]; f.Lookup(name) == nil && name != "verbose" && name != "config" && name != "help" {
+				t.Errorf("%s: weft agent has no flag %s", row[0], ours)
+			}
+		}
+	}
+	same(t, "from-kube-proxy.md: flags of kube-proxy", got, want)
 }
