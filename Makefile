@@ -46,8 +46,14 @@ $(BIN)/flanneld: tools/flannel/go.mod tools/flannel/go.sum
 	  "It takes gcc and libc6-dev (make deps-test) and the modules of tools/flannel/go.mod (GOPROXY)" >&2; exit 1; }
 	touch $@
 
+# The real kube-proxy, which weft takes over from and hands back to in the tests.
+$(BIN)/kube-proxy: tools/kubeproxy/go.mod tools/kubeproxy/go.sum
+	cd tools/kubeproxy && CGO_ENABLED=0 go build -ldflags '$(K8S_LDFLAGS)' -o ../../$@ k8s.io/kubernetes/cmd/kube-proxy || { echo \
+	  "bin/kube-proxy was not built: test/modes needs it, and the modules of tools/kubeproxy/go.mod (GOPROXY)" >&2; exit 1; }
+	touch $@
+
 # The labs of ./test run one after the other: they measure.
-test: deps-test build $(BIN)/flanneld ## the whole test suite, what CI runs
+test: deps-test build $(BIN)/flanneld $(BIN)/kube-proxy ## the whole test suite, what CI runs
 	go build -o $(BIN)/testreport ./tools/testreport 2>/dev/null || (cd tools && go build -o ../$(BIN)/testreport ./testreport)
 	set -o pipefail; { \
 	  CGO_ENABLED=1 go test -race -json $(LEAN); \
@@ -63,7 +69,8 @@ lint: ## golangci-lint, from tools/go.mod
 bench: build $(BIN)/flanneld ## measure side by side in one run, print ratios
 	scripts/bench
 
-chaos: build ## injure a cluster at random for minutes: ROUNDS (10) times each, SEED repeats a run
+chaos: build ## injure a cluster at random for minutes: ROUNDS (10) times each, SEED repeats a run; 100 changes of the proxy mode
+	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 20m ./test/modes -run TestSwitchModes -switches 100
 	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 60m ./test/chaos -rounds $(ROUNDS) -seed $(SEED) -strict -racers 50 -race-seconds 60
 
 fuzz: ## run every fuzz target for FUZZTIME (20s)

@@ -39,6 +39,9 @@ var nodePortRange = [2]uint16{30000, 32767}
 // secondLook is how long after a change its flows are looked at again: a packet that met the old rules may have been under way.
 const secondLook = time.Second
 
+// settleLimit bounds how long a look waits for rules that change.
+const settleLimit = 10 * time.Second
+
 // flowKeeper deletes the connection tracking entries of UDP flows that lead where the rules no longer would.
 type flowKeeper struct {
 	log   *slog.Logger
@@ -54,6 +57,7 @@ type flowKeeper struct {
 	touched map[proxy.Frontend]bool // since the last look
 	orphans bool                    // look for those of services that are no longer known, too
 	deleted int
+	settled chan struct{} // while rules change that are not known yet; closed when they are
 }
 
 func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
@@ -71,6 +75,7 @@ func (k *flowKeeper) follow(f Facts, snap api.Snapshot, ports userspace.Ports) {
 	services := snap.Services
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.settle()
 	if k.mode != f.ProxyMode {
 		k.mode, k.list, k.known, k.orphans = f.ProxyMode, serviceList{}, proxy.Flows{}, true
 	}
@@ -94,9 +99,55 @@ func (k *flowKeeper) follow(f Facts, snap api.Snapshot, ports userspace.Ports) {
 	for _, x := range touched {
 		k.touched[x] = true
 	}
-	if len(touched) > 0 || k.orphans {
+	if len(k.touched) > 0 || k.orphans {
 		poke(k.wake)
 	}
+}
+
+// expect says that rules are about to change: until follow says how, flows may lead where nothing known says they may, and none is deleted.
+func (k *flowKeeper) expect() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.settled == nil {
+		k.settled = make(chan struct{})
+	}
+}
+
+// settle ends what expect began.
+func (k *flowKeeper) settle() {
+	if k.settled != nil {
+		close(k.settled)
+		k.settled = nil
+	}
+}
+
+// await waits until it is known where flows that were listed before may lead, and reports whether it is. Rules that change after that are of no
+// concern for them.
+func (k *flowKeeper) await() bool {
+	k.mu.Lock()
+	settled := k.settled
+	k.mu.Unlock()
+	if settled == nil {
+		return true
+	}
+	t := time.NewTimer(settleLimit)
+	defer t.Stop()
+	select {
+	case <-settled:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// postpone notes a look for when the rules are known.
+func (k *flowKeeper) postpone(due look) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for x := range due.touched {
+		k.touched[x] = true
+	}
+	k.orphans = k.orphans || due.orphans
 }
 
 // relayAddrs are the addresses of the relay's listeners for a service: its ports, on any address of the node.
@@ -172,6 +223,10 @@ func (k *flowKeeper) clean(due look) (int, error) {
 		all, err := k.table.List(family)
 		if err != nil {
 			errs = append(errs, err)
+			continue
+		}
+		if !k.await() {
+			k.postpone(due) // follow wakes us
 			continue
 		}
 		deleted, err := k.table.Delete(k.stale(all, due, local))

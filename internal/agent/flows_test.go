@@ -125,6 +125,39 @@ func TestFlowsAfterModeSwitch(t *testing.T) {
 	table.await(t, "172.16.1.2:80")
 }
 
+// TestFlowsOfRulesThatAreNotKnownYet: between the rules and what is known of them flows may lead to a new endpoint.
+func TestFlowsOfRulesThatAreNotKnownYet(t *testing.T) {
+	const vip = "10.254.247.121:8080"
+	table := &fakeFlows{}
+	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
+	f := walkthroughFacts(NFTables)
+	update := func(endpoints ...string) {
+		k.follow(f, api.Snapshot{Services: []api.ServicePort{udpService(endpoints...)}}, nil)
+	}
+	update("172.16.1.2:80")
+	due := k.take()
+	k.expect()
+	table.flows = []conntrack.Flow{flow(vip, "172.16.1.3:80"), flow(vip, "172.16.9.9:80")}
+	done := make(chan int)
+	go func() {
+		n, err := k.clean(due)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- n
+	}()
+	select {
+	case n := <-done:
+		t.Fatalf("%d flows were deleted by rules that are no more", n)
+	case <-time.After(100 * time.Millisecond):
+	}
+	update("172.16.1.2:80", "172.16.1.3:80")
+	if n := <-done; n != 1 {
+		t.Errorf("%d flows were deleted, want the one to nobody", n)
+	}
+	table.await(t, "172.16.1.3:80")
+}
+
 // TestFlowsAreNotListedForNothing checks that a change of TCP services costs no look at the table.
 func TestFlowsAreNotListedForNothing(t *testing.T) {
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})

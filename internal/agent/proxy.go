@@ -101,6 +101,9 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	f := s.Facts
 	p.balance.look(p.log, f.ProxyMode, snap)
 	p.limits.look(p.log, f, snap)
+	if p.flows != nil && f.mode().services {
+		p.flows.expect()
+	}
 	begun := time.Now()
 	w, err := p.apply(ctx, due, f, own, snap, g)
 	p.syncs.step(begun, time.Now(), due, f.ProxyMode, snap.Changes, err)

@@ -95,8 +95,10 @@ func (c *cluster) logs() {
 			c.t.Log(err)
 			continue
 		}
+		out, _ := c.sh(h, "weft status; nft list table inet weft") // a failed test shows what it can
+		c.t.Logf("%s:\n%s", h, out)
 		lines := strings.Split(string(text), "\n")
-		c.t.Logf("%s agent:\n%s", h, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		c.t.Logf("%s agent:\n%s", h, strings.Join(lines[max(0, len(lines)-400):], "\n"))
 	}
 }
 

@@ -147,8 +147,20 @@ func (c *cluster) kernel(host string) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestSwitchModes changes both nodes through all modes while hundreds of connections live and others are made. In the end each is in the mode it began
-// with, and nothing of the others is left.
+// others are settings that change along with the mode, at random.
+func others() string {
+	var b strings.Builder
+	for _, name := range []string{"edge-check", "ip-masq-random-fully", "forward-rules", "localhost-nodeports", "masquerade-all", "conntrack-tcp-be-liberal"} {
+		fmt.Fprintf(&b, "%s: %t\n", name, rand.IntN(2) == 0)
+	}
+	if rand.IntN(2) == 0 {
+		b.WriteString("non-masquerade-cidr: [192.0.2.0/24]\n")
+	}
+	return b.String()
+}
+
+// TestSwitchModes changes both nodes through all modes, and other settings with them, while hundreds of connections live and others are made.
+// In the end nothing is left of the modes they were in.
 func TestSwitchModes(t *testing.T) {
 	c := up(t, "nodes: 2")
 	vip := c.populate()
@@ -171,11 +183,12 @@ func TestSwitchModes(t *testing.T) {
 			for next == now[h] {
 				next = modes[rand.IntN(len(modes))]
 			}
+			text := others()
 			if i == *switches-1 {
-				next = first[node1] // one mode for all, to compare with the node that was in no other
+				next, text = first[node1], "" // one mode for all, to compare with the node that was in no other
 			}
 			now[h] = next
-			c.write(h, settingsFile, "proxy-mode: "+next+"\n")
+			c.write(h, settingsFile, "proxy-mode: "+next+"\n"+text)
 		}
 		for _, h := range hosts {
 			c.inForce(h, now[h])
