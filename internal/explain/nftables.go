@@ -74,6 +74,12 @@ func (e *nftWalk) rule(c nft.Chain, r nft.Rule, depth int) nft.VerdictKind {
 	text := "nft inet weft " + c.Name + ": " + r.String()
 	e.member = ""
 	for _, s := range r.Statements {
+		if m, is := s.(nft.VMap); is && draws(m.Key) > 1 {
+			if end, found := e.drawn(m, text, depth); found {
+				return end
+			}
+			continue
+		}
 		matched, verdict, why := e.statement(s)
 		if !matched {
 			return nft.Continue
@@ -183,15 +189,9 @@ func (e *nftWalk) dnat(s nft.DNAT) (bool, nft.Verdict, Outcome) {
 		e.natted = true
 		return true, accept, Outcome{Action: DNAT, To: []netip.AddrPort{s.To}}
 	}
-	choices := uint32(1)
-	for _, x := range s.Key {
-		if x.Field == nft.Random {
-			choices = max(choices, x.Mod)
-		}
-	}
 	var to []netip.AddrPort
 	var texts []string
-	for n := range min(choices, maxChoices) {
+	for n := range min(draws(s.Key), maxChoices) {
 		el, found := e.lookup(s.Map, s.Key, n)
 		if !found {
 			continue

@@ -106,6 +106,10 @@ func TestServicePorts(t *testing.T) {
 			},
 			want: "ns/web: TCP [10.254.0.9]:8080 [10.1.0.9:80rs]",
 		},
+		{
+			name: "two ports of one name", spec: `"clusterIP":"10.254.0.9","ports":[{"name":"a","port":80},{"name":"a","port":81},{"name":"a","port":81,"protocol":"UDP"}]`,
+			want: "ns/web:a TCP [10.254.0.9]:80 []\nns/web:a UDP [10.254.0.9]:81 []",
+		},
 		{name: "headless", spec: `"clusterIP":"None","ports":[{"port":80}]`},
 		{name: "ExternalName", spec: `"type":"ExternalName","externalName":"x","ports":[{"port":80}]`},
 		{name: "another proxy's", spec: plain, labels: `"service.kubernetes.io/service-proxy-name":"other"`},

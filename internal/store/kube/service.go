@@ -2,6 +2,7 @@ package kube
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,7 +49,9 @@ func convertService(s *corev1.Service) []api.ServicePort {
 		sp := base
 		sp.Name = api.ServicePortName{Namespace: s.Namespace, Name: s.Name, Port: p.Name}
 		sp.Protocol, sp.Port, sp.NodePort = protocol(p.Protocol), port(p.Port), port(p.NodePort)
-		if sp.Port == 0 || sp.Protocol == "" {
+		// Two ports of one name and protocol are none that an API server takes: everything else tells ports apart by these.
+		twin := func(x api.ServicePort) bool { return x.Name == sp.Name && x.Protocol == sp.Protocol }
+		if sp.Port == 0 || sp.Protocol == "" || slices.ContainsFunc(out, twin) {
 			continue
 		}
 		out = append(out, sp)
