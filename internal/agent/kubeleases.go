@@ -11,6 +11,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
+	"weft/internal/store"
 	"weft/internal/store/file"
 )
 
@@ -31,6 +32,8 @@ type kubeLeases struct {
 	now       kubeView
 	since     time.Time // of the problem
 	reported  map[string]string
+	journal   store.Journal // of now.peers
+	read      nodeReader
 }
 
 // kubeView is what a snapshot of the nodes says under a configuration.
@@ -135,7 +138,7 @@ func (k *kubeLeases) avoidRoutes(routes []claim.HostRoute) {
 func (k *kubeLeases) take(snap api.Snapshot, now time.Time) (own api.Lease, stale bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	v := readNodes(k.config, k.self, k.avoid, snap.Nodes)
+	v := k.read.nodes(k.config, k.self, k.avoid, snap.Nodes)
 	if v.problem != "" {
 		// What the node had goes on being forwarded.
 		v.own, v.stale = k.now.own, false
@@ -147,7 +150,14 @@ func (k *kubeLeases) take(snap api.Snapshot, now time.Time) (own api.Lease, stal
 		k.say(v.problem, now)
 	}
 	k.report(v.refused)
-	same := v.own == k.now.own && slices.Equal(v.peers, k.now.peers) && v.problem == k.now.problem
+	d := peersChanged(k.now.peers, v.peers)
+	same := v.own == k.now.own && len(d.Gone)+len(d.Fresh) == 0 && v.problem == k.now.problem
+	switch {
+	case k.journal.Version() == 0 || len(d.Gone)+len(d.Fresh) > maxPeersChanged:
+		k.journal.Reset()
+	case len(d.Gone)+len(d.Fresh) > 0:
+		k.journal.Add(d)
+	}
 	k.now = v
 	if !same {
 		poke(k.changed)
@@ -203,6 +213,34 @@ func (k *kubeLeases) Leases() []api.Lease {
 		return slices.Clone(k.now.peers)
 	}
 	return append([]api.Lease{own}, k.now.peers...)
+}
+
+// maxPeersChanged bounds what is told of as single changes.
+const maxPeersChanged = 64
+
+// Delta returns the version of the list of peers and how it changed since an earlier one, as the etcd store does.
+func (k *kubeLeases) Delta(since uint64) (now uint64, d claim.Delta, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.journal.Since(since)
+}
+
+// peersChanged compares lists in order of nodes' names.
+func peersChanged(before, after []api.Lease) (d claim.Delta) {
+	for len(before)+len(after) > 0 {
+		switch {
+		case len(after) == 0 || len(before) > 0 && before[0].Node < after[0].Node:
+			d.Gone, before = append(d.Gone, before[0]), before[1:]
+		case len(before) == 0 || after[0].Node < before[0].Node:
+			d.Fresh, after = append(d.Fresh, after[0]), after[1:]
+		default:
+			if before[0] != after[0] {
+				d.Gone, d.Fresh = append(d.Gone, before[0]), append(d.Fresh, after[0])
+			}
+			before, after = before[1:], after[1:]
+		}
+	}
+	return d
 }
 
 // Changed receives when a lease changed.

@@ -12,11 +12,12 @@ import (
 	"weft/internal/lease/claim"
 )
 
-// readNodes takes the leases from the nodes' podCIDRs and annotations. Refused are, each alone and without harm to the others, what cannot
+// nodes takes the leases from the nodes' podCIDRs and annotations. Refused are, each alone and without harm to the others, what cannot
 // be read, what lies outside the network, what overlaps the own subnet, a route of the host, or the subnet of a node whose name comes
 // first.
-func readNodes(c lease.Config, self api.Lease, avoid []claim.HostRoute, nodes []api.Node) kubeView {
+func (r *nodeReader) nodes(c lease.Config, self api.Lease, avoid []claim.HostRoute, nodes []api.Node) kubeView {
 	var v kubeView
+	defer r.end()
 	i := slices.IndexFunc(nodes, func(n api.Node) bool { return n.Name == self.Node })
 	if i < 0 {
 		v.problem = fmt.Sprintf("node %s is not registered with the Kubernetes API yet: waiting for it (is --node-name right?)", self.Node)
@@ -30,13 +31,12 @@ func readNodes(c lease.Config, self api.Lease, avoid []claim.HostRoute, nodes []
 	refuse := func(n api.Node, kind, why string) {
 		v.refused = append(v.refused, claim.Refusal{Key: "node " + n.Name, Value: annotationsOf(n), Kind: kind, Reason: why})
 	}
-	var good []api.Node
-	var leases []api.Lease
-	for _, n := range nodes {
+	good, leases := make([]int, 0, len(nodes)), make([]api.Lease, 0, len(nodes))
+	for i, n := range nodes {
 		if n.Name == self.Node {
 			continue
 		}
-		l, err := lease.FromNode(n, lease.AnnotationPrefix)
+		l, err := r.lease(n)
 		if errors.Is(err, lease.ErrNotManaged) {
 			continue // not a node of the overlay
 		}
@@ -44,12 +44,13 @@ func readNodes(c lease.Config, self api.Lease, avoid []claim.HostRoute, nodes []
 			refuse(n, kind, why)
 			continue
 		}
-		good, leases = append(good, n), append(leases, l)
+		good, leases = append(good, i), append(leases, l)
 	}
 	clash := clashing(leases)
+	v.peers = make([]api.Lease, 0, len(leases))
 	for i, l := range leases {
 		if why := overlapOf(leases, i, clash); why != "" {
-			refuse(good[i], claim.Overlapping, why)
+			refuse(nodes[good[i]], claim.Overlapping, why)
 			continue
 		}
 		v.peers = append(v.peers, project(c, l))
@@ -60,10 +61,15 @@ func readNodes(c lease.Config, self api.Lease, avoid []claim.HostRoute, nodes []
 // clashing says whether any two of the leases overlap: rarely.
 func clashing(all []api.Lease) bool {
 	for _, v6 := range []bool{false, true} {
-		sorted := slices.SortedFunc(slices.Values(all), func(a, b api.Lease) int { return lease.Subnet(a, v6).Compare(lease.Subnet(b, v6)) })
+		sorted := make([]netip.Prefix, 0, len(all))
+		for _, l := range all {
+			if p := lease.Subnet(l, v6); p.IsValid() {
+				sorted = append(sorted, p)
+			}
+		}
+		slices.SortFunc(sorted, netip.Prefix.Compare)
 		for i := 1; i < len(sorted); i++ {
-			a, b := lease.Subnet(sorted[i-1], v6), lease.Subnet(sorted[i], v6)
-			if a.IsValid() && b.IsValid() && a.Overlaps(b) {
+			if sorted[i-1].Overlaps(sorted[i]) {
 				return true
 			}
 		}

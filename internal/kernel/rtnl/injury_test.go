@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/kernel/rtnl"
 	"weft/internal/netstate"
 	"weft/internal/overlay/vxlan"
 )
@@ -43,14 +44,23 @@ func TestInjuries(t *testing.T) {
 		{"ip addr flush dev flannel.1", true},
 		{"ip link del flannel.1", true},
 	} {
-		if err := w.run(c.line); err != nil {
-			t.Errorf("%s: %v", c.line, err)
-			continue
+		var list []rtnl.Injury
+		var ops []netstate.Op
+		var whole bool
+		// On a busy machine the kernel says up to seconds later that a link of the underlay came up, or got its link-local address: that asks for
+		// a whole look, and says nothing against the event in question.
+		for range 3 {
+			if err := w.run(c.line); err != nil {
+				t.Fatalf("%s: %v", c.line, err)
+			}
+			if !fired(ch, time.Second) {
+				t.Errorf("%s: no event", c.line)
+			}
+			if list, ops, whole = w.h.Injuries(); whole == c.whole || !whole {
+				break
+			}
+			quiet()
 		}
-		if !fired(ch, time.Second) {
-			t.Errorf("%s: no event", c.line)
-		}
-		list, ops, whole := w.h.Injuries()
 		if whole != c.whole {
 			t.Errorf("%s: whole %v, list %v", c.line, whole, list)
 		}
