@@ -116,7 +116,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	run(t, "ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2")
 	for _, lb := range balancers {
-		run(t, "ip addr add "+netip.PrefixFrom(lb, lb.BitLen()).String()+" dev lo")
+		run(t, "ip addr add "+netip.PrefixFrom(lb, lb.BitLen()).String()+" dev lo "+map[bool]string{true: "nodad"}[lb.Is6()])
 	}
 	t.Cleanup(func() { run(t, "ip addr flush dev lo scope global") })
 	for _, l := range links {
