@@ -62,6 +62,7 @@ type loop struct {
 	triggers []trigger
 	every    time.Duration // a full check runs at least this often
 	duty     int           // see pace
+	gap      time.Duration // see pace
 	healing  *healing      // is told of repairs; nil for nobody
 	log      *slog.Logger
 }
@@ -70,7 +71,7 @@ type loop struct {
 // against another writer is slowed down.
 func (l *loop) run(ctx context.Context) error {
 	in := listen(ctx, l.triggers)
-	p := pace{duty: l.duty}
+	p := pace{duty: l.duty, gap: l.gap}
 	due, lastErr := byTime, ""
 	var since time.Time
 	for {

@@ -16,6 +16,10 @@ const fightDuty = 10
 
 // pace says when a loop may step again. It has no clock of its own. The zero pace is that of a loop that begins.
 type pace struct {
+	// A step that the plan causes begins no sooner than this after the one before began: the first change of a burst is programmed at
+	// once, the others in few transactions.
+	gap      time.Duration
+	begun    time.Time
 	duty     int // how many times a step's duration passes before others may cause the next; 0 is 1
 	failures int
 	failedAt time.Time
@@ -26,7 +30,7 @@ type pace struct {
 // after takes in a step that ended now. The notes are for the log.
 func (p *pace) after(now time.Time, took time.Duration, w work, err error) (notes []string) {
 	p.failures++
-	p.failedAt = now
+	p.failedAt, p.begun = now, now.Add(-took)
 	if err == nil {
 		p.failures = 0
 	}
@@ -60,6 +64,9 @@ func (p *pace) earliest(c cause) time.Time {
 	var at time.Time
 	if p.failures > 0 {
 		at = p.failedAt.Add(min(p.retry(), retryTrigger))
+	}
+	if next := p.begun.Add(p.gap); p.gap > 0 && next.After(at) {
+		at = next
 	}
 	if c&^byOthers == 0 && p.rest.After(at) {
 		at = p.rest

@@ -120,3 +120,19 @@ func TestLoopUnderFire(t *testing.T) {
 		t.Errorf("%d steps in a second of fight", n)
 	}
 }
+
+// TestBurstsAreOneStep: changes that come fast are taken together, the first one at once.
+func TestBurstsAreOneStep(t *testing.T) {
+	p := pace{gap: 5 * time.Millisecond}
+	now := time.Unix(1000, 0)
+	if at := p.earliest(byPlan); at.After(now) {
+		t.Errorf("the first change waits until %s", at)
+	}
+	p.after(now, time.Millisecond, work{ops: 1}, nil)
+	if at, want := p.earliest(byPlan), now.Add(4*time.Millisecond); !at.Equal(want) {
+		t.Errorf("the next begins at %s, want %s", at, want)
+	}
+	if at := p.earliest(byHost | byPlan); at.After(now) {
+		t.Errorf("a change of the host waits until %s", at)
+	}
+}

@@ -60,6 +60,9 @@ type agent struct {
 	tables         *nft.Conn // nil: the kernel has none
 }
 
+// burstGap is how far apart transactions for changed services begin at least: what changes meanwhile is in one.
+const burstGap = 5 * time.Millisecond
+
 // gcPercent keeps the heap small: an agent is idle nearly always, and what it holds of a large network is long-lived.
 const gcPercent = 40
 
@@ -276,7 +279,7 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	} else if ok {
 		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
-	l := loop{name: "services", step: a.proxy.step, every: fullCheck, healing: &a.healing, log: a.log, triggers: []trigger{
+	l := loop{name: "services", step: a.proxy.step, every: fullCheck, gap: burstGap, healing: &a.healing, log: a.log, triggers: []trigger{
 		{leases, byPlan}, {a.settings.subscribe(), byHost}, {a.proxy.guards.expired, byPlan}, {a.proxy.turn.again, byPlan},
 	}}
 	if a.clusterChanged != nil {
