@@ -32,13 +32,14 @@ func (p *proxyLoop) applyTable(due cause, ops []nft.Op) (work, error) {
 		return work{}, nil
 	case known && p.tableIs && !p.table.merge.Empty():
 		w := work{ops: p.logTable(slog.LevelDebug, ops)}
-		err := p.nft.Apply(ops)
-		p.tableOK = err == nil
+		err, alone := p.table.attributed(p.nft.Apply(ops))
+		p.tableOK = alone
 		return w, errors.Join(err, p.forgetClients(ops))
 	}
 	want := p.table.table()
 	all, err := p.compareTable(want)
-	p.tableOK, p.tableIs = err == nil, want != nil
+	err, alone := p.table.attributed(err)
+	p.tableOK, p.tableIs = alone, want != nil
 	err = errors.Join(err, p.forgetClients(all))
 	w := work{}
 	for _, op := range all {

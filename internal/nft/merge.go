@@ -354,6 +354,24 @@ func (d *delta) sorted() *delta {
 	return d
 }
 
+// OwnerOf returns who wants what an op adds: the owner that got an element, or one of those that want a chain; "" when nobody does.
+func (m *Merge) OwnerOf(op Op) string {
+	if op.Kind == KindElements && len(op.Set.Elements) > 0 {
+		if c := m.sets[op.Set.Name]; c != nil {
+			if e := c.elements[elementKey(&op.Set.Elements[0])]; e != nil {
+				return e.owner
+			}
+		}
+		return ""
+	}
+	for _, owner := range m.Owners() {
+		if f := m.fragments[owner]; op.Chain.Name != "" && f.Chain(op.Chain.Name) != nil {
+			return owner
+		}
+	}
+	return ""
+}
+
 // Element returns an element of a set or map of the union.
 func (m *Merge) Element(set string, key Tuple) (Element, bool) {
 	c := m.sets[set]

@@ -71,6 +71,12 @@ func (a *applier) apply(all []unit) error {
 		case errors.Is(err, errWhole):
 			bad = map[int]error{0: err}
 			fallthrough
+		case err == nil && aside(all, bad):
+			rest, refused := setAside(all, bad)
+			if err := a.apply(rest); err != nil {
+				return err
+			}
+			all = refused
 		case err == nil:
 			if all, err = a.without(all, bad); err != nil {
 				return err
@@ -80,6 +86,36 @@ func (a *applier) apply(all []unit) error {
 		}
 	}
 	return nil
+}
+
+// asideFrom is how many elements a transaction has from which on the rest of it does not wait until the bad one is found.
+const asideFrom = 20_000
+
+// aside reports whether the refused units can wait until the rest is programmed: when only additions of elements were refused, on which
+// nothing else in a transaction depends.
+func aside(all []unit, bad map[int]error) bool {
+	n := 0
+	for _, u := range all {
+		n += len(u.elements)
+	}
+	for i := range bad {
+		if u := all[i]; u.op.Verb != nft.Add || u.op.Kind != nft.KindElements || len(u.elements) < 2 || 2*len(u.elements) > n {
+			return false
+		}
+	}
+	return n >= asideFrom
+}
+
+// setAside splits the units into the rest and the refused ones.
+func setAside(all []unit, bad map[int]error) (rest, refused []unit) {
+	for i, u := range all {
+		if bad[i] != nil {
+			refused = append(refused, u)
+		} else {
+			rest = append(rest, u)
+		}
+	}
+	return rest, refused
 }
 
 // halves performs a transaction that is refused as a whole in two, to find the part that is to blame.

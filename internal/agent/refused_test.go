@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"weft/internal/api"
+	"weft/internal/kernel/netns"
+	kernelnft "weft/internal/kernel/nft"
+	kernelxt "weft/internal/kernel/xt"
+	"weft/internal/nft"
+)
+
+// spoiling is the kernel's tables, with one service's verdicts made to lead to a chain that is not there.
+type spoiling struct {
+	*kernelnft.Conn
+	key   nft.Tuple
+	reads int
+}
+
+func (s *spoiling) Read(f nft.Family, name string) (*nft.Table, error) {
+	s.reads++
+	return s.Conn.Read(f, name)
+}
+
+func (s *spoiling) Apply(ops []nft.Op) error {
+	for i := range ops {
+		e := ops[i].Set.Elements
+		if j := slices.IndexFunc(e, func(e nft.Element) bool { return e.Key == s.key && e.Verdict.Chain != "" }); j >= 0 && ops[i].Verb == nft.Add {
+			ops[i].Set.Elements = slices.Clone(e)
+			ops[i].Set.Elements[j].Verdict.Chain = "nowhere"
+		}
+	}
+	return s.Conn.Apply(ops)
+}
+
+// TestRefusedServiceIsNamed: the kernel refuses one object of one service among many. The error names the service, the others are
+// programmed, and a change of another one later does not read the table again.
+func TestRefusedServiceIsNamed(t *testing.T) {
+	netns.Need(t)
+	conn, err := kernelnft.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	services := manyServices(3000, 10)
+	bad := services[1234]
+	table := &spoiling{Conn: conn, key: nft.TupleBuilder(nil).Addr(bad.ClusterIPs[0]).Proto(nft.TCP).Port(bad.Port).Tuple()}
+	p := newProxyLoop(NFTables, &kernelxt.Fake{}, nil, services...)
+	p.nft = table
+	_, err = p.step(t.Context(), byTime)
+	if r, ok := errors.AsType[*kernelnft.Refused](err); !ok || len(r.Op.Set.Elements) != 1 {
+		t.Fatalf("error %v", err)
+	}
+	if text := err.Error(); !strings.Contains(text, bad.Name.String()) || strings.Contains(text, "\n") {
+		t.Errorf("error %q, want one line with %s", text, bad.Name)
+	}
+	have, err := conn.Read(nft.INet, nft.TableName)
+	if err != nil || have == nil {
+		t.Fatal(err)
+	}
+	left := nft.Diff(*p.table.table(), have)
+	if len(left) != 1 || left[0].Count() != 1 {
+		t.Errorf("not programmed: %d ops", len(left))
+	}
+	reads := table.reads
+	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: changed(services, 42)}, true }
+	if w, err := p.step(t.Context(), byPlan); err != nil || w.ops == 0 || table.reads != reads {
+		t.Errorf("another service changed: %d ops, %d reads, %v", w.ops, table.reads-reads, err)
+	}
+}
