@@ -124,22 +124,13 @@ func (b *balancer) choose(client netip.Addr, tried []netip.AddrPort) (netip.Addr
 
 // among chooses one of the endpoints that are ok.
 func (b *balancer) among(client netip.Addr, ok func(netip.AddrPort) bool) (netip.AddrPort, bool) {
-	switch {
-	case b.mode == api.Maglev:
+	switch b.mode {
+	case api.Maglev:
 		return b.hashed(client, ok)
-	case b.mode == api.LeastConnections:
+	case api.LeastConnections:
 		return b.least(ok)
-	case b.weights != nil:
-		return b.weighted(ok)
 	}
-	for i := range b.list {
-		k := (b.next + i) % len(b.list)
-		if ok(b.list[k]) {
-			b.next = k + 1
-			return b.list[k], true
-		}
-	}
-	return netip.AddrPort{}, false
+	return b.turns(ok)
 }
 
 // hashed goes from the client's slot to the first one whose endpoint is ok: the next is the same for the client every time.
@@ -160,20 +151,40 @@ func (b *balancer) hashed(client netip.Addr, ok func(netip.AddrPort) bool) (neti
 	return netip.AddrPort{}, false
 }
 
-// least is the endpoint with the fewest connections for its weight; equal ones take turns.
+// least is the endpoint with the fewest connections for its weight; equal ones take turns, by weight too.
 func (b *balancer) least(ok func(netip.AddrPort) bool) (netip.AddrPort, bool) {
 	best := -1
+	less := func(i, j int) bool { return b.active[b.list[i]]*b.weight(j) < b.active[b.list[j]]*b.weight(i) }
 	for i := range b.list {
-		k := (b.next + i) % len(b.list)
-		if ok(b.list[k]) && (best < 0 || b.active[b.list[k]]*b.weight(best) < b.active[b.list[best]]*b.weight(k)) {
-			best = k
+		if ok(b.list[i]) && (best < 0 || less(i, best)) {
+			best = i
 		}
 	}
 	if best < 0 {
 		return netip.AddrPort{}, false
 	}
-	b.next = best + 1
-	return b.list[best], true
+	least := make([]netip.AddrPort, 0, len(b.list))
+	for i := range b.list {
+		if ok(b.list[i]) && !less(best, i) {
+			least = append(least, b.list[i])
+		}
+	}
+	return b.turns(func(e netip.AddrPort) bool { return slices.Contains(least, e) })
+}
+
+// turns gives each endpoint its turn.
+func (b *balancer) turns(ok func(netip.AddrPort) bool) (netip.AddrPort, bool) {
+	if b.weights != nil {
+		return b.weighted(ok)
+	}
+	for i := range b.list {
+		k := (b.next + i) % len(b.list)
+		if ok(b.list[k]) {
+			b.next = k + 1
+			return b.list[k], true
+		}
+	}
+	return netip.AddrPort{}, false
 }
 
 // weighted gives each endpoint its turns, evenly between those of the others.

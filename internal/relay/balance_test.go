@@ -90,6 +90,21 @@ func TestLeastConnections(t *testing.T) {
 	}
 }
 
+// TestLeastOfNone: short connections one after the other find no connections anywhere; they go by weight all the same.
+func TestLeastOfNone(t *testing.T) {
+	w := balanced("least-connections", 1, 1, 3)
+	b := newBalancer(w)
+	got := map[netip.AddrPort]int{}
+	for range 50 {
+		e, _ := b.pick(someone, nil)
+		got[e]++
+		b.release(e)
+	}
+	if got[w.Endpoints[0]] != 10 || got[w.Endpoints[1]] != 10 || got[w.Endpoints[2]] != 30 {
+		t.Errorf("%v, want 10, 10, 30", got)
+	}
+}
+
 func TestHashed(t *testing.T) {
 	w := balanced("maglev")
 	b := newBalancer(w)
