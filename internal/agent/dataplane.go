@@ -58,6 +58,7 @@ type dataplane struct {
 	spawn   func(func() error) // runs that
 	healing *healing
 	made    chan struct{}      // receives after a step that changed something
+	whole   chan struct{}      // receives after a look at the whole network
 	kinds   map[kind]time.Time // ways in use, and until when those that no longer are stay
 	told    basis              // of the last step that worked
 	again   chan struct{}      // receives when a step is due though nothing happened
@@ -90,7 +91,7 @@ func newDataplane(log *slog.Logger, s *settings, l leases, cluster func() (api.S
 	}
 	return &dataplane{
 		log: log, settings: s, leases: l, cluster: cluster, pods: pods, handle: h,
-		inside: map[string]*podNet{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1), made: make(chan struct{}, 1),
+		inside: map[string]*podNet{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1), made: make(chan struct{}, 1), whole: make(chan struct{}, 1),
 		heard: make(chan struct{}, 1), again: make(chan struct{}, 1), ready: make(chan struct{}),
 	}, nil
 }
@@ -212,6 +213,7 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 	logOps(d.log, "host", ops)
 	w.ops += d.convergePods(ctx, inPod)
 	d.planned = err == nil
+	poke(d.whole)
 	if w.ops > 0 {
 		poke(d.made)
 	}

@@ -92,7 +92,7 @@ func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
 		d.settled(time.Minute)
 	}
 	if d.name == weft {
-		time.Sleep(3 * time.Second) // it gives back what the start took
+		time.Sleep(6 * time.Second) // it gives back what the start took
 	}
 	m.weigh(d)
 	d.heap("cold")
