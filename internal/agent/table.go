@@ -32,7 +32,7 @@ func (p *proxyLoop) applyTable(due cause, ops []nft.Op) (work, error) {
 		return work{}, nil
 	case known && p.tableIs && !p.table.merge.Empty():
 		w := work{ops: p.logTable(slog.LevelDebug, ops)}
-		err, alone := p.table.attributed(p.nft.Apply(ops))
+		err, alone := p.table.attributed(p.transact(ops))
 		p.tableOK = alone
 		return w, errors.Join(err, p.forgetClients(ops))
 	}
@@ -76,7 +76,7 @@ func (p *proxyLoop) compareTable(want *nft.Table) ([]nft.Op, error) {
 		return nil, err
 	}
 	p.logTable(slog.LevelInfo, ops)
-	return ops, p.nft.Apply(ops)
+	return ops, p.transact(ops)
 }
 
 // foreign names the objects of the ops that no planned op is about.

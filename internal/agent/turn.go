@@ -11,6 +11,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/masq"
 	"weft/internal/netstate"
+	"weft/internal/nft"
 	"weft/internal/proxy/userspace"
 )
 
@@ -102,6 +103,32 @@ func (p *proxyLoop) applyInIPTables(ctx context.Context, due cause, f Facts, own
 	table, err2 := p.applyTable(due, p.table.update(c))
 	p.want = plan
 	return sum(w, filter, table), errors.Join(err, err1, err2)
+}
+
+// transact performs the ops. Where rules change, what only the old ones looked up goes in a second transaction: the kernel puts another
+// generation of rules and elements in force while packets are on their way through the old rules, and those would look up what is no more.
+func (p *proxyLoop) transact(ops []nft.Op) error {
+	n := parting(ops)
+	if err := p.nft.Apply(ops[:n]); err != nil || n == len(ops) {
+		return err
+	}
+	return p.nft.Apply(ops[n:])
+}
+
+// parting is the index of the first op that takes elements or sets away after rules changed; the number of ops when none does.
+func parting(ops []nft.Op) int {
+	rules := false
+	for i, op := range ops {
+		switch op.Kind {
+		case nft.KindRules, nft.KindChain:
+			rules = true
+		case nft.KindElements, nft.KindSet:
+			if rules && op.Verb == nft.Del {
+				return i
+			}
+		}
+	}
+	return len(ops)
 }
 
 // drain leaves the relay's listeners that no rule leads to any longer to those who are connected, and to packets that are under way, beside

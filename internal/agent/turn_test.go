@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/nft"
 	"weft/internal/xt"
@@ -174,4 +175,47 @@ func (f *refusingTable) Apply(ops []nft.Op) error {
 		return f.err
 	}
 	return f.fakeTable.Apply(ops)
+}
+
+// countingTable notes the transactions.
+type countingTable struct {
+	*fakeTable
+	all [][]nft.Op
+}
+
+func (f *countingTable) Apply(ops []nft.Op) error {
+	f.all = append(f.all, ops)
+	return f.fakeTable.Apply(ops)
+}
+
+// TestElementsGoAfterTheirRules: a packet on its way through the old rules finds what they look up, and one more endpoint is still one
+// transaction.
+func TestElementsGoAfterTheirRules(t *testing.T) {
+	table := &countingTable{fakeTable: &fakeTable{}}
+	s := nginxService("172.16.78.9:80", "172.16.78.10:80")
+	p := newProxyLoop(NFTables, &kernelxt.Fake{}, nil, s)
+	p.nft = table
+	step(t, p)
+	f := walkthroughFacts(IPTables)
+	f.EdgeCheck = false
+	p.setting = func() setting { return setting{Facts: f} }
+	table.all = nil
+	step(t, p)
+	if len(table.all) != 2 {
+		t.Fatalf("%d transactions, want 2", len(table.all))
+	}
+	for _, op := range table.all[0] {
+		if op.Verb == nft.Del && (op.Kind == nft.KindElements || op.Kind == nft.KindSet) {
+			t.Errorf("in the first transaction: %s", op)
+		}
+	}
+	p.setting = func() setting { return setting{Facts: walkthroughFacts(NFTables)} }
+	step(t, p)
+	table.all = nil
+	p.cluster = func() (api.Snapshot, bool) {
+		return api.Snapshot{Services: []api.ServicePort{nginxService("172.16.78.9:80")}}, true
+	}
+	if _, err := p.step(t.Context(), byPlan); err != nil || len(table.all) != 1 {
+		t.Errorf("%d transactions for an endpoint that goes, %v", len(table.all), err)
+	}
 }

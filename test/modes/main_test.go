@@ -103,7 +103,7 @@ func (c *cluster) logs() {
 }
 
 func (c *cluster) sh(host, command string) (string, error) {
-	ctx, stop := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), 30*time.Second) // also when the test is over
 	defer stop()
 	out, err := c.Exec(ctx, host, "sh", "-c", command)
 	return strings.TrimSpace(out), err
