@@ -49,6 +49,20 @@ var (
 	ofServices  = []string{"WEFT-S", "WEFT-EXT", "WEFT-MASQ", "WEFT-MARK", "WEFT-NODEPORTS", "WEFT-PROXY-FORWARD", "KUBE-PORTALS", "vips4", "cluster-ips", "services-"}
 )
 
+// step runs the commands of a step of the page, with the mode of this run.
+func (c *cluster) step(host, name, mode string) {
+	c.t.Helper()
+	page, err := os.ReadFile("../../docs/migration/from-kube-proxy.md")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	m := regexp.MustCompile("<!-- run: " + name + " -->\n```sh\n((?s:.*?))```").FindSubmatch(page)
+	if m == nil {
+		c.t.Fatalf("docs/migration/from-kube-proxy.md has no step %s", name)
+	}
+	c.must(host, "set -e\n"+strings.ReplaceAll(string(m[1]), "proxy-mode: nftables", "proxy-mode: "+mode))
+}
+
 // TestKubeProxyToWeftAndBack follows docs/migration/from-kube-proxy.md on one node, while connections live and others are made.
 func TestKubeProxyToWeftAndBack(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(bin, kubeProxy)); err != nil {
@@ -58,6 +72,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 		t.Run(x.theirs, func(t *testing.T) {
 			c := up(t, "nodes: 2\ncluster: {network: 10.244.0.0/16}") // kube-proxy takes who is in the pod network for a pod
 			vip := c.populate()
+			c.step(node1, "beside", x.ours)
 			c.restart(node1, "none")
 			c.inForce(node1, "none")
 			c.nothingOf(node1, "mode none", ofServices...)
@@ -65,7 +80,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			c.startKubeProxy(node1, x.theirs)
 			clients := c.clients(vip)
 
-			c.write(node1, settingsFile, "proxy-mode: "+x.ours+"\n")
+			c.step(node1, "serve", x.ours)
 			c.inForce(node1, x.ours)
 			c.eventually("status names both", 20*time.Second, func() (bool, string) {
 				_, text := c.status(node1)
@@ -77,7 +92,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			if err := c.Stop(t.Context(), node1, kubeProxy); err != nil {
 				t.Fatal(err)
 			}
-			c.must(node1, "weft cleanup --kube-proxy >/dev/null")
+			c.step(node1, "clean", x.ours)
 			c.nothingOf(node1, "after weft cleanup --kube-proxy", ofKubeProxy...)
 			if out := c.must(node1, "weft diff"); out != "" {
 				t.Errorf("weft diff after the cleanup:\n%s", out)
@@ -85,7 +100,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			time.Sleep(2 * time.Second) // weft alone
 
 			c.startKubeProxy(node1, x.theirs)
-			c.write(node1, settingsFile, "proxy-mode: none\n")
+			c.step(node1, "back", x.ours)
 			c.inForce(node1, "none")
 			c.nothingOf(node1, "handed back", ofServices...)
 			if out, err := c.sh(node1, "weft cleanup --kube-proxy 2>&1"); err == nil {
@@ -98,7 +113,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			if err := c.Stop(t.Context(), node1, lab.Agent); err != nil {
 				t.Fatal(err)
 			}
-			c.must(node1, "weft cleanup --services >/dev/null")
+			c.step(node1, "services", x.ours)
 			c.nothingOf(node1, "after weft cleanup --services", ofServices...)
 			if out := c.must(node1, "nft list table inet weft"); !strings.Contains(out, "edge-input") {
 				t.Errorf("the edge check went, too:\n%s", out)

@@ -59,13 +59,13 @@ func Follow(ctx context.Context, path string, have []byte, to func(data []byte, 
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-		case <-events:
-			timer := time.NewTimer(settle)
-			select {
-			case <-ctx.Done():
-			case <-timer.C:
+			if now, err := Read(path); err == nil && failed == "" && bytes.Equal(now, have) {
+				continue // else somebody may be writing it
 			}
-			timer.Stop()
+		case <-events:
+		}
+		if !pause(ctx, settle) {
+			return nil
 		}
 		data, err := Read(path)
 		switch {
@@ -76,6 +76,18 @@ func Follow(ctx context.Context, path string, have []byte, to func(data []byte, 
 			failed, have = "", data
 			to(data, nil)
 		}
+	}
+}
+
+// pause waits, and reports false when ctx ends.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 
