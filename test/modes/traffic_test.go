@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -218,7 +219,15 @@ func (c *cluster) in(name, netns string, args ...string) *program {
 		c.t.Fatal(err)
 	}
 	r, w := io.Pipe()
-	cmd := exec.Command("nsenter", append([]string{"--net=" + netns, self}, args...)...)
+	enter := []string{"--net=" + netns}
+	if os.Geteuid() != 0 {
+		pid, err := c.PID(c.t.Context(), master)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		enter = append(enter, fmt.Sprintf("--user=/proc/%d/ns/user", pid), "--preserve-credentials")
+	}
+	cmd := exec.Command("nsenter", slices.Concat(enter, []string{self}, args)...)
 	cmd.Stdin, cmd.Stderr = r, os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
