@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/nft"
@@ -52,7 +53,8 @@ func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease
 		w, err = p.applyInIPTables(ctx, due, f, own, snap, c)
 	}
 	w.ops += opened
-	if err == nil && p.turn.standing != f.ProxyMode {
+	inForce := err == nil || p.inTable(f) && p.tableOK && p.main.ok // a single object that is refused is no reason to stay
+	if inForce && p.turn.standing != f.ProxyMode {
 		if p.turn.standing != "" {
 			p.log.Info("services are in another mode", "from", p.turn.standing, "to", f.ProxyMode)
 		}
@@ -68,7 +70,7 @@ func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease
 // applyInTable costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
 func (p *proxyLoop) applyInTable(ctx context.Context, due cause, f Facts, c content) (work, error) {
 	table, err := p.applyTable(due, p.table.update(c))
-	if err != nil && p.turn.standing != f.ProxyMode {
+	if err != nil && !p.tableOK && p.turn.standing != f.ProxyMode {
 		return table, err
 	}
 	forwarding := masq.Forwarding(c.masq)
@@ -109,10 +111,27 @@ func (p *proxyLoop) applyInIPTables(ctx context.Context, due cause, f Facts, own
 // generation of rules and elements in force while packets are on their way through the old rules, and those would look up what is no more.
 func (p *proxyLoop) transact(ops []nft.Op) error {
 	n := parting(ops)
-	if err := p.nft.Apply(ops[:n]); err != nil || n == len(ops) {
-		return err
+	err := p.nft.Apply(ops[:n])
+	if refused, only := refusals(err); n < len(ops) && only {
+		last, _ := refusals(p.nft.Apply(ops[n:]))
+		return errors.Join(append(refused, last...)...)
 	}
-	return p.nft.Apply(ops[n:])
+	return err
+}
+
+// refusals are the errors that are joined in one; only reports whether all are about single objects and the rest is programmed.
+func refusals(err error) (all []error, only bool) {
+	if err == nil {
+		return nil, true
+	}
+	all = []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the parts are wanted
+		all = slices.Clone(joined.Unwrap())
+	}
+	return all, !slices.ContainsFunc(all, func(e error) bool {
+		_, ok := errors.AsType[*kernelnft.Refused](e)
+		return !ok
+	})
 }
 
 // parting is the index of the first op that takes elements or sets away after rules changed; the number of ops when none does.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	kernelnft "weft/internal/kernel/nft"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/nft"
 	"weft/internal/xt"
@@ -217,5 +218,30 @@ func TestElementsGoAfterTheirRules(t *testing.T) {
 	}
 	if _, err := p.step(t.Context(), byPlan); err != nil || len(table.all) != 1 {
 		t.Errorf("%d transactions for an endpoint that goes, %v", len(table.all), err)
+	}
+}
+
+// partTable refuses one object of each transaction and does the rest.
+type partTable struct{ *fakeTable }
+
+func (f partTable) Apply(ops []nft.Op) error {
+	return errors.Join(f.fakeTable.Apply(ops), &kernelnft.Refused{Op: ops[0], Err: errors.New("not this one")})
+}
+
+// TestOneRefusedObjectHoldsNothingUp: the mode is in force, the rules of the one before are gone, and the object is named.
+func TestOneRefusedObjectHoldsNothingUp(t *testing.T) {
+	x, table := &kernelxt.Fake{}, &fakeTable{}
+	p := newProxyLoop(IPTables, x, table, nginxService("172.16.78.9:80"))
+	step(t, p)
+	p.nft = partTable{table}
+	if err := in(t, p, NFTables); err == nil || !strings.Contains(err.Error(), "not this one") {
+		t.Errorf("the refused object is not named: %v", err)
+	}
+	have, err := x.Read(t.Context())
+	if mode, _, _ := p.turned(); err != nil || mode != NFTables || strings.Contains(have.String(), "WEFT-SVC-") {
+		t.Errorf("mode %s, %v, rules\n%s", mode, err, have)
+	}
+	if err := in(t, p, IPTables); err == nil || strings.Contains(table.table.String(), "services-") {
+		t.Errorf("%v, left\n%s", err, table.table)
 	}
 }
