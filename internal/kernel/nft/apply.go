@@ -68,24 +68,27 @@ func (a *applier) apply(all []unit) error {
 				return err
 			}
 			return nil
-		case errors.Is(err, errWhole):
-			bad = map[int]error{0: err}
-			fallthrough
-		case err == nil && aside(all, bad):
-			rest, refused := setAside(all, bad)
-			if err := a.apply(rest); err != nil {
-				return err
-			}
-			all = refused
-		case err == nil:
-			if all, err = a.without(all, bad); err != nil {
-				return err
-			}
 		default:
-			return err
+			if all, err = a.next(all, bad, err); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// next returns the units to try after some were refused, or the one that there was.
+func (a *applier) next(all []unit, bad map[int]error, err error) ([]unit, error) {
+	switch {
+	case errors.Is(err, errWhole) && len(all) == 1:
+		return a.without(all, map[int]error{0: err})
+	case err != nil:
+		return nil, err
+	case aside(all, bad):
+		rest, refused := setAside(all, bad)
+		return refused, a.apply(rest)
+	}
+	return a.without(all, bad)
 }
 
 // asideFrom is how many elements a transaction has from which on the rest of it does not wait until the bad one is found.
@@ -103,7 +106,7 @@ func aside(all []unit, bad map[int]error) bool {
 			return false
 		}
 	}
-	return n >= asideFrom
+	return n >= asideFrom && len(bad) < len(all)
 }
 
 // setAside splits the units into the rest and the refused ones.
