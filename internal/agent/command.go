@@ -62,6 +62,9 @@ func StatusCommand() *cobra.Command {
 	return c
 }
 
+// limitsShown is how many services that are not served as they want are named, one line each.
+const limitsShown = 20
+
 func printStatus(w io.Writer, body []byte) error {
 	var s Status
 	if err := json.Unmarshal(body, &s); err != nil {
@@ -88,8 +91,11 @@ func printStatus(w io.Writer, body []byte) error {
 	printDraining(w, s)
 	printEdge(w, s.Edge)
 	printFights(w, s.Fights)
-	for _, text := range append(s.Warnings, s.ServiceLimits...) {
+	for _, text := range append(s.Warnings, s.ServiceLimits[:min(len(s.ServiceLimits), limitsShown)]...) {
 		fmt.Fprintf(w, "warning   %s\n", text)
+	}
+	if more := len(s.ServiceLimits) - limitsShown; more > 0 {
+		fmt.Fprintf(w, "warning   %d more services are not served as they want: weft status -o json\n", more)
 	}
 	return nil
 }

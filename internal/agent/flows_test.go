@@ -66,6 +66,21 @@ func udpService(endpoints ...string) api.ServicePort {
 	return s
 }
 
+// TestFlowsOnLoopback: a flow to a NodePort on loopback that no rule translates is the relay's, or a program's; it is none that went astray.
+func TestFlowsOnLoopback(t *testing.T) {
+	s := udpService("172.16.78.9:53")
+	s.NodePort = 30053
+	for _, mode := range []ProxyMode{NFTables, IPTables, Userspace} {
+		k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
+		k.update(walkthroughFacts(mode), []api.ServicePort{s}, map[string]uint16{"default/my-nginx-service: UDP": 61000})
+		all := []conntrack.Flow{flow("127.0.0.1:30053", "127.0.0.1:30053"), flow("127.0.0.1:30053", "172.16.78.9:53"), flow("127.0.0.1:30053", "172.16.9.9:53")}
+		stale := len(k.stale(all, k.take(), map[netip.Addr]bool{}))
+		if want := map[ProxyMode]int{NFTables: 1, IPTables: 1, Userspace: 2}[mode]; stale != want {
+			t.Errorf("mode %s: %d flows are stale, want %d", mode, stale, want)
+		}
+	}
+}
+
 func runFlows(t *testing.T, table *fakeFlows) *flowKeeper {
 	t.Helper()
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)

@@ -172,7 +172,7 @@ func TestExplainAsksAllRules(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := planRules(f, own, api.Snapshot{}, nil, planGuard(f, ways, own, nil))
+		r := planRules(f, own, api.Snapshot{}, planGuard(f, ways, own, nil))
 		if got := len(r.explainers(nil)); got != want {
 			t.Errorf("mode %s: %d rulesets, want %d", mode, got, want)
 		}

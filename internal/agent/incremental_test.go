@@ -76,7 +76,7 @@ func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 		}
 		g := planGuard(f, ways, own, leases)
 		kernel = nft.Apply(kernel, plan.update(f.content(own, snap, g))...)
-		want := planRules(f, own, snap, nil, g).Table
+		want := planRules(f, own, snap, g).Table
 		if ops := nft.Diff(*want, kernel); len(ops) > 0 {
 			t.Fatalf("round %d: %d objects differ, the first: %s", round, len(ops), ops[0])
 		}

@@ -232,14 +232,14 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	return lines, err
 }
 
-func (p *proxyLoop) state() (rules, stepStats) {
+func (p *proxyLoop) state() rules {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.want
 	if t := p.table.table(); t != nil {
 		r.Table = t
 	}
-	return r, p.steps
+	return r
 }
 
 // counters are those for status and metrics.

@@ -34,9 +34,9 @@ func (r rules) text() string {
 	return r.XT.String()
 }
 
-// planRules plans for the node with the facts. Ports are the ones the relay holds; nil: those it would choose.
-func planRules(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard) rules {
-	r := planXT(f, own, snap, ports)
+// planRules plans for the node with the facts, with the ports that its relay would choose.
+func planRules(f Facts, own api.Lease, snap api.Snapshot, g guard) rules {
+	r := planXT(f, own, snap, nil)
 	r.Table = planTable(f.content(own, snap, g))
 	return r
 }

@@ -325,7 +325,7 @@ func split(ctx context.Context, in <-chan struct{}, n int) []<-chan struct{} {
 // State prints what the agent wants in the kernel.
 func (a *agent) State() string {
 	want := a.data.state()
-	r, _ := a.proxy.state()
+	r := a.proxy.state()
 	return netstate.Union(want, netstate.New(r.objects()...)).String() + r.text()
 }
 

@@ -81,7 +81,7 @@ func TestServiceFactsReachThePlan(t *testing.T) {
 	text := func(mode ProxyMode, x ServiceFacts) string {
 		f := walkthroughFacts(mode)
 		f.Services = x
-		r := planRules(f, own, snap, nil, guard{})
+		r := planRules(f, own, snap, guard{})
 		return r.text() + netstate.New(r.objects()...).String()
 	}
 	some := []ProxyMode{NFTables, IPTables}
@@ -157,7 +157,7 @@ func TestNodePortsOnLoopback(t *testing.T) {
 		if mode == NFTables && relay.calls != calls {
 			t.Error("the relay was asked though no service with a NodePort changed")
 		}
-		if r, _ := p.state(); len(r.Listeners) != 1 {
+		if r := p.state(); len(r.Listeners) != 1 {
 			t.Errorf("mode %s: state has %v", mode, r.Listeners)
 		}
 		moved := s

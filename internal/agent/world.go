@@ -53,7 +53,7 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 	place(ways, endpointsOf(snap.Nodes, leases))
 	pods := podsOf(snap, f.Node)
 	state, inPod := planNode(f, ways, own, leases, pods)
-	rules := planRules(f, own, snap, nil, planGuard(f, ways, own, leases))
+	rules := planRules(f, own, snap, planGuard(f, ways, own, leases))
 	h := &explain.Host{Name: f.Node, Underlay: f.underlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
 	h.Rules = rules.explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)

@@ -66,9 +66,9 @@ func HasFamily(s api.ServicePort, v6 bool) bool {
 	return slices.ContainsFunc(s.ClusterIPs, func(a netip.Addr) bool { return a.Is6() == v6 })
 }
 
-// OnLocalhost reports whether NodePorts of the service are served on the loopback address of the family.
+// OnLocalhost reports whether NodePorts of the service are served on the loopback address of the family: one that the node has addresses of.
 func OnLocalhost(n Node, s api.ServicePort, v6 bool) bool {
-	return s.NodePort != 0 && (s.Protocol == api.TCP || s.Protocol == api.UDP) && HasFamily(s, v6) && n.localhost(v6)
+	return s.NodePort != 0 && n.Address(v6).IsValid() && (s.Protocol == api.TCP || s.Protocol == api.UDP) && HasFamily(s, v6) && n.localhost(v6)
 }
 
 // Suffixes of the names of the listeners on loopback, by family. Names of ports have no slash.
