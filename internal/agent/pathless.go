@@ -37,9 +37,11 @@ func (p *pathless) set(now []refusedLease) []refusedLease {
 	return fresh
 }
 
-// watchPathless reports leases without a path. It looks a moment after each change: programming the kernel comes first.
+// watchPathless reports leases without a path. It looks a moment after each change, in a large network that changes all the time more seldom:
+// programming the kernel comes first.
 func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struct{}) error {
-	const moment = time.Second
+	const longest = 10 * time.Second
+	moment := time.Second
 	for {
 		select {
 		case <-ctx.Done():
@@ -47,18 +49,14 @@ func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struc
 		case <-leases:
 		case <-settings:
 		}
-		timer := time.NewTimer(moment)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
+		pause(ctx, moment)
 		stored, ok := a.leases.Own()
 		if !ok {
 			continue
 		}
-		s := a.settings.get()
-		now, err := s.pathless(s.own(stored), a.leases.Leases())
+		s, all := a.settings.get(), a.leases.Leases()
+		moment = min(max(time.Second, time.Duration(len(all))*lookEach), longest)
+		now, err := s.pathless(s.own(stored), all)
 		if err != nil {
 			continue // the loop that plans says so
 		}
