@@ -125,7 +125,7 @@ func refusals(err error) (all []error, only bool) {
 		return nil, true
 	}
 	all = []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the parts are wanted
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = slices.Clone(joined.Unwrap())
 	}
 	return all, !slices.ContainsFunc(all, func(e error) bool {
