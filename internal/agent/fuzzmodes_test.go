@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -258,6 +260,14 @@ func printed(t *testing.T, plan modesPlan) {
 func programmed(t *testing.T, plan modesPlan) {
 	t.Helper()
 	netns.Need(t)
+	lock, err := os.Create("/run/fuzz.lock") // the fuzzer's workers share the namespace
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 	c, err := kernelnft.Open()
 	if err != nil {
 		t.Fatal(err)
