@@ -2,9 +2,14 @@ package agent
 
 import (
 	"errors"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"weft/internal/api"
 )
@@ -58,5 +63,30 @@ func TestServicesWithoutLocalEndpoints(t *testing.T) {
 	p.limits.look(p.log, f, api.Snapshot{Services: []api.ServicePort{here}})
 	if n := p.local(); n != [2]int{} {
 		t.Errorf("one here: %v", n)
+	}
+}
+
+// TestMetricsOnThePage: what the page for those who come from kube-proxy calls the same is there, and nothing else.
+func TestMetricsOnThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/migration/from-kube-proxy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	new(syncs).writeMetrics(&b, Status{rules: map[string][2]int{"nat": {}}})
+	name := regexp.MustCompile("kubeproxy_[a-z_]+")
+	var want, got []string
+	for line := range strings.Lines(string(page)) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 && strings.Contains(cells[2], "the same") {
+			want = append(want, name.FindAllString(cells[1], -1)...)
+		}
+	}
+	for _, m := range regexp.MustCompile("# TYPE (kubeproxy_[a-z_]+)").FindAllStringSubmatch(b.String(), -1) {
+		got = append(got, m[1])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("-page +program\n%s", d)
 	}
 }

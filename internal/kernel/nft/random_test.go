@@ -72,6 +72,7 @@ func TestRandomServices(t *testing.T) {
 		if r.IntN(2) == 0 {
 			n.NodePortAddresses = []netip.Prefix{netip.MustParsePrefix("10.9.0.1/8"), netip.MustParsePrefix("fd00::/8")}
 		}
+		n.OpenNodePorts, n.NoSCTP = r.IntN(4) == 0, r.IntN(4) == 0
 		p := nftables.Planner{MasqueradeAll: r.IntN(4) == 0}
 		m := nft.NewMerge(nft.INet, nft.TableName)
 		fragments := map[string]nft.Table{"": p.Base(n)}
