@@ -255,7 +255,7 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 		cluster: a.feed(), whole: a.everything,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
 		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
-		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return engine.Stats().Active }},
+		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return throughRules(engine.Connections()) }},
 	}
 	a.proxy.guards.expired = make(chan struct{}, 1)
 	if table != nil {

@@ -51,7 +51,7 @@ type Status struct {
 
 	Settings Settings `json:"-"`                  // what the agent was told; the path /settings tells it
 	Draining int      `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
-	Relayed  int      `json:"relayed,omitempty"`  // connections and UDP sessions through the agent
+	Relayed  int      `json:"relayed,omitempty"`  // connections and UDP sessions of mode userspace
 
 	Lease *leaseStatus `json:"lease,omitempty"`
 }
@@ -162,7 +162,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_service_limits", "what service ports want and do not get: see the warnings of weft status", float64(len(s.ServiceLimits)), "gauge")
 	gauge("weft_network_ops_total", "kernel objects added, changed or deleted", float64(s.Network.Ops), "counter")
 	gauge("weft_rules_ops_total", "rules, elements and listeners added, changed or deleted", float64(s.Rules.Ops), "counter")
-	gauge("weft_relayed_connections", "TCP connections and UDP sessions that go through the agent", float64(s.Relayed), "gauge")
+	gauge("weft_relayed_connections", "TCP connections and UDP sessions of mode userspace that go through the agent", float64(s.Relayed), "gauge")
 	gauge("weft_udp_flows_forgotten_total", "connection tracking entries deleted because their endpoint or service is gone",
 		float64(s.ForgottenFlows), "counter")
 	s.healing.writeMetrics(w)

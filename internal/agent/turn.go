@@ -13,7 +13,9 @@ import (
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/nft"
+	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
+	"weft/internal/relay"
 )
 
 // A change of the mode makes before it breaks. Address translation is decided on a connection's first packet and kept in its connection
@@ -26,7 +28,7 @@ type turn struct {
 	standing ProxyMode  // in force: every rule of it was applied once
 	until    time.Time  // when what is left of the relay's UDP sessions ends
 	draining int        // listeners that no rule leads to
-	sessions func() int // how many connections and sessions the relay has; nil: not known
+	sessions func() int // how many connections and sessions came to the relay by rules; nil: not known
 	again    chan struct{}
 	timer    *time.Timer
 }
@@ -183,13 +185,24 @@ func (p *proxyLoop) drain(due cause, f Facts, snap api.Snapshot) int {
 	return closed
 }
 
+// throughRules counts the relay's connections that rules sent there: those to NodePorts on loopback came by themselves, in any mode.
+func throughRules(all []relay.Connection) int {
+	n := 0
+	for _, c := range all {
+		if !proxy.IsLocalhost(c.Service) {
+			n++
+		}
+	}
+	return n
+}
+
 // turned is the mode in force, "" before the first, the listeners that are open for what they have, and the relay's connections and sessions.
 func (p *proxyLoop) turned() (mode ProxyMode, draining, sessions int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.turn.sessions != nil {
 		sessions = p.turn.sessions()
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	return p.turn.standing, p.turn.draining, sessions
 }
 

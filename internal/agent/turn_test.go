@@ -12,6 +12,8 @@ import (
 	kernelnft "weft/internal/kernel/nft"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/nft"
+	"weft/internal/proxy"
+	"weft/internal/relay"
 	"weft/internal/xt"
 )
 
@@ -243,5 +245,19 @@ func TestOneRefusedObjectHoldsNothingUp(t *testing.T) {
 	}
 	if err := in(t, p, IPTables); err == nil || strings.Contains(table.table.String(), "services-") {
 		t.Errorf("%v, left\n%s", err, table.table)
+	}
+}
+
+// TestThroughRules: what is served on loopback in every mode is not left of mode userspace.
+func TestThroughRules(t *testing.T) {
+	s := nginxService("172.16.78.9:80")
+	s.NodePort = 30080
+	own := proxy.Localhost(proxy.Node{LocalhostNodePorts: true, Addresses: []netip.Addr{netip.MustParseAddr("172.17.42.31")}}, s)
+	if len(own) == 0 {
+		t.Fatal("no listener on loopback")
+	}
+	all := []relay.Connection{{Service: own[0].Service}, {Service: "default/my-nginx-service:"}, {Service: "default/my-nginx-service:/local"}}
+	if n := throughRules(all); n != 2 {
+		t.Errorf("%d of %d came by rules", n, len(all))
 	}
 }
