@@ -271,27 +271,6 @@ func typeOf(id uint32) nft.Type {
 	return 0
 }
 
-// elements reads the elements of a set.
-func (c *Conn) elements(family nft.Family, table string, s *nft.Set) ([]nft.Element, error) {
-	r := elementReader{set: s}
-	filter := func(b *buf) {
-		b.str(unix.NFTA_SET_ELEM_LIST_TABLE, table)
-		b.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	}
-	err := c.dump(unix.NFT_MSG_GETSETELEM, family, filter, func(m message) error {
-		return attributes(m.data[nfgenmsg:], func(typ uint16, v []byte) error {
-			if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-				return nil
-			}
-			return attributes(v, func(_ uint16, v []byte) error { return r.element(v) })
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("elements of %s: %w", s.Name, err)
-	}
-	return r.result(), nil
-}
-
 type elementReader struct {
 	set  *nft.Set
 	out  []nft.Element
