@@ -17,7 +17,7 @@ export GOFLAGS := $(shell go env GOFLAGS) -trimpath
 
 ROUNDS ?= 10
 SEED ?= 0
-.PHONY: help build demo test lint bench chaos fuzz golden deps deps-test clean unit
+.PHONY: help build demo test lint bench storm chaos fuzz golden deps deps-test clean unit
 help: ## this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -68,6 +68,9 @@ lint: ## golangci-lint, from tools/go.mod
 
 bench: build $(BIN)/flanneld ## measure side by side in one run, print ratios
 	scripts/bench
+
+storm: build ## 2,000 pod restarts a minute over 1,000 services for five minutes, with clients
+	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 20m -run Storm ./test/scale -storm 5m
 
 chaos: build ## injure a cluster at random for minutes: ROUNDS (10) times each, SEED repeats a run; 100 changes of the proxy mode
 	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 20m ./test/modes -run TestSwitchModes -switches 100

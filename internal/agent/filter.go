@@ -29,6 +29,13 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 		return work{}, nil
 	}
 	wasOK := f.ok
+	if ops, ok := f.partial(due, want, sparing); ok {
+		f.ok, f.plan, f.made = false, want, want
+		log.Info("applied", "what", f.name, "ops", len(ops))
+		err := f.k.Apply(ctx, ops)
+		f.ok = err == nil
+		return work{ops: len(ops)}, err
+	}
 	f.ok, f.plan = false, want
 	have, err := f.k.Read(ctx)
 	if err != nil {
@@ -61,6 +68,17 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 	}
 	f.ok = err == nil
 	return w, err
+}
+
+// partial is what a changed plan changes in our own chains, when nobody else can have changed anything since the step before: a table is
+// restored as a whole or not at all, so neither before nor after it all rules must be read. ok is false when they must.
+func (f *xtFilter) partial(due cause, want xt.Ruleset, sparing bool) (ops []xt.Op, ok bool) {
+	if !f.ok || sparing || due&(byIPTables|byHost|byTime) != 0 {
+		return nil, false
+	}
+	ops = xt.Diff(want, f.made)
+	foreign := func(o xt.Op) bool { return !xt.Owned(o.Chain) }
+	return ops, len(ops) > 0 && !slices.ContainsFunc(ops, foreign)
 }
 
 func equal(a, b xt.Ruleset) bool { return len(xt.Diff(a, b)) == 0 && len(xt.Diff(b, a)) == 0 }

@@ -64,6 +64,7 @@ func BenchmarkFull(b *testing.B) {
 			}
 			b.ReportMetric(float64(cpu.Milliseconds())/float64(b.N), "cpu-ms")
 			b.ReportMetric(float64(planned.Milliseconds())/float64(b.N), "plan-ms")
+			b.ReportMetric(float64((planned+applied).Milliseconds())/float64(b.N), "plan+apply-ms")
 			b.ReportMetric(float64(applied.Milliseconds())/float64(b.N), "apply-ms")
 		})
 	}

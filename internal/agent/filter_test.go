@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"context"
+	"testing"
+
+	"weft/internal/api"
+	kernelxt "weft/internal/kernel/xt"
+	"weft/internal/xt"
+)
+
+// countingXT counts reads.
+type countingXT struct {
+	*kernelxt.Fake
+	reads int
+}
+
+func (c *countingXT) Read(ctx context.Context) (xt.Ruleset, error) {
+	c.reads++
+	return c.Fake.Read(ctx)
+}
+
+// TestPartialSync: a changed endpoint in mode iptables costs the chains it changes; the rules are not read for it, and are what a full
+// plan makes. When somebody else changed rules they are read.
+func TestPartialSync(t *testing.T) {
+	x := &countingXT{Fake: &kernelxt.Fake{}}
+	services := manyServices(50, 3)
+	p := newProxyLoop(IPTables, x.Fake, &fakeTable{}, services...)
+	p.xt = x
+	step(t, p)
+	reads := x.reads
+	for i := range 10 {
+		services = changed(services, i*4)
+		now := services
+		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: now}, true }
+		w, err := p.step(t.Context(), byPlan)
+		if err != nil || w.ops == 0 || w.ops > 20 {
+			t.Fatalf("one changed endpoint: %d ops, %v", w.ops, err)
+		}
+	}
+	if x.reads != reads {
+		t.Errorf("rules were read %d times for changes of the plan", x.reads-reads)
+	}
+	if w, err := p.step(t.Context(), byIPTables); err != nil || w.ops != 0 || x.reads == reads {
+		t.Errorf("a full check: %d ops, %d reads, %v", w.ops, x.reads-reads, err)
+	}
+}
