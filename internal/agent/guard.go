@@ -19,7 +19,8 @@ import (
 type guard struct {
 	config  edge.Config
 	members memberList
-	refused int // leases that are no peers
+	own     []edge.Member // what the node is to the others: its form is looked for before there is a peer of it
+	refused int           // leases that are no peers
 }
 
 // planGuard plans for the ways in use: a host that announces none of them any more may still send by it.
@@ -43,6 +44,7 @@ func planGuard(f Facts, ways []way, own api.Lease, leases []api.Lease) guard {
 		peers, refused := overlay.Peers(f.self(own), leases)
 		g.refused = len(refused)
 		all = members(g.config.Segments, l2VNIs, peers)
+		g.own = members(g.config.Segments, l2VNIs, []api.Lease{own})
 	}
 	slices.SortFunc(all, compareMembers)
 	return g.of(slices.Compact(all))
@@ -92,7 +94,7 @@ func (g guard) of(all []edge.Member) guard {
 	slices.SortFunc(g.config.Segments, func(a, b edge.Segment) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.VNI, b.VNI)) })
 	g.config.Segments = slices.Compact(g.config.Segments)
 	g.members = listOf(all)
-	g.config.Shapes = edge.ShapesOf(all)
+	g.config.Shapes = edge.ShapesOf(slices.Concat(all, g.own))
 	return g
 }
 

@@ -53,7 +53,7 @@ func (g *guards) plan(now time.Time, s setting, own api.Lease, leases []api.Leas
 	}
 	g.next = time.Time{}
 	before := g.result.members
-	g.result = guard{config: g.planned.config}
+	g.result = guard{config: g.planned.config, own: g.planned.own}
 	g.result.config.Untracked = keep(g, &g.ports, now, g.planned.config.Untracked)
 	g.result.config.Segments = keep(g, &g.segments, now, g.planned.config.Segments)
 	g.result = g.result.of(g.keepMembers(now, before, members))
