@@ -13,8 +13,6 @@ import (
 )
 
 //go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 // node is the one the agent runs on.
 func node() *corev1.Node {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "bench"}}
@@ -41,8 +39,8 @@ func service(i int, protocol corev1.Protocol) *corev1.Service {
 	}}
 	s.Spec.Type, s.Spec.SessionAffinity = corev1.ServiceTypeClusterIP, corev1.ServiceAffinityNone
 	s.Spec.ClusterIP, s.Spec.ClusterIPs = vip(i).String(), []string{vip(i).String()}
-	s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol}, ptr(corev1.IPFamilyPolicySingleStack)
-	s.Spec.InternalTrafficPolicy = ptr(corev1.ServiceInternalTrafficPolicyCluster)
+	s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = []corev1.IPFamily{corev1.IPv4Protocol}, new(corev1.IPFamilyPolicySingleStack)
+	s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyCluster)
 	s.Spec.Selector = s.Labels
 	s.Spec.Ports = []corev1.ServicePort{{Name: "main", Protocol: protocol, Port: servicePort, TargetPort: intstr.FromInt32(targetPort)}}
 	return s
