@@ -46,7 +46,7 @@ var wrongs = []wrong{
 		[]string{"--etcd-endpoints", "http://127.0.0.1:2379", "no answer", "connection refused"},
 	},
 	{
-		"weft network apply without its etcd", "", `echo '{"Network":"172.16.0.0/12"}' | weft network apply -f - --etcd-endpoints=http://127.0.0.1:2379`,
+		"weft network apply without its etcd", "", `echo '{"Network":"172.16.0.0/12","Backend":{"Type":"vxlan"}}' | weft network apply -f - --etcd-endpoints=http://127.0.0.1:2379`,
 		[]string{"--etcd-endpoints", "http://127.0.0.1:2379", "no answer", "connection refused"},
 	},
 	{

@@ -206,7 +206,7 @@ func TestIPTablesHeals(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := string(text)
-	if n := strings.Count(log, "somebody else keeps changing iptables chain nat KUBE-PORTALS-CONTAINER"); n != 1 {
+	if n := strings.Count(log, " keeps changing iptables chain nat KUBE-PORTALS-CONTAINER"); n != 1 {
 		t.Errorf("the fight was reported %d times", n)
 	}
 	if n := strings.Count(log, "what=iptables"); n > 60 {
