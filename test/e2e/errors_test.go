@@ -42,10 +42,6 @@ var wrongs = []wrong{
 		[]string{"--etcd-servers", "http://127.0.0.1:2379", "no etcd answers"},
 	},
 	{
-		"weft agent without its etcd", "", "weft agent --kubeconfig= --etcd-endpoints=http://127.0.0.1:2379",
-		[]string{"--etcd-endpoints", "http://127.0.0.1:2379", "no answer", "connection refused"},
-	},
-	{
 		"weft network apply without its etcd", "", `echo '{"Network":"172.16.0.0/12","Backend":{"Type":"vxlan"}}' | weft network apply -f - --etcd-endpoints=http://127.0.0.1:2379`,
 		[]string{"--etcd-endpoints", "http://127.0.0.1:2379", "no answer", "connection refused"},
 	},
