@@ -204,6 +204,10 @@ func (a *applier) setLink(l, old netstate.Link) error {
 	if err != nil {
 		return err
 	}
+	// The underlying device comes first: the MTU may be one that only the new one allows.
+	if err := a.setVXLAN(index, l, old); err != nil {
+		return err
+	}
 	b := linkMessage(unix.RTM_SETLINK, 0, index, 0, 0)
 	changed := netstate.Link{}
 	if l.MTU != old.MTU {
@@ -228,9 +232,6 @@ func (a *applier) setLink(l, old netstate.Link) error {
 	}
 	b.End()
 	if err := a.one(b); err != nil {
-		return err
-	}
-	if err := a.setVXLAN(index, l, old); err != nil {
 		return err
 	}
 	return a.setPort(index, l, old)
