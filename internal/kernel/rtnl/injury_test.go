@@ -84,23 +84,39 @@ func BenchmarkHealOne(b *testing.B) {
 	want := vxlan.Backend{}.Plan(self(false), leases(many))
 	ch := w.watch(want)
 	drain(ch)
-	w.converge(want) // what is said late of the programming is known now
-	drain(ch)
+	quiet := func() {
+		for range 50 { // what is said late of the programming is known then
+			w.converge(want)
+			drain(ch)
+			if list, _, whole := w.h.Injuries(); !whole && len(list) == 0 {
+				return
+			}
+		}
+		b.Fatal("events without an end")
+	}
+	quiet()
 	routes := netstate.Of[netstate.Route](want)
 	thief := &world{t: b, ns: w.ns}
 	thief.restart()
 	defer thief.h.Close()
-	i := 0
+	i, wholes := 0, 0
 	for b.Loop() {
 		w.must(thief.h.Apply(context.Background(), []netstate.Op{{Verb: netstate.Del, Object: routes[i%len(routes)]}}))
 		if !fired(ch, time.Second) {
 			b.Fatal("no event")
 		}
 		_, ops, whole := w.h.Injuries()
-		if whole || len(ops) != 1 {
-			b.Fatal(ops, whole)
+		i++
+		if whole { // something else happened too: it costs what a whole look costs
+			wholes++
+			w.converge(want)
+			drain(ch)
+			continue
+		}
+		if len(ops) != 1 {
+			b.Fatal(ops)
 		}
 		w.must(w.h.Apply(context.Background(), ops))
-		i++
 	}
+	b.ReportMetric(float64(wholes)/float64(i), "whole-looks/op")
 }
