@@ -73,6 +73,7 @@ var ordinary = []string{
 	"the object has been modified",       // two writers: the loser reads again
 	"not as new as written version",      // a cache behind a write: the controller tries again
 	"not found",                          // an object deleted while a controller looked at it
+	"is not allocated; repairing",        // a service seen before its IPAddress: it is there a moment later
 	"already exists",                     // two makers of one object
 	"is being terminated",                // a namespace on its way out refuses new objects
 	"will retry",                         // what says so itself

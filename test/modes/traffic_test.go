@@ -208,7 +208,6 @@ type program struct {
 	name string
 	in   *io.PipeWriter
 	out  *bufio.Reader
-	done chan error
 }
 
 // in starts the test's binary in the network namespace at a path.
@@ -228,21 +227,24 @@ func (c *cluster) in(name, netns string, args ...string) *program {
 		enter = append(enter, fmt.Sprintf("--user=/proc/%d/ns/user", pid), "--preserve-credentials")
 	}
 	cmd := exec.Command("nsenter", slices.Concat(enter, []string{self}, args)...)
-	cmd.Stdin, cmd.Stderr = r, os.Stderr
-	out, err := cmd.StdoutPipe()
+	out, sink, err := os.Pipe() // not StdoutPipe: Wait closes that, read or not
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	p := &program{c.t, name, w, bufio.NewReader(out), make(chan error, 1)}
-	if err := cmd.Start(); err != nil {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, sink, os.Stderr
+	p := &program{c.t, name, w, bufio.NewReader(out)}
+	err = cmd.Start()
+	_ = sink.Close() // the program has its own
+	if err != nil {
 		c.t.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func() { p.done <- cmd.Wait(); close(ended) }()
+	go func() { _ = cmd.Wait(); close(ended) }() // what it counted says how it went
 	c.t.Cleanup(func() {
 		_ = w.Close()
 		_ = cmd.Process.Kill() // ended already unless the test failed
 		<-ended
+		_ = out.Close()
 	})
 	return p
 }
