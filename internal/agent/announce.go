@@ -7,42 +7,43 @@ import (
 	"os"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/lease"
 	"weft/internal/overlay"
 	"weft/internal/store/kube"
 )
 
 // announce writes subnet.env once the data path stands, and publishes the node's facts, whenever the lease or the facts changed.
-func (a *agent) announce(ctx context.Context, changed ...trigger) error {
+func (a *agent) announce(ctx context.Context, changed ...loop.Trigger) error {
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-a.data.ready:
 	}
 	published, pods, again := "", "", make(chan struct{}, 1)
-	l := loop{name: "announce", every: 5 * time.Minute, log: a.log, triggers: append(changed, trigger{again, byHost})}
-	l.step = func(ctx context.Context, due cause) (work, error) {
-		if due&byTime != 0 {
+	l := loop.Loop{Name: "announce", Every: 5 * time.Minute, Log: a.log, Triggers: append(changed, loop.On(again, loop.ByHost))}
+	l.Step = func(ctx context.Context, due loop.Cause) (loop.Work, error) {
+		if due&loop.ByTime != 0 {
 			pods = ""
 		}
 		err1 := a.writeSubnetEnv()
 		text, err2 := a.settings.facts().JSON()
-		if err2 == nil && (text != published || due&byTime != 0) {
+		if err2 == nil && (text != published || due&loop.ByTime != 0) {
 			switch err2 = a.publishFacts(ctx, text); {
 			case err2 == nil:
 				published = text
 			case errors.Is(err2, kube.ErrNotFound): // the node is about to register
 				err2 = nil
-				time.AfterFunc(retryFirst, func() { poke(again) })
+				time.AfterFunc(loop.RetryFirst, func() { loop.Poke(again) })
 			}
 		}
 		err3 := a.publishPods(ctx, &pods)
 		if errors.Is(err3, kube.ErrNotFound) {
 			err3 = nil // as above, which comes again
 		}
-		return work{}, errors.Join(err1, err2, err3)
+		return loop.Work{}, errors.Join(err1, err2, err3)
 	}
-	return l.run(ctx)
+	return l.Run(ctx)
 }
 
 // writeSubnetEnv writes the file other programs read, when it says something else than it should.

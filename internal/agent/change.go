@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/tun/wg"
 	"weft/internal/lease"
@@ -247,7 +248,7 @@ func (d *dataplane) meet(b basis, host netstate.State) (unmet int, err error) {
 		return 0, nil
 	}
 	if unmet, err = d.tunnels.unmet(host); unmet > 0 {
-		time.AfterFunc(meetEvery, func() { poke(d.again) })
+		time.AfterFunc(meetEvery, func() { loop.Poke(d.again) })
 	}
 	return unmet, err
 }
@@ -261,7 +262,7 @@ func (d *dataplane) done(b basis) {
 	}
 	if !reflect.DeepEqual(before.setting.Other, b.setting.Other) || before.setting.self != b.setting.self ||
 		(before.unmet == 0) != (b.unmet == 0) || !slices.Equal(before.peers, b.peers) {
-		poke(d.heard)
+		loop.Poke(d.heard)
 	}
 }
 

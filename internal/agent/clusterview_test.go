@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/nft"
@@ -42,7 +43,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 		if r.IntN(4) == 0 {
 			continue // the step that would have seen it did not come so far
 		}
-		if _, err := p.step(t.Context(), byPlan); err != nil {
+		if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
 			t.Fatal(err)
 		}
 		own, _ := p.leases.Own()

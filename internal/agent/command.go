@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -60,44 +59,6 @@ func StatusCommand() *cobra.Command {
 	c.Flags().StringVar(&runDir, "run-dir", "/run/weft", "the agent's run directory")
 	c.Flags().StringVarP(&output, "output", "o", "", "json")
 	return c
-}
-
-// limitsShown is how many services that are not served as they want are named, one line each.
-const limitsShown = 20
-
-func printStatus(w io.Writer, body []byte) error {
-	var s Status
-	if err := json.Unmarshal(body, &s); err != nil {
-		return fmt.Errorf("read the agent's status: %w", err)
-	}
-	state := "converged"
-	if !s.Converged {
-		state = "not converged"
-	}
-	fmt.Fprintf(w, "node      %s: %s\nsubnet    %s, backend %s, %d peers\npods      %d, attached %s\nservices  %d ports, mode %s\n",
-		s.Node, state, s.Subnet, s.Backend, s.Peers, s.Pods, s.Attach, s.Services, s.ProxyMode)
-	printLease(w, s.Lease)
-	printPaths(w, s.Paths)
-	for _, l := range []struct {
-		name string
-		s    stepStats
-	}{{"network", s.Network}, {"rules", s.Rules}} {
-		fmt.Fprintf(w, "%-9s %d steps, %d ops, %d in the first step", l.name, l.s.Steps, l.s.Ops, l.s.FirstOps)
-		if l.s.LastError != "" {
-			fmt.Fprintf(w, "\n          %s", l.s.LastError)
-		}
-		fmt.Fprintln(w)
-	}
-	printDraining(w, s)
-	printEdge(w, s.Edge)
-	printFights(w, s.Fights)
-	for _, text := range append(s.Warnings, s.ServiceLimits[:min(len(s.ServiceLimits), limitsShown)]...) {
-		fmt.Fprintf(w, "warning   %s\n", text)
-	}
-	if more := len(s.ServiceLimits) - limitsShown; more > 0 {
-		fmt.Fprintf(w, "warning   %d more services are not served as they want: weft status -o json\n", more)
-	}
-	return nil
 }
 
 // StateCommand is "weft state".

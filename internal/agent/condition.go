@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"weft/internal/agent/loop"
 	"weft/internal/store/kube"
 )
 
@@ -34,15 +35,15 @@ func (a *agent) keepCondition(ctx context.Context) error {
 		return nil
 	case <-a.data.ready:
 	}
-	l := loop{name: "condition", every: conditionCheck, log: a.log}
-	l.step = func(ctx context.Context, _ cause) (work, error) {
+	l := loop.Loop{Name: "condition", Every: conditionCheck, Log: a.log}
+	l.Step = func(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 		err := setCondition(ctx, a.kube, a.cfg.NodeName, time.Now())
 		if errors.Is(err, kube.ErrNotFound) {
 			err = fmt.Errorf("node %s is not registered: %w", a.cfg.NodeName, err)
 		}
-		return work{}, err
+		return loop.Work{}, err
 	}
-	return l.run(ctx)
+	return l.Run(ctx)
 }
 
 // setCondition writes the condition unless the node has it already.

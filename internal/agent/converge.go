@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"weft/internal/agent/loop"
 	"weft/internal/kernel"
 	"weft/internal/netstate"
 )
@@ -30,9 +31,9 @@ func converge(ctx context.Context, n *kernel.Netns, want netstate.State, hold fu
 	}
 	left, err := difference(ctx, n, want, hold)
 	if err == nil && len(left) > 0 {
-		e := &undoneError{what: "objects", first: left[0].String()}
+		e := &loop.UndoneError{What: "objects", First: left[0].String()}
 		for _, op := range left {
-			e.objects = append(e.objects, nameOf(op.Object))
+			e.Objects = append(e.Objects, nameOf(op.Object))
 		}
 		err = e
 	}

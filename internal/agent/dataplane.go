@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel"
@@ -56,7 +57,7 @@ type dataplane struct {
 	inside  map[string]*podNet // of the pods, by UID
 	life    context.Context    //nolint:containedctx // of what watches the inside of pods, nil: nothing does
 	spawn   func(func() error) // runs that
-	healing *healing
+	healing *loop.Healing
 	made    chan struct{}      // receives after a step that changed something
 	whole   chan struct{}      // receives after a look at the whole network
 	kinds   map[kind]time.Time // ways in use, and until when those that no longer are stay
@@ -159,11 +160,11 @@ func (d *dataplane) remember(now time.Time, ways []way) (keep []kind) {
 }
 
 // step is the dataplane's loop body.
-func (d *dataplane) step(ctx context.Context, due cause) (work, error) {
+func (d *dataplane) step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	notes := d.mender.fights.ended(now)
+	notes := d.mender.fights.Ended(now)
 	w, done := d.small(ctx, due)
 	var err error
 	if !done {
@@ -174,24 +175,24 @@ func (d *dataplane) step(ctx context.Context, due cause) (work, error) {
 	if err != nil {
 		d.steps.LastError = err.Error()
 	}
-	w.paced = true
-	w.notes = append(notes, d.mender.fights.repaired(now, w.repaired, w.by)...)
-	w.fights = d.mender.fights.report("network")
-	w.again = d.mender.again()
+	w.Paced = true
+	w.Notes = append(notes, d.mender.fights.Repaired(now, w.Repaired, w.By)...)
+	w.Fights = d.mender.fights.Report("network")
+	w.Again = d.mender.again()
 	return w, err
 }
 
-func (d *dataplane) locked(ctx context.Context) (work, error) {
+func (d *dataplane) locked(ctx context.Context) (loop.Work, error) {
 	host, inPod, b, err := d.plan(time.Now())
 	if errors.Is(err, errNoLease) || errors.Is(err, errUnknown) {
-		return work{}, nil // their arrival is a trigger
+		return loop.Work{}, nil // their arrival is a trigger
 	}
 	if err != nil {
-		return work{}, err
+		return loop.Work{}, err
 	}
 	if d.seal != nil {
 		if err := d.seal(d.settings.facts()); err != nil {
-			return work{}, err
+			return loop.Work{}, err
 		}
 	}
 	host = host.Freeze() // what the kernel is to have, and nearly all it has, are these objects
@@ -201,31 +202,31 @@ func (d *dataplane) locked(ctx context.Context) (work, error) {
 	d.settle(ctx, host)
 	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
 	err = errors.Join(tunnelErr, err, d.tunnels.apply(host))
-	w := work{ops: len(ops)}
+	w := loop.Work{Ops: len(ops)}
 	if d.planned {
-		w.repaired = repaired(ops, host, before)
-		w.by = d.mender.seen(ops)
+		w.Repaired = repaired(ops, host, before)
+		w.By = d.mender.seen(ops)
 	}
-	if e, ok := errors.AsType[*undoneError](err); ok {
-		w.repaired = append(w.repaired, e.objects...)
+	if e, ok := errors.AsType[*loop.UndoneError](err); ok {
+		w.Repaired = append(w.Repaired, e.Objects...)
 	}
 	d.forget(ops)
 	logOps(d.log, "host", ops)
-	w.ops += d.convergePods(ctx, inPod)
+	w.Ops += d.convergePods(ctx, inPod)
 	d.planned = err == nil
-	poke(d.whole)
-	if w.ops > 0 {
-		poke(d.made)
+	loop.Poke(d.whole)
+	if w.Ops > 0 {
+		loop.Poke(d.made)
 	}
-	d.steps.Ops += w.ops
+	d.steps.Ops += w.Ops
 	if err == nil {
 		b.unmet, err = d.meet(b, host)
 	}
 	if err == nil {
 		d.done(b)
 		d.first.Do(func() {
-			d.steps.FirstOps = w.ops
-			d.log.Info("first check of the node's network done", "ops", w.ops)
+			d.steps.FirstOps = w.Ops
+			d.log.Info("first check of the node's network done", "ops", w.Ops)
 			close(d.ready)
 		})
 	}
@@ -261,7 +262,7 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 	if err != nil {
 		return nil, err
 	}
-	poke(d.podsSet)
+	loop.Poke(d.podsSet)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.drop(s.UID)
@@ -289,7 +290,7 @@ func (d *dataplane) Detach(ctx context.Context, uid string) error {
 	if err != nil || !gone {
 		return err
 	}
-	poke(d.podsSet)
+	loop.Poke(d.podsSet)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.drop(uid)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"weft/internal/agent/loop"
 	"weft/internal/xt"
 )
 
@@ -23,10 +24,10 @@ type xtFilter struct {
 
 // apply reads the rules when the plan changed, somebody else may have changed them, or the step before failed. A sparing one makes rules
 // only where somebody uses iptables: where its tables are not, nothing in them can drop.
-func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want xt.Ruleset, sparing bool) (work, error) {
+func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, want xt.Ruleset, sparing bool) (loop.Work, error) {
 	planned := equal(want, f.plan)
-	if planned && f.ok && due&(byIPTables|byHost|byTime) == 0 {
-		return work{}, nil
+	if planned && f.ok && due&(loop.ByIPTables|loop.ByHost|loop.ByTime) == 0 {
+		return loop.Work{}, nil
 	}
 	wasOK := f.ok
 	if ops, ok := f.partial(due, want, sparing); ok {
@@ -34,12 +35,12 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 		log.Info("applied", "what", f.name, "ops", len(ops))
 		err := f.k.Apply(ctx, ops)
 		f.ok = err == nil
-		return work{ops: len(ops)}, err
+		return loop.Work{Ops: len(ops)}, err
 	}
 	f.ok, f.plan = false, want
 	have, err := f.k.Read(ctx)
 	if err != nil {
-		return work{}, err
+		return loop.Work{}, err
 	}
 	before := f.made
 	f.blocked, f.flannel, f.others = blocked(have), flannelLeft(have), serving(have)
@@ -47,7 +48,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 		f.made = used(want, have)
 	}
 	ops := xt.Diff(f.made, have)
-	w := work{ops: len(ops)}
+	w := loop.Work{Ops: len(ops)}
 	if len(ops) == 0 {
 		f.ok = true
 		return w, nil
@@ -56,7 +57,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 		log.Debug("op", "what", f.name, "op", op.String())
 	}
 	if planned && wasOK && equal(f.made, before) {
-		w.repaired = chains(ops)
+		w.Repaired = chains(ops)
 	}
 	log.Info("applied", "what", f.name, "ops", len(ops))
 	if err := f.k.Apply(ctx, ops); err != nil {
@@ -64,7 +65,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 	}
 	have, err = f.k.Read(ctx)
 	if left := xt.Diff(f.made, have); err == nil && len(left) > 0 {
-		err = &undoneError{"chains of " + f.name, chains(left), left[0].String()}
+		err = &loop.UndoneError{What: "chains of " + f.name, Objects: chains(left), First: left[0].String()}
 	}
 	f.ok = err == nil
 	return w, err
@@ -72,8 +73,8 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due cause, want 
 
 // partial is what a changed plan changes in our own chains, when nobody else can have changed anything since the step before: a table is
 // restored as a whole or not at all, so neither before nor after it all rules must be read. ok is false when they must.
-func (f *xtFilter) partial(due cause, want xt.Ruleset, sparing bool) (ops []xt.Op, ok bool) {
-	if !f.ok || sparing || due&(byIPTables|byHost|byTime) != 0 {
+func (f *xtFilter) partial(due loop.Cause, want xt.Ruleset, sparing bool) (ops []xt.Op, ok bool) {
+	if !f.ok || sparing || due&(loop.ByIPTables|loop.ByHost|loop.ByTime) != 0 {
 		return nil, false
 	}
 	ops = xt.Diff(want, f.made)

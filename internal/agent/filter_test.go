@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/xt"
@@ -33,15 +34,15 @@ func TestPartialSync(t *testing.T) {
 		services = changed(services, i*4)
 		now := services
 		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: now}, true }
-		w, err := p.step(t.Context(), byPlan)
-		if err != nil || w.ops == 0 || w.ops > 20 {
-			t.Fatalf("one changed endpoint: %d ops, %v", w.ops, err)
+		w, err := p.step(t.Context(), loop.ByPlan)
+		if err != nil || w.Ops == 0 || w.Ops > 20 {
+			t.Fatalf("one changed endpoint: %d ops, %v", w.Ops, err)
 		}
 	}
 	if x.reads != reads {
 		t.Errorf("rules were read %d times for changes of the plan", x.reads-reads)
 	}
-	if w, err := p.step(t.Context(), byIPTables); err != nil || w.ops != 0 || x.reads == reads {
-		t.Errorf("a full check: %d ops, %d reads, %v", w.ops, x.reads-reads, err)
+	if w, err := p.step(t.Context(), loop.ByIPTables); err != nil || w.Ops != 0 || x.reads == reads {
+		t.Errorf("a full check: %d ops, %d reads, %v", w.Ops, x.reads-reads, err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
 	"weft/internal/proxy"
@@ -100,7 +101,7 @@ func (k *flowKeeper) follow(f Facts, snap api.Snapshot, ports userspace.Ports) {
 		k.touched[x] = true
 	}
 	if len(k.touched) > 0 || k.orphans {
-		poke(k.wake)
+		loop.Poke(k.wake)
 	}
 }
 

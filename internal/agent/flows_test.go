@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
 	kernelxt "weft/internal/kernel/xt"
@@ -196,7 +197,7 @@ func TestClientsAreForgotten(t *testing.T) {
 		t.Helper()
 		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
 		before := table.forgets
-		if _, err := p.step(t.Context(), byPlan); err != nil {
+		if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
 			t.Fatal(err)
 		}
 		return table.forgets - before

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel/probe"
@@ -87,43 +88,43 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	l := loop{name: "host", step: a.follow, every: fullCheck, log: a.log, triggers: []trigger{{host, byHost}, {a.live.changed, byPlan}}}
-	l.triggers = append(l.triggers, trigger{a.data.heard, byPlan})
+	l := loop.Loop{Name: "host", Step: a.follow, Every: loop.FullCheck, Log: a.log, Triggers: []loop.Trigger{loop.On(host, loop.ByHost), loop.On(a.live.changed, loop.ByPlan)}}
+	l.Triggers = append(l.Triggers, loop.On(a.data.heard, loop.ByPlan))
 	if a.paths != nil {
-		l.triggers = append(l.triggers, trigger{a.paths.changed, byPlan})
+		l.Triggers = append(l.Triggers, loop.On(a.paths.changed, loop.ByPlan))
 	}
 	if a.networkChanged != nil {
-		l.triggers = append(l.triggers, trigger{a.networkChanged, byPlan})
+		l.Triggers = append(l.Triggers, loop.On(a.networkChanged, loop.ByPlan))
 	}
 	if a.clusterChanged != nil && a.cfg.KubeSubnetManager {
 		public := make(chan struct{}, 1)
 		g.Go(func() error { return a.watchPublic(ctx, a.clusterChanged[3], public) })
-		l.triggers = append(l.triggers, trigger{public, byPlan})
+		l.Triggers = append(l.Triggers, loop.On(public, loop.ByPlan))
 	}
-	g.Go(func() error { return l.run(ctx) })
+	g.Go(func() error { return l.Run(ctx) })
 	return nil
 }
 
 // follow takes up changes of the host's underlay and of the network's configuration. The order makes before it breaks: first the node can
 // receive the new way, then it announces it, and the others go on sending by the old one until they have read that.
-func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
+func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 	a.takeUp()
 	f, err := a.look()
 	if errors.Is(err, probe.ErrNoUnderlay) {
 		a.underlayLost.log = a.log
 		a.underlayLost.say(time.Now(), err, "the underlay is gone: everything stays as it is until it is back")
-		return work{}, nil
+		return loop.Work{}, nil
 	}
 	if err != nil {
-		return work{}, err
+		return loop.Work{}, err
 	}
 	c, ok := a.network()
 	if !ok {
-		return work{}, nil
+		return loop.Work{}, nil
 	}
 	next, err := a.configure(ctx, f, c)
 	if err != nil {
-		return work{}, fmt.Errorf("the network's configuration is not taken up: %w", err)
+		return loop.Work{}, fmt.Errorf("the network's configuration is not taken up: %w", err)
 	}
 	if a.underlayLost.text != "" {
 		a.log.Info("the underlay is back", "dev", f.Dev, "address", f.addr(false), "mtu", f.MTU)
@@ -146,12 +147,12 @@ func (a *agent) follow(ctx context.Context, _ cause) (work, error) {
 			a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
 		}
 		if old.self != next.self || !reflect.DeepEqual(old.Other, next.Other) {
-			if _, err = a.data.step(ctx, byHost); err != nil {
+			if _, err = a.data.step(ctx, loop.ByHost); err != nil {
 				a.log.Debug("announced though not everything is in place", "err", err) // the network's loop reports and repeats it
 			}
 		}
 	}
-	return work{}, a.tell(ctx, next.self)
+	return loop.Work{}, a.tell(ctx, next.self)
 }
 
 // turn makes a change from or to an encrypted network lose nothing: the seal comes after the paths were moved to the tunnels that are
@@ -162,11 +163,11 @@ func (a *agent) turn(ctx context.Context, old, next setting) {
 	case !old.sealed() && next.sealed() && a.data.receives(next.kind()):
 		next.turning = true
 		a.settings.set(next)
-		_, err = a.data.step(ctx, byHost)
+		_, err = a.data.step(ctx, loop.ByHost)
 	case old.sealed() && !next.sealed():
 		old.turning = true
 		a.settings.set(old)
-		_, err = a.proxy.step(ctx, byHost)
+		_, err = a.proxy.step(ctx, loop.ByHost)
 	}
 	if err != nil {
 		a.log.Debug("the change goes on though not everything is in place", "err", err) // its loop reports and repeats it
@@ -180,7 +181,7 @@ func (a *agent) tell(ctx context.Context, self api.Lease) error {
 		return nil
 	}
 	if l.Also != "" { // the packet filter must take what the others will send
-		if _, err := a.proxy.step(ctx, byHost); err != nil {
+		if _, err := a.proxy.step(ctx, loop.ByHost); err != nil {
 			return fmt.Errorf("announce what the node receives by: %w", err)
 		}
 	}

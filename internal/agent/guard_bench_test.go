@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease/claim"
 )
@@ -30,7 +31,7 @@ func BenchmarkGuardLease(b *testing.B) {
 	var g guards
 	var t tablePlan
 	step := func() int {
-		p, err := g.follow(time.Unix(1000, 0), 1, s, store.own, store, byPlan)
+		p, err := g.follow(time.Unix(1000, 0), 1, s, store.own, store, loop.ByPlan)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/agent/loop"
 	"weft/internal/kernel/probe"
 	"weft/internal/lease/claim"
 	"weft/internal/netstate"
@@ -36,16 +37,16 @@ func (a *agent) startRoutes(ctx context.Context, g *errgroup.Group) error {
 	}
 	var last []claim.HostRoute
 	known := false
-	l := loop{name: "routes", every: fullCheck, log: a.log, triggers: []trigger{{changed, byKernel}}}
-	l.step = func(context.Context, cause) (work, error) {
+	l := loop.Loop{Name: "routes", Every: loop.FullCheck, Log: a.log, Triggers: []loop.Trigger{loop.On(changed, loop.ByKernel)}}
+	l.Step = func(context.Context, loop.Cause) (loop.Work, error) {
 		now, err := a.hostRoutes()
 		if err != nil || known && slices.Equal(now, last) {
-			return work{}, err
+			return loop.Work{}, err
 		}
 		last, known = now, true
 		a.avoidRoutes(now)
-		return work{}, nil
+		return loop.Work{}, nil
 	}
-	g.Go(func() error { return l.run(ctx) })
+	g.Go(func() error { return l.Run(ctx) })
 	return nil
 }

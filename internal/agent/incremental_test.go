@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
 	kernelnft "weft/internal/kernel/nft"
@@ -141,18 +142,18 @@ func TestOneEndpointCostsOneService(t *testing.T) {
 	step(t, p)
 	reads, before := table.reads, table.ops
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: changed(services, 42)}, true }
-	w, err := p.step(t.Context(), byPlan)
-	if err != nil || w.ops == 0 || w.ops > 6 {
-		t.Errorf("one changed endpoint: %d ops, %v", w.ops, err)
+	w, err := p.step(t.Context(), loop.ByPlan)
+	if err != nil || w.Ops == 0 || w.Ops > 6 {
+		t.Errorf("one changed endpoint: %d ops, %v", w.Ops, err)
 	}
-	if len(w.repaired) > 0 {
-		t.Errorf("a change of the plan is taken for another writer's: %v", w.repaired)
+	if len(w.Repaired) > 0 {
+		t.Errorf("a change of the plan is taken for another writer's: %v", w.Repaired)
 	}
 	if table.reads != reads || table.ops == before {
 		t.Errorf("%d reads, %d ops", table.reads-reads, table.ops-before)
 	}
-	if w, err := p.step(t.Context(), byKernel); err != nil || w.ops != 0 {
-		t.Errorf("afterwards %d ops, %v", w.ops, err)
+	if w, err := p.step(t.Context(), loop.ByKernel); err != nil || w.Ops != 0 {
+		t.Errorf("afterwards %d ops, %v", w.Ops, err)
 	}
 }
 
@@ -164,9 +165,9 @@ func TestTableHeals(t *testing.T) {
 	step(t, p)
 	want := table.table.String()
 	table.table = nil
-	w, err := p.step(t.Context(), byKernel)
-	if err != nil || table.table.String() != want || !slices.Contains(w.repaired, "nftables table inet weft") {
-		t.Errorf("after the table was deleted: %v, repaired %v", err, w.repaired)
+	w, err := p.step(t.Context(), loop.ByKernel)
+	if err != nil || table.table.String() != want || !slices.Contains(w.Repaired, "nftables table inet weft") {
+		t.Errorf("after the table was deleted: %v, repaired %v", err, w.Repaired)
 	}
 	for i := range table.table.Chains {
 		if table.table.Chains[i].Name == "services-prerouting" {
@@ -174,9 +175,9 @@ func TestTableHeals(t *testing.T) {
 		}
 	}
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: changed(services, 1)}, true }
-	w, err = p.step(t.Context(), byKernel|byPlan)
-	if err != nil || !reflect.DeepEqual(w.repaired, []string{"nftables chain inet weft services-prerouting"}) {
-		t.Errorf("repaired %v, %v", w.repaired, err)
+	w, err = p.step(t.Context(), loop.ByKernel|loop.ByPlan)
+	if err != nil || !reflect.DeepEqual(w.Repaired, []string{"nftables chain inet weft services-prerouting"}) {
+		t.Errorf("repaired %v, %v", w.Repaired, err)
 	}
 }
 
@@ -193,7 +194,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 	p := newProxyLoop(NFTables, &kernelxt.Fake{}, nil, services...)
 	p.nft = table
 	begun := time.Now()
-	if _, err := p.step(b.Context(), byTime); err != nil {
+	if _, err := p.step(b.Context(), loop.ByTime); err != nil {
 		b.Fatal(err)
 	}
 	first := time.Since(begun)
@@ -204,14 +205,14 @@ func BenchmarkOneEndpoint(b *testing.B) {
 		i++
 		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
 		b.StartTimer()
-		w, err := p.step(b.Context(), byPlan)
-		if err != nil || w.ops == 0 || w.ops > 6 {
+		w, err := p.step(b.Context(), loop.ByPlan)
+		if err != nil || w.Ops == 0 || w.Ops > 6 {
 			b.Fatal(w, err)
 		}
 	}
 	b.ReportMetric(float64(first.Milliseconds()), "ms/first")
 	begun = time.Now()
-	if w, err := p.step(b.Context(), byKernel); err != nil || w.ops != 0 {
+	if w, err := p.step(b.Context(), loop.ByKernel); err != nil || w.Ops != 0 {
 		b.Fatal(w, err)
 	}
 	b.ReportMetric(float64(time.Since(begun).Milliseconds()), "ms/full-check")

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"weft/internal/agent/loop"
 	"weft/internal/attach"
 	"weft/internal/kernel"
 	"weft/internal/netstate"
@@ -73,16 +74,16 @@ func (d *dataplane) enter(p attach.Pod) *podNet {
 	if err != nil {
 		n.err = err
 	}
-	l := loop{
-		name: "pod " + p.Namespace + "/" + p.Name, step: n.step, every: fullCheck, duty: podDuty, healing: d.healing, log: d.log,
-		triggers: []trigger{{n.again, byPlan}},
+	l := loop.Loop{
+		Name: "pod " + p.Namespace + "/" + p.Name, Step: n.step, Every: loop.FullCheck, Duty: podDuty, Healing: d.healing, Log: d.log,
+		Triggers: []loop.Trigger{loop.On(n.again, loop.ByPlan)},
 	}
 	if changed != nil {
-		l.triggers = append(l.triggers, trigger{changed, byKernel})
+		l.Triggers = append(l.Triggers, loop.On(changed, loop.ByKernel))
 	}
 	d.spawn(func() error {
 		defer n.close()
-		return l.run(ctx)
+		return l.Run(ctx)
 	})
 	return n
 }
@@ -117,7 +118,7 @@ func (n *podNet) take(ctx context.Context, want netstate.State) (ops int) {
 	done, err := n.converge(ctx, nil)
 	n.fresh = true
 	if err != nil {
-		poke(n.again)
+		loop.Poke(n.again)
 	}
 	return len(done)
 }
@@ -130,28 +131,28 @@ func (n *podNet) renew() {
 }
 
 // step is the body of the pod's own loop. What the pod adds for itself, addresses say, is left to it.
-func (n *podNet) step(ctx context.Context, due cause) (work, error) {
+func (n *podNet) step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.fresh && due == byTime {
+	if n.fresh && due == loop.ByTime {
 		n.fresh = false
-		return work{}, n.err
+		return loop.Work{}, n.err
 	}
 	if n.want.Len() == 0 {
-		return work{}, nil
+		return loop.Work{}, nil
 	}
 	if _, err := os.Stat(n.pod.Netns); errors.Is(err, os.ErrNotExist) {
 		n.stop() // a watch would keep the namespace alive
-		return work{}, nil
+		return loop.Work{}, nil
 	}
 	whole := n.done
 	missing := false
 	done, err := n.converge(ctx, n.hold(&missing))
 	n.done = n.done && !missing
-	w := work{ops: len(done)}
+	w := loop.Work{Ops: len(done)}
 	if whole {
 		for _, op := range done {
-			w.repaired = append(w.repaired, "pod "+n.pod.Namespace+"/"+n.pod.Name+" "+nameOf(op.Object))
+			w.Repaired = append(w.Repaired, "pod "+n.pod.Namespace+"/"+n.pod.Name+" "+nameOf(op.Object))
 		}
 	}
 	return w, err

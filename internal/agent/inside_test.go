@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/attach"
 	"weft/internal/kernel"
 	"weft/internal/kernel/netns"
@@ -30,7 +31,7 @@ func watched(t *testing.T) (d *dataplane, end func()) {
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	d = &dataplane{
-		log: slog.New(slog.DiscardHandler), pods: pods, inside: map[string]*podNet{}, life: ctx, healing: &healing{},
+		log: slog.New(slog.DiscardHandler), pods: pods, inside: map[string]*podNet{}, life: ctx, healing: &loop.Healing{},
 		spawn: func(f func() error) { all.Go(func() { _ = f() }) },
 	}
 	return d, func() {
@@ -121,7 +122,7 @@ func TestInsideIsHealed(t *testing.T) {
 		t.Errorf("the pod's own address is gone: %v\n%s", err, have)
 	}
 	var b strings.Builder
-	if d.healing.writeMetrics(&b); !strings.Contains(b.String(), `weft_repair_seconds_count{object="pod"}`) {
+	if d.healing.WriteMetrics(&b); !strings.Contains(b.String(), `weft_repair_seconds_count{object="pod"}`) {
 		t.Errorf("no repair of a pod in the metrics:\n%s", b.String())
 	}
 }
@@ -193,9 +194,9 @@ func TestHostilePod(t *testing.T) {
 		_ = thief.Apply(t.Context(), []netstate.Op{{Verb: netstate.Del, Object: route}})
 	}
 	var b strings.Builder
-	d.healing.writeMetrics(&b)
-	if r := d.healing.kinds["pod"]; r == nil || r.count > 30 {
+	d.healing.WriteMetrics(&b)
+	if n := d.healing.RepairsOf("pod"); n == 0 || n > 30 {
 		t.Errorf("%d thefts: repairs\n%s", thefts, b.String())
 	}
-	t.Logf("%d thefts, fights %+v", thefts, d.healing.list())
+	t.Logf("%d thefts, fights %+v", thefts, d.healing.List())
 }

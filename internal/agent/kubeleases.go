@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
@@ -76,7 +77,7 @@ func (k *kubeLeases) setConfig(text []byte, err error) {
 	if err != nil {
 		k.configErr = fmt.Sprintf("--net-config-path=%s is not taken up, the last good configuration stays: %v", k.path, err)
 		k.log.Warn(k.configErr)
-		poke(k.asked)
+		loop.Poke(k.asked)
 		return
 	}
 	for _, w := range warnings {
@@ -86,8 +87,8 @@ func (k *kubeLeases) setConfig(text []byte, err error) {
 		k.log.Info("network configuration read", "file", k.path, "backend", c.Backend.Type)
 	}
 	k.config, k.configErr = c, ""
-	poke(k.asked)
-	poke(k.network)
+	loop.Poke(k.asked)
+	loop.Poke(k.network)
 }
 
 // networkConfig is the last good configuration.
@@ -101,21 +102,21 @@ func (k *kubeLeases) networkConfig() (lease.Config, bool) {
 func (k *kubeLeases) run(
 	ctx context.Context, cluster func() (api.Snapshot, bool), nodes <-chan struct{}, annotate func(context.Context, api.Lease) error,
 ) error {
-	l := loop{name: "leases", every: fullCheck, log: k.log, triggers: []trigger{{nodes, byPlan}, {k.asked, byPlan}}}
-	l.step = func(ctx context.Context, _ cause) (work, error) {
+	l := loop.Loop{Name: "leases", Every: loop.FullCheck, Log: k.log, Triggers: []loop.Trigger{loop.On(nodes, loop.ByPlan), loop.On(k.asked, loop.ByPlan)}}
+	l.Step = func(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 		snap, known := cluster()
 		if !known {
-			return work{}, nil
+			return loop.Work{}, nil
 		}
 		own, stale := k.take(snap, time.Now())
 		if stale {
 			if err := annotate(ctx, own); err != nil {
-				return work{}, fmt.Errorf("publish the lease: %w", err)
+				return loop.Work{}, fmt.Errorf("publish the lease: %w", err)
 			}
 		}
-		return work{}, nil
+		return loop.Work{}, nil
 	}
-	return l.run(ctx)
+	return l.Run(ctx)
 }
 
 // announce changes what the node tells the others of itself.
@@ -123,7 +124,7 @@ func (k *kubeLeases) announce(self api.Lease) {
 	k.mu.Lock()
 	k.self = self
 	k.mu.Unlock()
-	poke(k.asked)
+	loop.Poke(k.asked)
 }
 
 // avoidRoutes changes what the host reaches by itself.
@@ -131,7 +132,7 @@ func (k *kubeLeases) avoidRoutes(routes []claim.HostRoute) {
 	k.mu.Lock()
 	k.avoid = routes
 	k.mu.Unlock()
-	poke(k.asked)
+	loop.Poke(k.asked)
 }
 
 // take makes a snapshot of the nodes the state of the store, and reports what is new about it.
@@ -160,7 +161,7 @@ func (k *kubeLeases) take(snap api.Snapshot, now time.Time) (own api.Lease, stal
 	}
 	k.now = v
 	if !same {
-		poke(k.changed)
+		loop.Poke(k.changed)
 	}
 	return v.own, v.stale
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/overlay/edge"
 )
@@ -117,7 +118,7 @@ func (g *guards) wake(now time.Time) {
 		next = g.nextGone
 	}
 	if g.expired != nil && !next.IsZero() {
-		g.timer = time.AfterFunc(next.Sub(now), func() { poke(g.expired) })
+		g.timer = time.AfterFunc(next.Sub(now), func() { loop.Poke(g.expired) })
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/loop"
 	kernelnft "weft/internal/kernel/nft"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/nft"
@@ -89,17 +90,17 @@ func TestForwardingWhereIPTablesIsInUse(t *testing.T) {
 			t.Errorf("ip6tables, which nobody uses:\n%s", have.V6)
 		}
 	}
-	w, err := p.step(context.Background(), byIPTables)
-	if err != nil || w.ops > 0 {
-		t.Errorf("a second look applied %d ops: %v", w.ops, err)
+	w, err := p.step(context.Background(), loop.ByIPTables)
+	if err != nil || w.Ops > 0 {
+		t.Errorf("a second look applied %d ops: %v", w.Ops, err)
 	}
 	flush := xt.Op{Table: "filter", Chain: "FORWARD", Verb: xt.Flush}
 	if err := other.Apply(context.Background(), []xt.Op{flush}); err != nil {
 		t.Fatal(err)
 	}
-	w, err = p.step(context.Background(), byIPTables)
-	if err != nil || len(w.repaired) == 0 {
-		t.Errorf("a flushed chain: repaired %v, %v", w.repaired, err)
+	w, err = p.step(context.Background(), loop.ByIPTables)
+	if err != nil || len(w.Repaired) == 0 {
+		t.Errorf("a flushed chain: repaired %v, %v", w.Repaired, err)
 	}
 }
 

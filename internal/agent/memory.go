@@ -5,6 +5,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/kernel/resident"
 )
 
@@ -23,14 +24,14 @@ func (a *agent) giveBack(ctx context.Context) error {
 			return nil
 		case <-a.data.whole:
 		}
-		if !pause(ctx, giveBackAfter) {
+		if !loop.Pause(ctx, giveBackAfter) {
 			return nil
 		}
 		debug.FreeOSMemory()
 		if _, err := resident.DropProgram(); err != nil {
 			a.log.Debug("pages of the program stay", "err", err)
 		}
-		if !pause(ctx, giveBackRest) {
+		if !loop.Pause(ctx, giveBackRest) {
 			return nil
 		}
 	}

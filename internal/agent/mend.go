@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/kernel/rtnl"
 	"weft/internal/kernel/sysctl"
 	"weft/internal/netstate"
@@ -15,7 +16,7 @@ import (
 
 // mender repairs single objects of the host, and holds back those that somebody else fights for.
 type mender struct {
-	fights fights
+	fights loop.Fights
 	held   map[netstate.ID]time.Time // not repaired before
 	by     map[string]string         // who changed it last, by the object's name
 
@@ -27,19 +28,19 @@ type mender struct {
 const maxWriters = 256
 
 // small does what is due without a whole look, injuries and changed leases alike. done is false when one is needed.
-func (d *dataplane) small(ctx context.Context, due cause) (w work, done bool) {
-	if due == 0 || due&^(byKernel|byPlan) != 0 {
-		return work{}, false
+func (d *dataplane) small(ctx context.Context, due loop.Cause) (w loop.Work, done bool) {
+	if due == 0 || due&^(loop.ByKernel|loop.ByPlan) != 0 {
+		return loop.Work{}, false
 	}
-	if due&byKernel != 0 {
+	if due&loop.ByKernel != 0 {
 		if w, done = d.mend(ctx); !done {
-			return work{}, false
+			return loop.Work{}, false
 		}
 	}
-	if due&byPlan != 0 {
-		quick, done := d.quick(ctx, byPlan)
-		quick.ops += w.ops
-		quick.repaired, quick.by = w.repaired, w.by
+	if due&loop.ByPlan != 0 {
+		quick, done := d.quick(ctx, loop.ByPlan)
+		quick.Ops += w.Ops
+		quick.Repaired, quick.By = w.Repaired, w.By
 		return quick, done
 	}
 	return w, true
@@ -47,36 +48,36 @@ func (d *dataplane) small(ctx context.Context, due cause) (w work, done bool) {
 
 // mend repairs just what the kernel's events were about, which costs the same however large the network is. done is false when the
 // events do not tell everything.
-func (d *dataplane) mend(ctx context.Context) (w work, done bool) {
+func (d *dataplane) mend(ctx context.Context) (w loop.Work, done bool) {
 	m := &d.mender
 	if !d.planned {
-		return work{}, false
+		return loop.Work{}, false
 	}
 	now, wrong := time.Now(), m.takeWrong()
 	list, ops, whole := d.handle.Injuries(m.due(now)...)
 	m.note(list)
 	if whole {
-		return work{}, false
+		return loop.Work{}, false
 	}
 	parameters, err := parameterOps(d.want, wrong)
 	if err != nil {
-		return work{}, false
+		return loop.Work{}, false
 	}
 	hold := m.hold(now, true)
 	ops = append(parameters, ops...)
 	if hold != nil {
 		ops = slices.DeleteFunc(ops, hold)
 	}
-	w.ops = len(ops)
+	w.Ops = len(ops)
 	if err := d.handle.Apply(ctx, ops); err != nil {
-		return work{}, false // a whole look finds out why, and reports it
+		return loop.Work{}, false // a whole look finds out why, and reports it
 	}
 	logOps(d.log, "host", ops)
 	for _, op := range ops {
-		w.repaired = append(w.repaired, nameOf(op.Object))
+		w.Repaired = append(w.Repaired, nameOf(op.Object))
 	}
-	w.by = m.seen(ops)
-	d.steps.Ops += w.ops
+	w.By = m.seen(ops)
+	d.steps.Ops += w.Ops
 	return w, true
 }
 
@@ -137,7 +138,7 @@ func (m *mender) note(list []rtnl.Injury) {
 // seen returns who changed the objects of the ops, as far as known.
 func (m *mender) seen(ops []netstate.Op) map[string]string {
 	var by map[string]string
-	for _, op := range ops[:min(len(ops), fightNames)] {
+	for _, op := range ops[:min(len(ops), loop.FightNames)] {
 		name := nameOf(op.Object)
 		if who, ok := m.by[name]; ok {
 			if by == nil {
@@ -152,14 +153,14 @@ func (m *mender) seen(ops []netstate.Op) map[string]string {
 // hold returns which ops are not done at the time now, and notes their objects; nil when nobody fights. What lies on a link that is fought
 // for waits with it.
 func (m *mender) hold(now time.Time, planned bool) func(netstate.Op) bool {
-	if !planned || !m.fights.rest().After(now) {
+	if !planned || !m.fights.Rest().After(now) {
 		return nil
 	}
 	return func(op netstate.Op) bool {
 		o := op.Object
-		at := m.fights.held(nameOf(o))
+		at := m.fights.Held(nameOf(o))
 		if dev := o.On(); dev != "" {
-			if t := m.fights.held("link " + dev); t.After(at) {
+			if t := m.fights.Held("link " + dev); t.After(at) {
 				at = t
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/netstate"
 )
 
@@ -17,11 +18,11 @@ func TestFightHoldsOneObjectBack(t *testing.T) {
 	onLink := netstate.Neigh{Dev: "flannel.1"}
 	other := netstate.Neigh{Dev: "eth0"}
 	var notes []string
-	for range fightLimit + 1 {
+	for range loop.FightLimit + 1 {
 		if hold := m.hold(now, true); hold != nil && hold(netstate.Op{Object: link}) {
 			t.Fatal("held back before it is a fight")
 		}
-		notes = append(notes, m.fights.repaired(now, []string{nameOf(link)}, map[string]string{"link flannel.1": "pid 7 (ip)"})...)
+		notes = append(notes, m.fights.Repaired(now, []string{nameOf(link)}, map[string]string{"link flannel.1": "pid 7 (ip)"})...)
 		now = now.Add(10 * time.Millisecond)
 	}
 	if len(notes) != 1 || !strings.HasPrefix(notes[0], "pid 7 (ip) keeps changing link flannel.1 ") {
@@ -41,21 +42,21 @@ func TestFightHoldsOneObjectBack(t *testing.T) {
 	if m.hold(again, true) != nil || m.hold(now, false) != nil {
 		t.Error("held back when it is due, or without a plan in force")
 	}
-	if list := m.fights.report("network"); len(list) != 1 || list[0].By != "pid 7 (ip)" || list[0].Repairs != fightLimit+1 || !list[0].Next.Equal(again) {
+	if list := m.fights.Report("network"); len(list) != 1 || list[0].By != "pid 7 (ip)" || list[0].Repairs != loop.FightLimit+1 || !list[0].Next.Equal(again) {
 		t.Errorf("report: %+v", list)
 	}
 }
 
 // TestHealingMetrics: the histogram counts one step's repairs of a kind once, leaves fights out, and tells of these.
 func TestHealingMetrics(t *testing.T) {
-	var h healing
+	var h loop.Healing
 	since := time.Unix(100, 0)
-	w := work{repaired: []string{"route 10.0.0.0/24", "route 10.0.1.0/24", "link flannel.1"}}
-	h.step("network", since.Add(3*time.Millisecond), since, w, []Fight{{Loop: "network", Object: "link flannel.1", By: "pid 7 (ip)", Repairs: 12}})
-	h.step("network", since.Add(30*time.Second), since, work{repaired: []string{"route 10.0.0.0/24"}}, nil)
-	h.step("services", since, time.Time{}, work{repaired: []string{"nftables set inet weft x"}}, []Fight{{Loop: "services", Object: "nftables set inet weft x"}})
+	w := loop.Work{Repaired: []string{"route 10.0.0.0/24", "route 10.0.1.0/24", "link flannel.1"}}
+	h.Step("network", since.Add(3*time.Millisecond), since, w, []loop.Fight{{Loop: "network", Object: "link flannel.1", By: "pid 7 (ip)", Repairs: 12}})
+	h.Step("network", since.Add(30*time.Second), since, loop.Work{Repaired: []string{"route 10.0.0.0/24"}}, nil)
+	h.Step("services", since, time.Time{}, loop.Work{Repaired: []string{"nftables set inet weft x"}}, []loop.Fight{{Loop: "services", Object: "nftables set inet weft x"}})
 	var b strings.Builder
-	h.writeMetrics(&b)
+	h.WriteMetrics(&b)
 	for _, want := range []string{
 		`weft_repair_seconds_bucket{object="route",le="0.0025"} 0`, `weft_repair_seconds_bucket{object="route",le="0.005"} 1`,
 		`weft_repair_seconds_bucket{object="route",le="10"} 1`, `weft_repair_seconds_bucket{object="route",le="+Inf"} 2`,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/kernel/sysctl"
 	"weft/internal/netstate"
 )
@@ -35,9 +36,9 @@ func (d *dataplane) watchParameters(ctx context.Context, changed, made <-chan st
 		}
 		if bad := unlike(want, have); len(bad) > 0 {
 			d.mender.setWrong(bad)
-			poke(wrong)
+			loop.Poke(wrong)
 		}
-		if !pause(ctx, parameterDuty*time.Since(begun)) {
+		if !loop.Pause(ctx, parameterDuty*time.Since(begun)) {
 			return nil
 		}
 		mark = false
@@ -58,18 +59,6 @@ func (d *dataplane) watchParameters(ctx context.Context, changed, made <-chan st
 				written = nil
 			}
 		}
-	}
-}
-
-// pause waits; it reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }
 

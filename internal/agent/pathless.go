@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/overlay"
@@ -49,7 +50,7 @@ func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struc
 		case <-leases:
 		case <-settings:
 		}
-		pause(ctx, moment)
+		loop.Pause(ctx, moment)
 		stored, ok := a.leases.Own()
 		if !ok {
 			continue

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/pmtu"
 )
@@ -262,17 +263,17 @@ func (p *paths) remember() {
 }
 
 // run measures until ctx ends. Triggers are byPlan when peers may have changed, which can wait a little, byHost when the underlay may have.
-func (p *paths) run(ctx context.Context, with prober, look func() (Facts, map[netip.Addr]string, bool), triggers ...trigger) error {
-	in := listen(ctx, triggers)
-	in.pending.Store(uint32(byHost))
+func (p *paths) run(ctx context.Context, with prober, look func() (Facts, map[netip.Addr]string, bool), triggers ...loop.Trigger) error {
+	in := loop.Listen(ctx, triggers)
+	in.Set(loop.ByHost)
 	var rest time.Time // before this the leases of others are not looked at
 	var under sync.WaitGroup
 	defer under.Wait()
 	slots := make(chan struct{}, probesAtOnce)
 	for ctx.Err() == nil {
 		now := time.Now()
-		if due := cause(in.pending.Load()); due&^byPlan != 0 || due != 0 && !rest.After(now) {
-			in.pending.Store(0)
+		if due := in.Causes(); due&^loop.ByPlan != 0 || due != 0 && !rest.After(now) {
+			in.Set(0)
 			if f, peers, ok := look(); ok {
 				p.sync(now, f, peers)
 				rest = now.Add(max(lookGap, time.Duration(len(peers))*lookEach))
@@ -283,18 +284,18 @@ func (p *paths) run(ctx context.Context, with prober, look func() (Facts, map[ne
 		if len(slots) < cap(slots) { // else the first that ends wakes
 			j, wait, ok = p.take(now)
 		}
-		if in.pending.Load() != 0 {
+		if in.Causes() != 0 {
 			wait = min(wait, max(0, rest.Sub(now)))
 		}
 		if ok {
 			wait = probeGap
 			slots <- struct{}{}
 			under.Go(func() {
-				defer func() { <-slots; poke(in.wake) }()
+				defer func() { <-slots; in.Nudge() }()
 				mtu, err := j.measure(ctx, with)
 				if p.learn(time.Now(), j, mtu, err) {
 					p.remember()
-					poke(p.changed)
+					loop.Poke(p.changed)
 				}
 			})
 		}
@@ -302,7 +303,7 @@ func (p *paths) run(ctx context.Context, with prober, look func() (Facts, map[ne
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
-		case <-pauseOr(ok, in.wake):
+		case <-pauseOr(ok, in.Woken()):
 		}
 		timer.Stop()
 	}

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/pmtu"
 	"weft/internal/lease"
@@ -94,7 +95,7 @@ func TestPathsAreFollowed(t *testing.T) {
 				look.Lock()
 				defer look.Unlock()
 				return f, maps.Clone(peers), true
-			}, trigger{wake, byHost})
+			}, loop.On(wake, loop.ByHost))
 		}()
 		expect := func(what string, after time.Duration, want map[netip.Addr]int, told bool) {
 			t.Helper()
@@ -132,12 +133,12 @@ func TestPathsAreFollowed(t *testing.T) {
 		look.Lock()
 		f.MTU, f.Dev = 1280, "eth1"
 		look.Unlock()
-		poke(wake)
+		loop.Poke(wake)
 		expect("an interface as narrow as the path", time.Minute, nil, false)
 		look.Lock()
 		delete(peers, silent)
 		look.Unlock()
-		poke(wake)
+		loop.Poke(wake)
 		time.Sleep(time.Second)
 		if l := p.list(); len(l) != 2 || l[0].Address != b || l[0].MTU != 1280 || l[0].Narrow {
 			t.Errorf("%+v", l)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/agent/loop"
 	"weft/internal/kernel/pmtu"
 )
 
@@ -114,5 +115,7 @@ func (a *agent) startPaths(ctx context.Context, g *errgroup.Group, leases <-chan
 		return p.Close()
 	})
 	facts := a.settings.subscribe()
-	g.Go(func() error { return a.paths.run(ctx, p, look, trigger{leases, byPlan}, trigger{facts, byHost}) })
+	g.Go(func() error {
+		return a.paths.run(ctx, p, look, loop.On(leases, loop.ByPlan), loop.On(facts, loop.ByHost))
+	})
 }

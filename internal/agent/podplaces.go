@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/lease"
@@ -111,7 +112,7 @@ func (a *agent) watchPlaces(ctx context.Context, changed <-chan struct{}, moved 
 		now := endpointsOf(snap.Nodes, named(snap.Nodes, a.leases.Leases()))
 		if first || !slices.Equal(before, now) {
 			before, first = now, false
-			poke(moved)
+			loop.Poke(moved)
 		}
 	}
 }

@@ -106,7 +106,7 @@ func (a *agent) Status() Status {
 	s := Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
 		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: filter.services, Network: network, Rules: filter,
-		Paths: a.paths.list(), Fights: a.healing.list(), healing: &a.healing, ForgottenFlows: a.proxy.flows.count(),
+		Paths: a.paths.list(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: a.proxy.flows.count(),
 	}
 	s.Edge = a.edgeStatus(network.Tunnels)
 	if own.Subnet.IsValid() {

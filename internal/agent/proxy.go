@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/masq"
@@ -78,16 +79,16 @@ type proxyLoop struct {
 }
 
 // step plans and applies, in mode userspace in two phases: listeners first, then the rules that lead to the ports they hold.
-func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
+func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	own, ok := p.leases.Own()
 	if !ok {
-		return work{}, nil // its arrival is a trigger
+		return loop.Work{}, nil // its arrival is a trigger
 	}
 	snap, known := p.cluster()
 	if !known {
-		return work{}, nil // their arrival is a trigger
+		return loop.Work{}, nil // their arrival is a trigger
 	}
 	generation := uint64(0)
 	if p.generation != nil {
@@ -96,7 +97,7 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	s := p.setting()
 	g, err := p.guards.follow(time.Now(), generation, s, s.own(own), p.leases, due)
 	if err != nil {
-		return work{}, err
+		return loop.Work{}, err
 	}
 	f := s.Facts
 	p.balance.look(p.log, f.ProxyMode, snap)
@@ -115,18 +116,18 @@ func (p *proxyLoop) step(ctx context.Context, due cause) (work, error) {
 	if p.health != nil {
 		err = errors.Join(err, p.serveHealth(ctx, f.Node, snap, err == nil))
 	}
-	w.by = p.blame(w.repaired)
+	w.By = p.blame(w.Repaired)
 	p.steps.Steps++
 	p.steps.services = len(snap.Services)
-	p.steps.Ops += w.ops
+	p.steps.Ops += w.Ops
 	p.steps.LastError = ""
 	if err != nil {
 		p.steps.LastError = err.Error()
 		return w, err
 	}
 	p.first.Do(func() {
-		p.steps.FirstOps = w.ops
-		p.log.Info("first check of the rules done", "ops", w.ops, "mode", f.ProxyMode)
+		p.steps.FirstOps = w.Ops
+		p.log.Info("first check of the rules done", "ops", w.Ops, "mode", f.ProxyMode)
 		close(p.ready)
 	})
 	return w, nil
@@ -150,17 +151,17 @@ func (p *proxyLoop) blame(repaired []string) map[string]string {
 		return nil
 	}
 	by, who := map[string]string{}, p.writer()
-	for _, name := range repaired[:min(len(repaired), fightNames)] {
+	for _, name := range repaired[:min(len(repaired), loop.FightNames)] {
 		by[name] = who
 	}
 	return by
 }
 
-func sum(all ...work) work {
-	var w work
+func sum(all ...loop.Work) loop.Work {
+	var w loop.Work
 	for _, x := range all {
-		w.ops += x.ops
-		w.repaired = append(w.repaired, x.repaired...)
+		w.Ops += x.Ops
+		w.Repaired = append(w.Repaired, x.Repaired...)
 	}
 	return w
 }
@@ -178,7 +179,7 @@ func (p *proxyLoop) listen(want []netstate.Listener) (userspace.Ports, int, erro
 }
 
 // applyIPTables brings the rules of iptables to want, and those of the host's other iptables to what lets pods' packets through.
-func (p *proxyLoop) applyIPTables(ctx context.Context, due cause, want, forwarding xt.Ruleset, sparing bool) (work, error) {
+func (p *proxyLoop) applyIPTables(ctx context.Context, due loop.Cause, want, forwarding xt.Ruleset, sparing bool) (loop.Work, error) {
 	p.main.k, p.main.name = p.xt, "iptables"
 	w, err := p.main.apply(ctx, p.log, due, want, sparing)
 	if p.other.k == nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/netstate"
@@ -102,7 +103,7 @@ func newProxyLoop(mode ProxyMode, x *kernelxt.Fake, table *fakeTable, services .
 
 func step(t *testing.T, p *proxyLoop) {
 	t.Helper()
-	if _, err := p.step(context.Background(), byTime); err != nil {
+	if _, err := p.step(context.Background(), loop.ByTime); err != nil {
 		t.Fatal(err)
 	}
 }

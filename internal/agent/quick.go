@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel"
 	"weft/internal/lease"
@@ -65,26 +66,26 @@ func (d *dataplane) version() uint64 {
 
 // quick plans and applies only the leases that changed, when nothing else did; what it costs does not depend on how many there are.
 // done is false when a whole step is needed.
-func (d *dataplane) quick(ctx context.Context, due cause) (w work, done bool) {
+func (d *dataplane) quick(ctx context.Context, due loop.Cause) (w loop.Work, done bool) {
 	b := &d.ground
 	log, ok := d.leases.(deltas)
-	if !ok || due != byPlan || !d.planned || b.version == 0 || b.generation != d.settings.generation() {
-		return work{}, false
+	if !ok || due != loop.ByPlan || !d.planned || b.version == 0 || b.generation != d.settings.generation() {
+		return loop.Work{}, false
 	}
 	stored, ok := d.leases.Own()
 	own := d.settings.get().own(stored)
 	own.Expiry = b.own.Expiry // moves with every renewal and is in no plan
 	if !ok || own != b.own {
-		return work{}, false
+		return loop.Work{}, false
 	}
 	now, delta, ok := log.Delta(b.version)
 	if !ok {
-		return work{}, false
+		return loop.Work{}, false
 	}
 	ops, ok := b.ops(delta, d.want)
 	if !ok || d.handle.Apply(ctx, ops) != nil {
 		b.version = 0
-		return work{}, false // a whole look finds out why, and reports it
+		return loop.Work{}, false // a whole look finds out why, and reports it
 	}
 	d.handle.Follow(ops)
 	for _, op := range ops {
@@ -97,7 +98,7 @@ func (d *dataplane) quick(ctx context.Context, due cause) (w work, done bool) {
 	logOps(d.log, "host", ops)
 	b.version = now
 	d.steps.Ops += len(ops)
-	return work{ops: len(ops)}, true
+	return loop.Work{Ops: len(ops)}, true
 }
 
 // ops are those for the leases that changed. ok is false when they have something to do with others that did not.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
 	"weft/internal/lease"
@@ -61,14 +62,14 @@ func TestQuickIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.handle.Close()
-	d.healing = &healing{}
-	step := func(due cause) {
+	d.healing = &loop.Healing{}
+	step := func(due loop.Cause) {
 		t.Helper()
 		if _, err := d.step(context.Background(), due); err != nil {
 			t.Fatal(err)
 		}
 	}
-	step(byTime)
+	step(loop.ByTime)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	quick := 0
 	for i := range 300 {
@@ -76,10 +77,10 @@ func TestQuickIsWhole(t *testing.T) {
 		if rnd.IntN(3) == 0 {
 			continue
 		}
-		if _, done := d.quick(context.Background(), byPlan); done {
+		if _, done := d.quick(context.Background(), loop.ByPlan); done {
 			quick++
 		} else {
-			step(byTime)
+			step(loop.ByTime)
 		}
 		want, _, _, err := d.plan(time.Now())
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease/claim"
 	"weft/internal/store"
@@ -71,9 +72,9 @@ func TestQuickGuardIsPlan(t *testing.T) {
 			}
 			l.change(gone, fresh)
 			now = now.Add(time.Duration(r.IntN(12)) * time.Second)
-			due := byPlan
+			due := loop.ByPlan
 			if r.IntN(20) == 0 {
-				due |= byTime
+				due |= loop.ByTime
 			}
 			before := l.lists
 			got, err := quick.follow(now, 7, s, l.own, l, due)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
 	kernelnft "weft/internal/kernel/nft"
@@ -50,7 +51,7 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	table := &spoiling{Conn: conn, key: nft.TupleBuilder(nil).Addr(bad.ClusterIPs[0]).Proto(nft.TCP).Port(bad.Port).Tuple()}
 	p := newProxyLoop(NFTables, &kernelxt.Fake{}, nil, services...)
 	p.nft = table
-	_, err = p.step(t.Context(), byTime)
+	_, err = p.step(t.Context(), loop.ByTime)
 	if r, ok := errors.AsType[*kernelnft.Refused](err); !ok || len(r.Op.Set.Elements) != 1 {
 		t.Fatalf("error %v", err)
 	}
@@ -67,7 +68,7 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	}
 	reads := table.reads
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: changed(services, 42)}, true }
-	if w, err := p.step(t.Context(), byPlan); err != nil || w.ops == 0 || table.reads != reads {
-		t.Errorf("another service changed: %d ops, %d reads, %v", w.ops, table.reads-reads, err)
+	if w, err := p.step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 || table.reads != reads {
+		t.Errorf("another service changed: %d ops, %d reads, %v", w.Ops, table.reads-reads, err)
 	}
 }

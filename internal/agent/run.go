@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/nft"
 	"weft/internal/kernel/sysctl"
@@ -24,9 +25,6 @@ import (
 	"weft/internal/relay"
 	"weft/internal/store/kube"
 )
-
-// fullCheck is how often every loop looks at everything though nothing told it to.
-const fullCheck = time.Minute
 
 // agent is the composed program.
 type agent struct {
@@ -55,7 +53,7 @@ type agent struct {
 	clusterChanged []<-chan struct{}
 	pods           *attachments
 	data           *dataplane
-	healing        healing
+	healing        loop.Healing
 	proxy          *proxyLoop
 	tables         *nft.Conn // nil: the kernel has none
 }
@@ -191,7 +189,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	a.startPaths(ctx, g, leaseChanged[4])
 	facts := a.settings.subscribe()
 	g.Go(func() error {
-		return a.announce(ctx, trigger{own, byPlan}, trigger{facts, byHost}, trigger{a.data.podsSet, byPlan})
+		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.podsSet, loop.ByPlan))
 	})
 	g.Go(func() error { return a.giveBack(ctx) })
 	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind) })
@@ -228,15 +226,15 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	wrong := make(chan struct{}, 1)
 	g.Go(func() error { return a.data.watchParameters(ctx, parameters, a.data.made, files, wrong) })
 	a.data.life, a.data.spawn, a.data.healing = ctx, g.Go, &a.healing
-	l := loop{name: "network", step: a.data.step, every: fullCheck, healing: &a.healing, log: a.log, triggers: []trigger{
-		{leases, byPlan}, {changed, byKernel}, {wrong, byKernel}, {a.settings.subscribe(), byHost}, {a.data.again, byPlan},
+	l := loop.Loop{Name: "network", Step: a.data.step, Every: loop.FullCheck, Healing: &a.healing, Log: a.log, Triggers: []loop.Trigger{
+		loop.On(leases, loop.ByPlan), loop.On(changed, loop.ByKernel), loop.On(wrong, loop.ByKernel), loop.On(a.settings.subscribe(), loop.ByHost), loop.On(a.data.again, loop.ByPlan),
 	}}
 	if a.clusterChanged != nil {
 		moved := make(chan struct{}, 1)
 		g.Go(func() error { return a.watchPlaces(ctx, a.clusterChanged[1], moved) })
-		l.triggers = append(l.triggers, trigger{moved, byPlan})
+		l.Triggers = append(l.Triggers, loop.On(moved, loop.ByPlan))
 	}
-	g.Go(func() error { return l.run(ctx) })
+	g.Go(func() error { return l.Run(ctx) })
 	return nil
 }
 
@@ -279,20 +277,20 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 	} else if ok {
 		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
-	l := loop{name: "services", step: a.proxy.step, every: fullCheck, gap: burstGap, healing: &a.healing, log: a.log, triggers: []trigger{
-		{leases, byPlan}, {a.settings.subscribe(), byHost}, {a.proxy.guards.expired, byPlan}, {a.proxy.turn.again, byPlan},
+	l := loop.Loop{Name: "services", Step: a.proxy.step, Every: loop.FullCheck, Gap: burstGap, Healing: &a.healing, Log: a.log, Triggers: []loop.Trigger{
+		loop.On(leases, loop.ByPlan), loop.On(a.settings.subscribe(), loop.ByHost), loop.On(a.proxy.guards.expired, loop.ByPlan), loop.On(a.proxy.turn.again, loop.ByPlan),
 	}}
 	if a.clusterChanged != nil {
-		l.triggers = append(l.triggers, trigger{a.clusterChanged[0], byPlan})
+		l.Triggers = append(l.Triggers, loop.On(a.clusterChanged[0], loop.ByPlan))
 	}
 	if a.tables != nil {
 		watched, err := watchRules(ctx, a.tables)
 		if err != nil {
 			return err
 		}
-		l.triggers = append(l.triggers, watched...)
+		l.Triggers = append(l.Triggers, watched...)
 	}
-	g.Go(func() error { return l.run(ctx) })
+	g.Go(func() error { return l.Run(ctx) })
 	return nil
 }
 
@@ -314,7 +312,7 @@ func split(ctx context.Context, in <-chan struct{}, n int) []<-chan struct{} {
 					return
 				}
 				for _, o := range outs {
-					poke(o)
+					loop.Poke(o)
 				}
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/relay"
 )
@@ -36,7 +37,7 @@ type Status struct {
 	Edge      EdgeStatus   `json:"edge"`
 	Warnings  []string     `json:"warnings,omitempty"` // what stands in the way and is not ours to change
 	Paths     []PathStatus `json:"paths,omitempty"`    // to the other nodes
-	Fights    []Fight      `json:"fights,omitempty"`   // objects that somebody else keeps changing
+	Fights    []loop.Fight `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
 	ServiceLimits []string `json:"serviceLimits,omitempty"` // what of services is not done as they want it, and why
 
@@ -44,7 +45,7 @@ type Status struct {
 
 	Relay *relay.Stats `json:"relay,omitempty"` // in mode userspace
 
-	healing *healing // for metrics
+	healing *loop.Healing // for metrics
 	syncs   *syncs
 	noLocal [2]int            // service ports with a traffic policy Local and no endpoint here: internal, external
 	rules   map[string][2]int // of iptables that are weft's, by table: IPv4, IPv6
@@ -165,7 +166,7 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_relayed_connections", "TCP connections and UDP sessions of mode userspace that go through the agent", float64(s.Relayed), "gauge")
 	gauge("weft_udp_flows_forgotten_total", "connection tracking entries deleted because their endpoint or service is gone",
 		float64(s.ForgottenFlows), "counter")
-	s.healing.writeMetrics(w)
+	s.healing.WriteMetrics(w)
 	s.syncs.writeMetrics(w, s)
 	writeLeaseMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)

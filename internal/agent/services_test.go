@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/netstate"
@@ -143,7 +144,7 @@ func TestNodePortsOnLoopback(t *testing.T) {
 		next := func(services ...api.ServicePort) {
 			t.Helper()
 			p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
-			if _, err := p.step(t.Context(), byPlan); err != nil {
+			if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
 				t.Fatal(err)
 			}
 		}

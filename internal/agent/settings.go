@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"sync"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 )
 
@@ -57,7 +58,7 @@ func (s *settings) set(next setting) bool {
 	s.now = next
 	s.gen++
 	for _, ch := range s.subs {
-		poke(ch)
+		loop.Poke(ch)
 	}
 	return true
 }
@@ -67,7 +68,7 @@ func (s *settings) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ch := range s.subs {
-		poke(ch)
+		loop.Poke(ch)
 	}
 }
 

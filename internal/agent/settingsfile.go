@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/agent/conffile"
+	"weft/internal/agent/loop"
 	"weft/internal/store/file"
 )
 
@@ -194,7 +195,7 @@ func (l *liveConfig) offer(c *configured) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.next = c
-	poke(l.changed)
+	loop.Poke(l.changed)
 }
 
 func (l *liveConfig) refuse(err error) {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 )
 
@@ -75,7 +76,7 @@ type syncs struct {
 }
 
 // step takes in a step: c is what it did something for.
-func (s *syncs) step(begun, ended time.Time, due cause, mode ProxyMode, c *api.ServiceChanges, err error) {
+func (s *syncs) step(begun, ended time.Time, due loop.Cause, mode ProxyMode, c *api.ServiceChanges, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed == nil {
@@ -85,7 +86,7 @@ func (s *syncs) step(begun, ended time.Time, due cause, mode ProxyMode, c *api.S
 	took := ended.Sub(begun).Seconds()
 	s.queued = begun
 	s.all.observe(took)
-	if due&(byTime|byHost) != 0 {
+	if due&(loop.ByTime|loop.ByHost) != 0 {
 		s.full.observe(took)
 	} else {
 		s.partial.observe(took)

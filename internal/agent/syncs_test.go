@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 )
 
@@ -18,9 +19,9 @@ import (
 func TestSyncMetrics(t *testing.T) {
 	var s syncs
 	at := time.UnixMilli(1_800_000_000_500)
-	s.step(at, at.Add(3*time.Millisecond), byTime, NFTables, nil, nil)
-	s.step(at, at.Add(500*time.Microsecond), byPlan, NFTables, &api.ServiceChanges{Triggered: []time.Time{at.Add(-700 * time.Millisecond)}}, nil)
-	s.step(at.Add(time.Second), at.Add(2*time.Second), byPlan, IPTables, nil, errors.New("refused"))
+	s.step(at, at.Add(3*time.Millisecond), loop.ByTime, NFTables, nil, nil)
+	s.step(at, at.Add(500*time.Microsecond), loop.ByPlan, NFTables, &api.ServiceChanges{Triggered: []time.Time{at.Add(-700 * time.Millisecond)}}, nil)
+	s.step(at.Add(time.Second), at.Add(2*time.Second), loop.ByPlan, IPTables, nil, errors.New("refused"))
 	var b strings.Builder
 	s.writeMetrics(&b, Status{ForgottenFlows: 7, noLocal: [2]int{2, 1}, rules: map[string][2]int{"nat": {12, 0}}})
 	for _, want := range []string{

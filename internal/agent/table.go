@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"weft/internal/agent/loop"
 	"weft/internal/nft"
 	"weft/internal/proxy/nftables"
 )
@@ -21,17 +22,17 @@ type tableEngine interface {
 // applyTable brings table inet weft to the plan in p.table, by the ops of what changed in the plan. The kernel does them in one
 // transaction or says which it refused, so nothing is read back. When the step before failed, when there was no table, or when somebody
 // else may have changed it, it is read and compared instead.
-func (p *proxyLoop) applyTable(due cause, ops []nft.Op) (work, error) {
+func (p *proxyLoop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) {
 	if p.noTables != nil {
-		return work{}, nil
+		return loop.Work{}, nil
 	}
 	wasOK := p.tableOK
-	known := wasOK && due&(byKernel|byHost|byTime) == 0
+	known := wasOK && due&(loop.ByKernel|loop.ByHost|loop.ByTime) == 0
 	switch {
 	case known && len(ops) == 0:
-		return work{}, nil
+		return loop.Work{}, nil
 	case known && p.tableIs && !p.table.merge.Empty():
-		w := work{ops: p.logTable(slog.LevelDebug, ops)}
+		w := loop.Work{Ops: p.logTable(slog.LevelDebug, ops)}
 		err, alone := p.table.attributed(p.transact(ops))
 		p.tableOK = alone
 		return w, errors.Join(err, p.forgetClients(ops))
@@ -41,12 +42,12 @@ func (p *proxyLoop) applyTable(due cause, ops []nft.Op) (work, error) {
 	err, alone := p.table.attributed(err)
 	p.tableOK, p.tableIs = alone, want != nil
 	err = errors.Join(err, p.forgetClients(all))
-	w := work{}
+	w := loop.Work{}
 	for _, op := range all {
-		w.ops += op.Count()
+		w.Ops += op.Count()
 	}
 	if wasOK {
-		w.repaired = foreign(all, ops)
+		w.Repaired = foreign(all, ops)
 	}
 	return w, err
 }

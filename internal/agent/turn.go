@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/masq"
@@ -44,17 +45,17 @@ const (
 func (p *proxyLoop) inTable(f Facts) bool { return f.mode().table && p.noTables == nil }
 
 // apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
-func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (work, error) {
+func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (loop.Work, error) {
 	c := f.content(own, snap, g)
 	opened := p.openLocalhost(f, snap)
-	var w work
+	var w loop.Work
 	var err error
 	if p.inTable(f) {
 		w, err = p.applyInTable(ctx, due, f, c)
 	} else {
 		w, err = p.applyInIPTables(ctx, due, f, own, snap, c)
 	}
-	w.ops += opened
+	w.Ops += opened
 	inForce := err == nil || p.inTable(f) && p.tableOK && p.main.ok // a single object that is refused is no reason to stay
 	if inForce && p.turn.standing != f.ProxyMode {
 		if p.turn.standing != "" {
@@ -65,12 +66,12 @@ func (p *proxyLoop) apply(ctx context.Context, due cause, f Facts, own api.Lease
 	if p.turn.standing != f.ProxyMode || f.mode().listeners != nil {
 		return w, err
 	}
-	w.ops += p.drain(due, f, snap)
+	w.Ops += p.drain(due, f, snap)
 	return w, err
 }
 
 // applyInTable costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
-func (p *proxyLoop) applyInTable(ctx context.Context, due cause, f Facts, c content) (work, error) {
+func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f Facts, c content) (loop.Work, error) {
 	table, err := p.applyTable(due, p.table.update(c))
 	if err != nil && !p.tableOK && p.turn.standing != f.ProxyMode {
 		return table, err
@@ -82,22 +83,22 @@ func (p *proxyLoop) applyInTable(ctx context.Context, due cause, f Facts, c cont
 }
 
 // applyInIPTables opens the listeners first, then come the rules that lead to the ports they hold.
-func (p *proxyLoop) applyInIPTables(ctx context.Context, due cause, f Facts, own api.Lease, snap api.Snapshot, c content) (work, error) {
-	var w work
+func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f Facts, own api.Lease, snap api.Snapshot, c content) (loop.Work, error) {
+	var w loop.Work
 	var err error
 	plan := p.planXT(f, own, snap, nil, c.guard)
 	if f.mode().listeners != nil {
 		held := userspace.Ports(p.relay.Ports())
 		plan = p.planXT(f, own, snap, preferredPorts(f.proxyNode(snap), snap.Services, held), c.guard)
 		var ports userspace.Ports
-		ports, w.ops, err = p.listen(slices.Concat(plan.Listeners, p.localhost.plan))
+		ports, w.Ops, err = p.listen(slices.Concat(plan.Listeners, p.localhost.plan))
 		plan = p.planXT(f, own, snap, ports, c.guard)
 	}
 	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(f.masqConfig(own)), false)
 	if err1 == nil && p.localhost.made && f.mode().listeners != nil { // from now on the rules lead elsewhere from there
 		p.localhost = localhost{}
 		_, closed, err3 := p.listen(plan.Listeners)
-		w.ops, err = w.ops+closed, errors.Join(err, err3)
+		w.Ops, err = w.Ops+closed, errors.Join(err, err3)
 	}
 	if err1 != nil && p.turn.standing != f.ProxyMode && modes[p.turn.standing].table {
 		before := f
@@ -154,10 +155,10 @@ func parting(ops []nft.Op) int {
 
 // drain leaves the relay's listeners that no rule leads to any longer to those who are connected, and to packets that are under way, beside
 // those of NodePorts on loopback. It returns how many were opened and closed.
-func (p *proxyLoop) drain(due cause, f Facts, snap api.Snapshot) int {
+func (p *proxyLoop) drain(due loop.Cause, f Facts, snap api.Snapshot) int {
 	held := p.heldByRules()
 	changed := p.localhostChanged(f, snap)
-	if !changed && p.turn.draining+len(held) == 0 && due&byTime == 0 {
+	if !changed && p.turn.draining+len(held) == 0 && due&loop.ByTime == 0 {
 		return 0
 	}
 	var left []netstate.Listener
@@ -180,7 +181,7 @@ func (p *proxyLoop) drain(due cause, f Facts, snap api.Snapshot) int {
 		if p.turn.timer != nil {
 			p.turn.timer.Stop()
 		}
-		p.turn.timer = time.AfterFunc(drainLook, func() { poke(p.turn.again) })
+		p.turn.timer = time.AfterFunc(drainLook, func() { loop.Poke(p.turn.again) })
 	}
 	return closed
 }

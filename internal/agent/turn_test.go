@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	kernelxt "weft/internal/kernel/xt"
@@ -34,7 +35,7 @@ func (b *brokenXT) Apply(ctx context.Context, ops []xt.Op) error {
 func in(t *testing.T, p *proxyLoop, mode ProxyMode) error {
 	t.Helper()
 	p.setting = func() setting { return setting{Facts: walkthroughFacts(mode)} }
-	_, err := p.step(t.Context(), byHost)
+	_, err := p.step(t.Context(), loop.ByHost)
 	return err
 }
 
@@ -218,7 +219,7 @@ func TestElementsGoAfterTheirRules(t *testing.T) {
 	p.cluster = func() (api.Snapshot, bool) {
 		return api.Snapshot{Services: []api.ServicePort{nginxService("172.16.78.9:80")}}, true
 	}
-	if _, err := p.step(t.Context(), byPlan); err != nil || len(table.all) != 1 {
+	if _, err := p.step(t.Context(), loop.ByPlan); err != nil || len(table.all) != 1 {
 		t.Errorf("%d transactions for an endpoint that goes, %v", len(table.all), err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/probe"
 	"weft/internal/lease"
@@ -203,7 +204,7 @@ func (a *agent) watchPublic(ctx context.Context, cluster <-chan struct{}, change
 		}
 		if now != before || text != wrong {
 			before, wrong = now, text
-			poke(changed)
+			loop.Poke(changed)
 		}
 	}
 }

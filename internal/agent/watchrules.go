@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 
+	"weft/internal/agent/loop"
 	"weft/internal/kernel/nft"
 	"weft/internal/kernel/xt"
 	values "weft/internal/nft"
@@ -10,7 +11,7 @@ import (
 
 // watchRules watches table inet weft and the tables of iptables: where iptables is the nf_tables variant it tells of changes, of the legacy
 // one their sizes are watched.
-func watchRules(ctx context.Context, c *nft.Conn) ([]trigger, error) {
+func watchRules(ctx context.Context, c *nft.Conn) ([]loop.Trigger, error) {
 	tables := []nft.TableRef{{Family: values.INet, Name: values.TableName}}
 	for _, family := range []values.Family{values.IPv4, values.IPv6} {
 		for _, table := range []string{"nat", "filter", "mangle", "raw"} {
@@ -21,10 +22,10 @@ func watchRules(ctx context.Context, c *nft.Conn) ([]trigger, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := []trigger{{changed[0], byKernel}}
+	out := []loop.Trigger{loop.On(changed[0], loop.ByKernel)}
 	for _, ch := range changed[1:] {
-		out = append(out, trigger{ch, byIPTables})
+		out = append(out, loop.On(ch, loop.ByIPTables))
 	}
 	legacy, err := xt.WatchLegacy(ctx)
-	return append(out, trigger{legacy, byIPTables}), err
+	return append(out, loop.On(legacy, loop.ByIPTables)), err
 }

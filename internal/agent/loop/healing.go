@@ -1,4 +1,4 @@
-package agent
+package loop
 
 import (
 	"fmt"
@@ -13,8 +13,8 @@ import (
 // repairBuckets are the upper bounds of the histogram of repair times, in seconds.
 var repairBuckets = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10}
 
-// healing counts repairs of all loops: how long they took, and what is fought for.
-type healing struct {
+// Healing counts repairs of all loops: how long they took, and what is fought for.
+type Healing struct {
 	mu     sync.Mutex
 	kinds  map[string]*repairs // by the first word of the objects' names
 	fights map[string][]Fight  // by loop
@@ -27,8 +27,8 @@ type repairs struct {
 	sum     time.Duration
 }
 
-// step takes in what a loop's step did that ended now, for causes the first of which came at since.
-func (h *healing) step(loop string, now, since time.Time, w work, fights []Fight) {
+// Step takes in what a loop's step did that ended now, for causes the first of which came at since.
+func (h *Healing) Step(loop string, now, since time.Time, w Work, fights []Fight) {
 	if h == nil {
 		return
 	}
@@ -45,7 +45,7 @@ func (h *healing) step(loop string, now, since time.Time, w work, fights []Fight
 		return // found by the full check, or held back
 	}
 	seen := map[string]bool{}
-	for _, name := range w.repaired {
+	for _, name := range w.Repaired {
 		kind, _, _ := strings.Cut(name, " ")
 		if seen[kind] || slices.ContainsFunc(fights, func(f Fight) bool { return f.Object == name }) {
 			continue // one step is one repair; a slowed one says nothing
@@ -55,7 +55,7 @@ func (h *healing) step(loop string, now, since time.Time, w work, fights []Fight
 	}
 }
 
-func (h *healing) observe(kind string, took time.Duration) {
+func (h *Healing) observe(kind string, took time.Duration) {
 	r := h.kinds[kind]
 	if r == nil {
 		r = &repairs{}
@@ -71,8 +71,18 @@ func (h *healing) observe(kind string, took time.Duration) {
 	}
 }
 
-// list returns the fights of all loops.
-func (h *healing) list() []Fight {
+// RepairsOf is how many repairs of objects of the kind, the first word of their names, were measured.
+func (h *Healing) RepairsOf(kind string) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.kinds[kind]; r != nil {
+		return r.count
+	}
+	return 0
+}
+
+// List returns the fights of all loops.
+func (h *Healing) List() []Fight {
 	if h == nil {
 		return nil
 	}
@@ -85,12 +95,12 @@ func (h *healing) list() []Fight {
 	return out
 }
 
-// writeMetrics prints the histogram and the fights in the Prometheus text format.
-func (h *healing) writeMetrics(w io.Writer) {
+// WriteMetrics prints the histogram and the fights in the Prometheus text format.
+func (h *Healing) WriteMetrics(w io.Writer) {
 	if h == nil {
 		return
 	}
-	fights := h.list()
+	fights := h.List()
 	fmt.Fprintf(w, "# HELP weft_fights objects that somebody else keeps changing and that are repaired ever more slowly\n# TYPE weft_fights gauge\n"+
 		"weft_fights %d\n", len(fights))
 	if len(fights) > 0 {

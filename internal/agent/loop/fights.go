@@ -1,9 +1,8 @@
-package agent
+package loop
 
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"time"
@@ -12,12 +11,12 @@ import (
 // A fight: an object repaired more than fightLimit times, each time within fightGap after the time before. Every further repair waits
 // twice as long as the one before.
 const (
-	fightLimit = 10
+	FightLimit = 10
 	fightGap   = time.Second
 	fightFirst = 200 * time.Millisecond
 	fightMax   = 10 * time.Second
-	// fightNames bounds how many objects of one step are looked at: a flushed table has many.
-	fightNames = 16
+	// FightNames bounds how many objects of one step are looked at: a flushed table has many.
+	FightNames = 16
 )
 
 // Fight is an object that somebody else keeps changing, as status tells it.
@@ -40,21 +39,21 @@ type fight struct {
 
 // delay is how long the next repair waits.
 func (f *fight) delay() time.Duration {
-	if f.repairs <= fightLimit {
+	if f.repairs <= FightLimit {
 		return 0
 	}
-	return min(fightFirst<<min(f.repairs-fightLimit-1, 16), fightMax)
+	return min(fightFirst<<min(f.repairs-FightLimit-1, 16), fightMax)
 }
 
 // over reports whether the other writer has given up.
 func (f *fight) over(now time.Time) bool { return now.Sub(f.last) > fightGap+2*f.delay() }
 
-// fights are those of one loop, by the object's name. The zero fights are none. It has no clock of its own.
-type fights struct{ list map[string]*fight }
+// Fights are those of one loop, by the object's name. The zero fights are none. It has no clock of its own.
+type Fights struct{ list map[string]*fight }
 
-// repaired counts repairs made now. The notes are for the log.
-func (f *fights) repaired(now time.Time, names []string, by map[string]string) (notes []string) {
-	for _, name := range names[:min(len(names), fightNames)] {
+// Repaired counts repairs made now. The notes are for the log.
+func (f *Fights) Repaired(now time.Time, names []string, by map[string]string) (notes []string) {
+	for _, name := range names[:min(len(names), FightNames)] {
 		x := f.list[name]
 		if x == nil {
 			x = &fight{first: now}
@@ -80,7 +79,7 @@ func (f *fights) repaired(now time.Time, names []string, by map[string]string) (
 }
 
 // told reports whether a fight was reported.
-func (f *fights) told() bool {
+func (f *Fights) told() bool {
 	for _, x := range f.list {
 		if x.told {
 			return true
@@ -89,8 +88,8 @@ func (f *fights) told() bool {
 	return false
 }
 
-// ended forgets the fights that are over. The notes are for the log.
-func (f *fights) ended(now time.Time) (notes []string) {
+// Ended forgets the fights that are over. The notes are for the log.
+func (f *Fights) Ended(now time.Time) (notes []string) {
 	for name, x := range maps.All(f.list) {
 		if !x.over(now) {
 			continue
@@ -104,8 +103,8 @@ func (f *fights) ended(now time.Time) (notes []string) {
 	return notes
 }
 
-// held returns until when the object is not repaired; a time that is past, as the zero time, holds nothing back.
-func (f *fights) held(name string) time.Time {
+// Held returns until when the object is not repaired; a time that is past, as the zero time, holds nothing back.
+func (f *Fights) Held(name string) time.Time {
 	x := f.list[name]
 	if x == nil || x.delay() == 0 {
 		return time.Time{}
@@ -113,32 +112,24 @@ func (f *fights) held(name string) time.Time {
 	return x.last.Add(x.delay())
 }
 
-// rest is until when the last of all waits.
-func (f *fights) rest() (at time.Time) {
+// Rest is until when the last of all waits.
+func (f *Fights) Rest() (at time.Time) {
 	for name := range f.list {
-		if t := f.held(name); t.After(at) {
+		if t := f.Held(name); t.After(at) {
 			at = t
 		}
 	}
 	return at
 }
 
-// report lists the fights that are slowed down, by name.
-func (f *fights) report(loop string) []Fight {
+// Report lists the fights that are slowed down, by name.
+func (f *Fights) Report(loop string) []Fight {
 	var out []Fight
 	for name, x := range f.list {
 		if x.delay() > 0 {
-			out = append(out, Fight{Loop: loop, Object: name, By: x.by, Repairs: x.repairs, Since: x.first, Next: f.held(name)})
+			out = append(out, Fight{Loop: loop, Object: name, By: x.by, Repairs: x.repairs, Since: x.first, Next: f.Held(name)})
 		}
 	}
 	slices.SortFunc(out, func(a, b Fight) int { return cmp.Compare(a.Object, b.Object) })
 	return out
-}
-
-// printFights is their part of "weft status".
-func printFights(w io.Writer, list []Fight) {
-	for _, f := range list {
-		fmt.Fprintf(w, "fight     %s is changed by %s, repaired %d times since %s, next at %s\n", f.Object, cmp.Or(f.By, "somebody else"), f.Repairs,
-			f.Since.Format(time.TimeOnly), f.Next.Format(time.TimeOnly))
-	}
 }

@@ -1,4 +1,4 @@
-package agent
+package loop
 
 import (
 	"context"
@@ -17,14 +17,14 @@ func TestPaceOfAFight(t *testing.T) {
 	steps, reports := 0, ""
 	for end := now.Add(time.Minute); now.Before(end); {
 		steps++
-		for _, n := range p.after(now, time.Millisecond, work{ops: 1, repaired: []string{"route 172.16.78.0/24"}}, nil) {
+		for _, n := range p.after(now, time.Millisecond, Work{Ops: 1, Repaired: []string{"route 172.16.78.0/24"}}, nil) {
 			reports += n + "\n"
 		}
-		if steps <= fightLimit && p.earliest(byKernel).Sub(now) > 2*time.Millisecond {
-			t.Fatalf("repair %d would wait until %s", steps+1, p.earliest(byKernel))
+		if steps <= FightLimit && p.earliest(ByKernel).Sub(now) > 2*time.Millisecond {
+			t.Fatalf("repair %d would wait until %s", steps+1, p.earliest(ByKernel))
 		}
 		now = now.Add(time.Millisecond)
-		if at := p.earliest(byKernel); at.After(now) {
+		if at := p.earliest(ByKernel); at.After(now) {
 			now = at
 		}
 	}
@@ -34,15 +34,15 @@ func TestPaceOfAFight(t *testing.T) {
 	if n := strings.Count(reports, "\n"); n != 1 || !strings.Contains(reports, "route 172.16.78.0/24") {
 		t.Errorf("want one line that names the object, have:\n%s", reports)
 	}
-	if at := p.earliest(byPlan); at.After(now) {
+	if at := p.earliest(ByPlan); at.After(now) {
 		t.Errorf("a new plan waits until %s because of a fight", at)
 	}
 	now = now.Add(time.Minute)
-	notes := p.after(now, 0, work{}, nil)
+	notes := p.after(now, 0, Work{}, nil)
 	if len(notes) != 1 || !strings.Contains(notes[0], "any more") || len(p.fights.list) != 0 {
 		t.Errorf("after the fight: %q, %d left", notes, len(p.fights.list))
 	}
-	if p.after(now, 0, work{repaired: []string{"route 172.16.78.0/24"}}, nil); p.earliest(byKernel).After(now) {
+	if p.after(now, 0, Work{Repaired: []string{"route 172.16.78.0/24"}}, nil); p.earliest(ByKernel).After(now) {
 		t.Error("the first repair after peace waits")
 	}
 }
@@ -53,10 +53,10 @@ func TestPaceOfManyInjuries(t *testing.T) {
 	now := time.Unix(0, 0)
 	for i := range 300 {
 		name := "object " + string(rune('a'+i%30))
-		if notes := p.after(now, 0, work{ops: 1, repaired: []string{name}}, nil); len(notes) > 0 {
+		if notes := p.after(now, 0, Work{Ops: 1, Repaired: []string{name}}, nil); len(notes) > 0 {
 			t.Fatal(notes)
 		}
-		if p.earliest(byKernel).After(now) {
+		if p.earliest(ByKernel).After(now) {
 			t.Fatalf("injury %d waits", i)
 		}
 		now = now.Add(50 * time.Millisecond)
@@ -69,8 +69,8 @@ func TestPaceOfFailures(t *testing.T) {
 	bad := errors.New("refused")
 	tries := 0
 	for end := now.Add(time.Minute); now.Before(end); tries++ {
-		p.after(now, 0, work{}, bad)
-		at := p.earliest(byKernel | byPlan) // events all the time
+		p.after(now, 0, Work{}, bad)
+		at := p.earliest(ByKernel | ByPlan) // events all the time
 		if !at.After(now) {
 			t.Fatal("a failed step is tried again at once")
 		}
@@ -82,11 +82,11 @@ func TestPaceOfFailures(t *testing.T) {
 	if p.retry() < 10*time.Second {
 		t.Errorf("without events the next try is in %s", p.retry())
 	}
-	if at := p.earliest(byHost); at.After(now) {
+	if at := p.earliest(ByHost); at.After(now) {
 		t.Errorf("new facts of the host wait until %s", at)
 	}
-	p.after(now, 0, work{}, nil)
-	if p.earliest(byPlan).After(now) {
+	p.after(now, 0, Work{}, nil)
+	if p.earliest(ByPlan).After(now) {
 		t.Error("after a success a new plan waits")
 	}
 }
@@ -98,25 +98,25 @@ func TestLoopUnderFire(t *testing.T) {
 	events := make(chan struct{}, 1)
 	var steps atomic.Int32
 	first := make(chan time.Time, 1)
-	l := loop{name: "test", every: time.Hour, log: slog.New(slog.DiscardHandler), triggers: []trigger{{events, byKernel}}}
-	l.step = func(_ context.Context, due cause) (work, error) {
+	l := Loop{Name: "test", Every: time.Hour, Log: slog.New(slog.DiscardHandler), Triggers: []Trigger{On(events, ByKernel)}}
+	l.Step = func(_ context.Context, due Cause) (Work, error) {
 		if steps.Add(1) == 2 {
 			first <- time.Now()
-			if due != byKernel {
+			if due != ByKernel {
 				t.Errorf("the second step is due to %b", due)
 			}
 		}
-		poke(events)
-		return work{ops: 1, repaired: []string{"set vips4"}}, nil
+		Poke(events)
+		return Work{Ops: 1, Repaired: []string{"set vips4"}}, nil
 	}
 	begun := time.Now()
-	if err := l.run(ctx); err != nil {
+	if err := l.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if d := (<-first).Sub(begun); d > 100*time.Millisecond {
 		t.Errorf("the first repair came after %s", d)
 	}
-	if n := steps.Load(); n > fightLimit+6 {
+	if n := steps.Load(); n > FightLimit+6 {
 		t.Errorf("%d steps in a second of fight", n)
 	}
 }
@@ -125,14 +125,14 @@ func TestLoopUnderFire(t *testing.T) {
 func TestBurstsAreOneStep(t *testing.T) {
 	p := pace{gap: 5 * time.Millisecond}
 	now := time.Unix(1000, 0)
-	if at := p.earliest(byPlan); at.After(now) {
+	if at := p.earliest(ByPlan); at.After(now) {
 		t.Errorf("the first change waits until %s", at)
 	}
-	p.after(now, time.Millisecond, work{ops: 1}, nil)
-	if at, want := p.earliest(byPlan), now.Add(4*time.Millisecond); !at.Equal(want) {
+	p.after(now, time.Millisecond, Work{Ops: 1}, nil)
+	if at, want := p.earliest(ByPlan), now.Add(4*time.Millisecond); !at.Equal(want) {
 		t.Errorf("the next begins at %s, want %s", at, want)
 	}
-	if at := p.earliest(byHost | byPlan); at.After(now) {
+	if at := p.earliest(ByHost | ByPlan); at.After(now) {
 		t.Errorf("a change of the host waits until %s", at)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package loop
 
 import (
 	"time"
@@ -6,7 +6,7 @@ import (
 
 // Back-off of a failing step. What triggers bring makes it try again sooner, but not at the speed of the triggers.
 const (
-	retryFirst   = 100 * time.Millisecond
+	RetryFirst   = 100 * time.Millisecond
 	retryMax     = 30 * time.Second
 	retryTrigger = time.Second
 )
@@ -24,11 +24,11 @@ type pace struct {
 	failures int
 	failedAt time.Time
 	rest     time.Time // before this nothing that others bring about
-	fights   fights    // of steps that don't hold objects back themselves
+	fights   Fights    // of steps that don't hold objects back themselves
 }
 
 // after takes in a step that ended now. The notes are for the log.
-func (p *pace) after(now time.Time, took time.Duration, w work, err error) (notes []string) {
+func (p *pace) after(now time.Time, took time.Duration, w Work, err error) (notes []string) {
 	p.failures++
 	p.failedAt, p.begun = now, now.Add(-took)
 	if err == nil {
@@ -36,16 +36,16 @@ func (p *pace) after(now time.Time, took time.Duration, w work, err error) (note
 	}
 	// A step costs its time at most every second time: others may not make us busy all the time.
 	duty := max(p.duty, 1)
-	if len(w.fights) > 0 {
+	if len(w.Fights) > 0 {
 		duty = max(duty, fightDuty)
 	}
 	p.rest = now.Add(min(took*time.Duration(duty), time.Second))
-	notes = append(w.notes, p.fights.ended(now)...)
-	if w.paced {
+	notes = append(w.Notes, p.fights.Ended(now)...)
+	if w.Paced {
 		return notes
 	}
-	notes = append(notes, p.fights.repaired(now, w.repaired, w.by)...)
-	if at := p.fights.rest(); at.After(p.rest) {
+	notes = append(notes, p.fights.Repaired(now, w.Repaired, w.By)...)
+	if at := p.fights.Rest(); at.After(p.rest) {
 		p.rest = at
 	}
 	return notes
@@ -53,12 +53,12 @@ func (p *pace) after(now time.Time, took time.Duration, w work, err error) (note
 
 // retry is how long a failed step waits when nothing happens.
 func (p *pace) retry() time.Duration {
-	return min(retryFirst<<min(max(p.failures-1, 0), 16), retryMax)
+	return min(RetryFirst<<min(max(p.failures-1, 0), 16), retryMax)
 }
 
 // earliest is when a step for the causes may begin; the zero time is at once.
-func (p *pace) earliest(c cause) time.Time {
-	if c&byHost != 0 {
+func (p *pace) earliest(c Cause) time.Time {
+	if c&ByHost != 0 {
 		return time.Time{}
 	}
 	var at time.Time
