@@ -59,6 +59,8 @@ func (f *fakeTable) Read(nft.Family, string) (*nft.Table, error) {
 	return f.table, nil
 }
 
+func (f *fakeTable) ReadFor(want *nft.Table) (*nft.Table, error) { return f.Read(want.Family, want.Name) }
+
 func (f *fakeTable) Apply(ops []nft.Op) error {
 	f.ops += len(ops)
 	t := nft.Apply(f.table, ops...)

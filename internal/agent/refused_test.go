@@ -26,6 +26,11 @@ func (s *spoiling) Read(f nft.Family, name string) (*nft.Table, error) {
 	return s.Conn.Read(f, name)
 }
 
+func (s *spoiling) ReadFor(want *nft.Table) (*nft.Table, error) {
+	s.reads++
+	return s.Conn.ReadFor(want)
+}
+
 func (s *spoiling) Apply(ops []nft.Op) error {
 	for i := range ops {
 		e := ops[i].Set.Elements

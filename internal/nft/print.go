@@ -260,9 +260,12 @@ func (s Set) String() string {
 // ElementText is an element of the set as nft(8) writes it.
 func (s Set) ElementText(e Element) string {
 	b := make([]byte, 0, 64)
-	if e.KeyEnd == "" {
+	switch {
+	case e.Key == "": // somebody else's: the element for all other keys
+		b = append(b, '*')
+	case e.KeyEnd == "":
 		b = e.Key.appendText(b, s.Key)
-	} else {
+	default:
 		b = appendRange(b, s.Key, e.Key, e.KeyEnd)
 	}
 	switch {

@@ -82,11 +82,12 @@ func BenchmarkRestart(b *testing.B) {
 			for b.Loop() {
 				m := nft.NewMerge(nft.INet, nft.TableName)
 				plan(m, all)
-				have, err := c.Read(nft.INet, nft.TableName)
+				want := m.Table()
+				have, err := c.ReadFor(&want)
 				if err != nil {
 					b.Fatal(err)
 				}
-				if ops := nft.Diff(m.Table(), have); len(ops) > 0 {
+				if ops := nft.Diff(want, have); len(ops) > 0 {
 					b.Fatalf("%d ops", len(ops))
 				}
 			}

@@ -27,6 +27,9 @@ type Conn struct {
 	port uint32 // nl_pid: marks the events of our own changes
 	seq  uint32
 	buf  []byte
+	mail *mail // see ask
+
+	lookupFrom int // as the constant; tests have smaller sets
 
 	writer   atomic.Pointer[string] // see Writer
 	watchers watchers
@@ -45,7 +48,7 @@ func Open() (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{fd: fd, port: port, buf: make([]byte, 64<<10)}, nil
+	return &Conn{fd: fd, port: port, buf: make([]byte, 64<<10), lookupFrom: lookupFrom}, nil
 }
 
 func dial() (fd int, port uint32, err error) {

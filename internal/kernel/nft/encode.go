@@ -136,6 +136,7 @@ func fits(u *unit) error {
 	for i := range u.elements {
 		e := &u.elements[i]
 		switch {
+		case e.Key == "" && u.op.Verb == nft.Del: // the element for all other keys, which no plan has
 		case len(s.Key) == 0 || !e.Key.Fits(s.Key) || e.KeyEnd != "" && !e.KeyEnd.Fits(s.Key):
 			return fmt.Errorf("key of %d bytes does not fit set %s", len(e.Key), s.Name)
 		case u.op.Verb != nft.Del && !e.Data.Fits(s.Data):
@@ -311,6 +312,10 @@ func (t *batch) elements(i int, u *unit, typ, flags uint16) {
 		concat := len(s.Key) > 1
 		for i := range u.elements {
 			e := &u.elements[i]
+			if e.Key == "" {
+				b.catchAll()
+				continue
+			}
 			if s.Interval && !concat {
 				b.interval(s, e)
 				continue
@@ -327,6 +332,13 @@ func (t *batch) elements(i int, u *unit, typ, flags uint16) {
 		}
 		b.end(list)
 	})
+}
+
+// catchAll appends the element that is in force for keys that no other has.
+func (b *buf) catchAll() {
+	at := b.begin(unix.NFTA_LIST_ELEM)
+	b.u32(unix.NFTA_SET_ELEM_FLAGS, catchAll)
+	b.end(at)
 }
 
 func (b *buf) tuple(typ uint16, t nft.Tuple, types []nft.Type) {

@@ -14,3 +14,6 @@ func Meanwhile(c *Conn, ops []nft.Op, do func() error) error {
 		return do()
 	})
 }
+
+// LookupFrom makes sets of that many planned elements large ones.
+func LookupFrom(c *Conn, n int) { c.lookupFrom = n }

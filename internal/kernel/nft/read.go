@@ -19,10 +19,15 @@ const readTries = 20
 // Read returns the table as it is in the kernel, in canonical form, or nil when there is none. Rules that this package does not make
 // hold a nft.Foreign; sets of unknown types have no key types. Elements of dynamic sets are left out: they are no part of a plan.
 func (c *Conn) Read(family nft.Family, name string) (*nft.Table, error) {
+	return c.read(family, name, nil)
+}
+
+// read reads a table; want is what is planned, nil when nobody knows.
+func (c *Conn) read(family nft.Family, name string, want *nft.Table) (*nft.Table, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for range readTries {
-		r := reader{c: c, family: family, table: name, t: nft.Table{Family: family, Name: name}, chains: map[string]int{}}
+		r := reader{c: c, family: family, table: name, want: want, t: nft.Table{Family: family, Name: name}, chains: map[string]int{}}
 		found, err := r.read()
 		switch {
 		case errors.Is(err, errInterrupted):
@@ -44,6 +49,7 @@ type reader struct {
 	c      *Conn
 	family nft.Family
 	table  string
+	want   *nft.Table // nil: not known
 	t      nft.Table
 	chains map[string]int // index by name
 }
@@ -89,12 +95,22 @@ func (r *reader) read() (found bool, err error) {
 	}
 	for i := range r.t.Sets {
 		if s := &r.t.Sets[i]; !s.Dynamic && len(s.Key) > 0 {
-			if s.Elements, err = r.c.elements(r.family, r.table, s); err != nil {
+			if err = r.fill(s); err != nil {
 				return found, err
 			}
 		}
 	}
 	return found, nil
+}
+
+// fill reads the elements of a set.
+func (r *reader) fill(s *nft.Set) (err error) {
+	out, ok, err := r.planned(s)
+	if err == nil && !ok {
+		out, err = r.c.elements(r.family, r.table, s)
+	}
+	s.Elements = out
+	return err
 }
 
 // dump asks for all objects of a kind and calls f with the attributes of each.

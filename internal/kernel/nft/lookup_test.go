@@ -1,0 +1,135 @@
+package nft_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	kernel "weft/internal/kernel/nft"
+	"weft/internal/nft"
+)
+
+// large is a table with a map and a verdict map that are large enough to be read by key.
+func large(n int) nft.Table {
+	t := nft.New()
+	t.Chains = []nft.Chain{{Name: "one"}, {Name: "two"}}
+	m := nft.Set{Name: "list", Key: []nft.Type{nft.IPv4Addr, nft.InetService, nft.NumGen}, Data: []nft.Type{nft.IPv4Addr, nft.InetService}}
+	v := nft.Set{Name: "verdicts", Key: []nft.Type{nft.NumGen}, Verdicts: true}
+	for i := range uint32(n) {
+		m.Elements = append(m.Elements, nft.Element{
+			Key:  nft.TupleBuilder(nil).Num(i / 10).Port(80).Num(i % 10).Tuple(),
+			Data: nft.TupleBuilder(nil).Num(i).Port(8080).Tuple(),
+		})
+		v.Elements = append(v.Elements, nft.Element{
+			Key: nft.TupleBuilder(nil).Num(i).Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: []string{"one", "two"}[i%2]},
+		})
+	}
+	t.Sets = []nft.Set{m, v}
+	t.Sort()
+	return t
+}
+
+// copyOf is the table with lists of its own.
+func copyOf(t nft.Table) nft.Table {
+	t.Chains, t.Sets = slices.Clone(t.Chains), slices.Clone(t.Sets)
+	for i := range t.Sets {
+		t.Sets[i].Elements = slices.Clone(t.Sets[i].Elements)
+	}
+	return t
+}
+
+// TestReadFor reads large sets by the plan's keys: what is missing, more, or different in the kernel is found, as by reading everything.
+func TestReadFor(t *testing.T) {
+	c := open(t)
+	kernel.LookupFrom(c, 1000)
+	want := large(2500)
+	if err := c.Apply(nft.Diff(want, nil)); err != nil {
+		t.Fatal(err)
+	}
+	have, err := c.ReadFor(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range want.Sets {
+		if &have.Sets[i].Elements[0] != &want.Sets[i].Elements[0] {
+			t.Errorf("%s was not read by key", want.Sets[i].Name)
+		}
+	}
+	drop := func(s *nft.Set, from, to int) { s.Elements = slices.Delete(s.Elements, from, to) }
+	for name, injure := range map[string]func(list, verdicts *nft.Set){
+		"nothing":       func(_, _ *nft.Set) {},
+		"first missing": func(l, v *nft.Set) { drop(l, 0, 1); drop(v, 0, 1) },
+		"last missing": func(l, v *nft.Set) {
+			drop(l, len(l.Elements)-1, len(l.Elements))
+			drop(v, len(v.Elements)-1, len(v.Elements))
+		},
+		"many missing": func(l, v *nft.Set) { drop(l, 100, 900); drop(v, 7, 2007) },
+		"all missing":  func(l, v *nft.Set) { l.Elements, v.Elements = nil, nil },
+		"scattered":    func(l, v *nft.Set) { scatter(l); scatter(v) },
+		"others": func(l, v *nft.Set) {
+			l.Elements[777].Data = nft.TupleBuilder(nil).Num(1).Port(1).Tuple()
+			v.Elements[3].Verdict.Chain = "two"
+		},
+		"another verdict": func(_, v *nft.Set) { v.Elements[30].Verdict = nft.Verdict{Kind: nft.Drop} },
+		"one missing, one more": func(l, v *nft.Set) {
+			l.Elements[0].Key = nft.TupleBuilder(nil).Num(1 << 30).Port(1).Num(1).Tuple()
+			v.Elements[5].Key = nft.TupleBuilder(nil).Num(1 << 30).Tuple()
+		},
+	} {
+		injured := copyOf(want)
+		injure(injured.Set("list"), injured.Set("verdicts"))
+		injured.Sort()
+		if err := c.Apply(nft.Diff(injured, read(t, c))); err != nil {
+			t.Fatal(name, err)
+		}
+		have, err := c.ReadFor(&want)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if d := cmp.Diff(&injured, have); d != "" {
+			t.Errorf("%s: read otherwise (-in the kernel +read):\n%.2000s", name, d)
+		}
+		if ops := nft.Diff(want, have); len(ops) == 0 != (name == "nothing") {
+			t.Errorf("%s: %d ops", name, len(ops))
+		} else if err := c.Apply(ops); err != nil {
+			t.Fatal(name, err)
+		}
+	}
+}
+
+// scatter takes every third element away.
+func scatter(s *nft.Set) {
+	var left []nft.Element
+	for i, e := range s.Elements {
+		if i%3 != 0 {
+			left = append(left, e)
+		}
+	}
+	s.Elements = left
+}
+
+// TestReadForCatchAll: an element for all other keys is not counted by the kernel, and seen all the same.
+func TestReadForCatchAll(t *testing.T) {
+	c := open(t)
+	kernel.LookupFrom(c, 1000)
+	want := large(2500)
+	if err := c.Apply(nft.Diff(want, nil)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "nft add element inet weft verdicts { '*' : drop }")
+	have, err := c.ReadFor(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ops := nft.Diff(want, have)
+	if len(ops) != 1 || ops[0].String() != "delete element inet weft verdicts { * }" {
+		t.Errorf("ops %v", ops)
+	}
+	if err := c.Apply(ops); err != nil {
+		t.Fatal(err)
+	}
+	if ops := nft.Diff(want, read(t, c)); len(ops) > 0 {
+		t.Errorf("left to do: %v", ops)
+	}
+}
