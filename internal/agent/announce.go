@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/lease"
 	"weft/internal/overlay"
@@ -27,7 +28,7 @@ func (a *agent) announce(ctx context.Context, changed ...loop.Trigger) error {
 			pods = ""
 		}
 		err1 := a.writeSubnetEnv()
-		text, err2 := a.settings.facts().JSON()
+		text, err2 := a.settings.Facts().JSON()
 		if err2 == nil && (text != published || due&loop.ByTime != 0) {
 			switch err2 = a.publishFacts(ctx, text); {
 			case err2 == nil:
@@ -52,15 +53,15 @@ func (a *agent) writeSubnetEnv() error {
 	if !ok {
 		return nil
 	}
-	s := a.settings.get()
+	s := a.settings.Get()
 	b, err := backendOf(s.Backend)
 	if err != nil {
 		return err
 	}
-	own := s.own(stored)
+	own := s.Own(stored)
 	e := lease.SubnetEnv{
 		Network: s.Network, IPv6Network: s.NetworkV6, Subnet: own.Subnet, IPv6Subnet: own.SubnetV6,
-		MTU: overlay.MTU(b, s.Facts.self(own)), IPMasq: s.Facts.IPMasq,
+		MTU: overlay.MTU(b, s.Facts.Self(own)), IPMasq: s.Facts.IPMasq,
 	}
 	old, err := os.ReadFile(a.cfg.SubnetFile)
 	if err == nil && string(old) == e.Render() {
@@ -76,7 +77,7 @@ func (a *agent) publishFacts(ctx context.Context, text string) error {
 	if a.kube == nil {
 		return nil
 	}
-	if err := a.kube.AnnotateNode(ctx, a.cfg.NodeName, map[string]*string{FactsAnnotation: &text}); err != nil {
+	if err := a.kube.AnnotateNode(ctx, a.cfg.NodeName, map[string]*string{facts.Annotation: &text}); err != nil {
 		return fmt.Errorf("publish the node's facts: %w", err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 )
 
@@ -13,12 +14,12 @@ import (
 type balancing struct {
 	services []api.ServicePort // as looked at last
 	version  uint64            // of them, where the snapshots have versions
-	mode     ProxyMode
+	mode     facts.ProxyMode
 	list     []string
 }
 
 // look finds out when the services or the mode changed, and logs what was not so before.
-func (b *balancing) look(log *slog.Logger, mode ProxyMode, snap api.Snapshot) {
+func (b *balancing) look(log *slog.Logger, mode facts.ProxyMode, snap api.Snapshot) {
 	same := mode == b.mode && b.same(snap)
 	if b.services, b.mode, b.version = snap.Services, mode, 0; snap.Changes != nil {
 		b.version = snap.Changes.To
@@ -46,7 +47,7 @@ func (b *balancing) same(snap api.Snapshot) bool {
 }
 
 // unmet are the wishes of the services that are not met, each service once.
-func unmet(mode ProxyMode, services []api.ServicePort) []string {
+func unmet(mode facts.ProxyMode, services []api.ServicePort) []string {
 	var out []string
 	for i := range services {
 		s := &services[i]
@@ -68,9 +69,9 @@ func unmet(mode ProxyMode, services []api.ServicePort) []string {
 }
 
 // cannot says why the mode does not choose endpoints so, or "".
-func cannot(mode ProxyMode, b api.Balance) string {
+func cannot(mode facts.ProxyMode, b api.Balance) string {
 	switch {
-	case b == api.LeastConnections && mode != Userspace, b == api.Maglev && mode == IPTables:
+	case b == api.LeastConnections && mode != facts.Userspace, b == api.Maglev && mode == facts.IPTables:
 		return fmt.Sprintf("annotation weft.dev/balance=%s: proxy mode %s can't; it draws endpoints at random, by their weights", b, mode)
 	}
 	return ""

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 )
 
@@ -13,15 +14,15 @@ func TestBalancing(t *testing.T) {
 		return api.ServicePort{Name: api.ServicePortName{Namespace: "default", Name: "web", Port: port}, Balance: b, Refused: refused}
 	}
 	for _, c := range []struct {
-		mode     ProxyMode
+		mode     facts.ProxyMode
 		services []api.ServicePort
 		want     []string
 	}{
-		{NFTables, []api.ServicePort{web("a", api.Maglev, ""), web("b", api.Maglev, "")}, nil},
-		{Userspace, []api.ServicePort{web("a", api.LeastConnections, ""), web("b", api.Maglev, "")}, nil},
-		{IPTables, []api.ServicePort{web("a", api.Maglev, ""), web("b", api.Maglev, "")}, []string{"default/web: annotation weft.dev/balance=maglev: proxy mode iptables can't"}},
-		{NFTables, []api.ServicePort{web("", api.LeastConnections, "")}, []string{"weft.dev/balance=least-connections: proxy mode nftables can't"}},
-		{NFTables, []api.ServicePort{web("", "", "annotation weft.dev/balance=\"x\": no")}, []string{`service default/web: annotation weft.dev/balance="x": no`}},
+		{facts.NFTables, []api.ServicePort{web("a", api.Maglev, ""), web("b", api.Maglev, "")}, nil},
+		{facts.Userspace, []api.ServicePort{web("a", api.LeastConnections, ""), web("b", api.Maglev, "")}, nil},
+		{facts.IPTables, []api.ServicePort{web("a", api.Maglev, ""), web("b", api.Maglev, "")}, []string{"default/web: annotation weft.dev/balance=maglev: proxy mode iptables can't"}},
+		{facts.NFTables, []api.ServicePort{web("", api.LeastConnections, "")}, []string{"weft.dev/balance=least-connections: proxy mode nftables can't"}},
+		{facts.NFTables, []api.ServicePort{web("", "", "annotation weft.dev/balance=\"x\": no")}, []string{`service default/web: annotation weft.dev/balance="x": no`}},
 	} {
 		got := unmet(c.mode, c.services)
 		if len(got) != len(c.want) {
@@ -38,9 +39,9 @@ func TestBalancing(t *testing.T) {
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
 	bad := []api.ServicePort{web("", "", "no good")}
-	b.look(log, NFTables, api.Snapshot{Services: bad})
-	b.look(log, NFTables, api.Snapshot{Services: bad})
-	b.look(log, NFTables, api.Snapshot{Services: []api.ServicePort{bad[0]}})
+	b.look(log, facts.NFTables, api.Snapshot{Services: bad})
+	b.look(log, facts.NFTables, api.Snapshot{Services: bad})
+	b.look(log, facts.NFTables, api.Snapshot{Services: []api.ServicePort{bad[0]}})
 	if n := strings.Count(out.String(), "no good"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, out.String())
 	}

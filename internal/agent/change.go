@@ -7,9 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
-	"weft/internal/kernel/tun/wg"
 	"weft/internal/lease"
 	"weft/internal/netstate"
 	"weft/internal/overlay"
@@ -18,35 +18,8 @@ import (
 	"weft/internal/overlay/wireguard"
 )
 
-// otherBackend is the second backend of a network that changes from one to another: hosts receive by both and send by the one in force.
-type otherBackend struct {
-	Backend string          `json:"backend"`
-	Options overlay.Options `json:"options"`
-	Next    bool            `json:"next,omitempty"` // it is prepared; else it is left
-	Change  string          `json:"change,omitempty"`
-}
-
-// otherOf is the second backend of a network configuration, nil when it names none.
-func otherOf(c lease.Config) *otherBackend {
-	b := cmp.Or(c.Next, c.Previous)
-	if b.Type == "" {
-		return nil
-	}
-	return &otherBackend{Backend: b.Type, Options: optionsOf(b), Next: c.Next.Type != "", Change: cmp.Or(c.Change, "by-hand")}
-}
-
-// optionsOf are a backend's options as its planner takes them.
-func optionsOf(b lease.Backend) overlay.Options {
-	o := overlay.Options{VNI: b.VNI, Port: b.Port, MTU: b.MTU, GBP: b.GBP, Learning: b.Learning, DirectRouting: b.DirectRouting}
-	if b.Type == lease.WireGuard {
-		o.ListenPort, o.ListenPortV6, o.Keepalive, o.Mode = b.ListenPort, b.ListenPortV6, b.PersistentKeepalive, b.Mode
-		o.Userspace = !wg.KernelDriver()
-	}
-	return o
-}
-
 // otherSelf is the node as its lease describes it for the second backend.
-func (a *agent) otherSelf(ctx context.Context, f Facts, c lease.Config) ([]lease.Kind, error) {
+func (a *agent) otherSelf(ctx context.Context, f facts.Facts, c lease.Config) ([]lease.Kind, error) {
 	if f.Other == nil {
 		return nil, nil
 	}
@@ -74,30 +47,27 @@ func portOf(backend string, o overlay.Options) uint16 {
 	return 0
 }
 
-// sealed reports whether the node sends only encrypted: while its configuration in force says so, whatever it prepares or leaves.
-func (f Facts) sealed() bool { return f.Backend == lease.WireGuard }
-
 // kindOf names a kind that a lease tells. A vxlan port that is not told is the one this node knows for the VNI.
-func (f Facts) kindOf(k lease.Kind) kind {
+func kindOf(f facts.Facts, k lease.Kind) kind {
 	out := kind{backend: k.Type}
 	if k.Type == lease.VXLAN {
 		out.vni = cmp.Or(k.VNI, vxlan.DefaultVNI)
 		out.port = k.Port
 		if out.port == 0 {
-			out.port = f.portFor(out.vni)
+			out.port = portFor(f, out.vni)
 		}
 	}
 	return out
 }
 
-func (f Facts) portFor(vni uint32) uint16 {
+func portFor(f facts.Facts, vni uint32) uint16 {
 	if f.Backend == lease.VXLAN && cmp.Or(f.Options.VNI, vxlan.DefaultVNI) == vni {
 		return portOf(f.Backend, f.Options)
 	}
 	if o := f.Other; o != nil && o.Backend == lease.VXLAN && cmp.Or(o.Options.VNI, vxlan.DefaultVNI) == vni {
 		return portOf(o.Backend, o.Options)
 	}
-	if o := f.earlier[lease.VXLAN]; cmp.Or(o.VNI, vxlan.DefaultVNI) == vni {
+	if o := f.Earlier[lease.VXLAN]; cmp.Or(o.VNI, vxlan.DefaultVNI) == vni {
 		return portOf(lease.VXLAN, o)
 	}
 	return vxlan.DefaultPort
@@ -105,19 +75,19 @@ func (f Facts) portFor(vni uint32) uint16 {
 
 // choose says by which of the ways packets go to a peer, and the peer's lease as that way's backend reads it: by the node's own way when
 // the peer receives by it, else by the one the peer has in force, else by any both have. A sealed node takes only its own.
-func (f Facts) choose(ways []way, l api.Lease) (api.Lease, int) {
+func choose(f facts.Facts, ways []way, l api.Lease) (api.Lease, int) {
 	kinds := lease.Kinds(l)
 	own := ways[0].kind
 	for _, k := range kinds {
-		if f.kindOf(k) == own {
+		if kindOf(f, k) == own {
 			return k.Of(l), 0
 		}
 	}
-	if f.sealed() {
+	if f.Sealed() {
 		return api.Lease{}, -1
 	}
 	for _, k := range kinds {
-		name := f.kindOf(k)
+		name := kindOf(f, k)
 		if i := slices.IndexFunc(ways, func(w way) bool { return w.kind == name }); i >= 0 {
 			return k.Of(l), i
 		}
@@ -126,7 +96,7 @@ func (f Facts) choose(ways []way, l api.Lease) (api.Lease, int) {
 }
 
 // planWays is the overlay's part of the host: to each peer one path, by the way chosen for it, and on all ways what is needed to receive.
-func planWays(f Facts, ways []way, all []api.Lease) []netstate.State {
+func planWays(f facts.Facts, ways []way, all []api.Lease) []netstate.State {
 	out := make([]netstate.State, 0, len(ways)+1)
 	also := slices.ContainsFunc(all, func(l api.Lease) bool { return l.Also != "" })
 	if len(ways) == 1 && !also {
@@ -135,20 +105,20 @@ func planWays(f Facts, ways []way, all []api.Lease) []netstate.State {
 	peers, _ := overlay.Peers(ways[0].self, all)
 	send, receive := make([][]api.Lease, len(ways)), make([][]api.Lease, len(ways))
 	for _, l := range peers {
-		as, chosen := f.choose(ways, l)
+		as, chosen := choose(f, ways, l)
 		if chosen >= 0 {
 			send[chosen] = append(send[chosen], as)
 		}
 		for i, w := range ways {
 			if i != chosen && w.receivesBySender() {
-				receive[i] = f.asKind(receive[i], l, w.kind)
+				receive[i] = asKind(f, receive[i], l, w.kind)
 			}
 		}
 	}
 	for i, w := range ways {
 		s := w.backend.Plan(w.self, send[i])
 		if i > 0 {
-			s = s.Select(func(o netstate.Object) bool { return !f.networkRoute(o) })
+			s = s.Select(func(o netstate.Object) bool { return !networkRoute(f, o) })
 		}
 		out = append(out, s)
 		if len(receive[i]) > 0 {
@@ -159,9 +129,9 @@ func planWays(f Facts, ways []way, all []api.Lease) []netstate.State {
 }
 
 // asKind appends the lease as one of the kind, when its holder receives by that.
-func (f Facts) asKind(to []api.Lease, l api.Lease, want kind) []api.Lease {
+func asKind(f facts.Facts, to []api.Lease, l api.Lease, want kind) []api.Lease {
 	for _, k := range lease.Kinds(l) {
-		if f.kindOf(k) == want {
+		if kindOf(f, k) == want {
 			return append(to, k.Of(l))
 		}
 	}
@@ -169,7 +139,7 @@ func (f Facts) asKind(to []api.Lease, l api.Lease, want kind) []api.Lease {
 }
 
 // networkRoute reports whether the object is the route of the whole pod network, which only the way in force has.
-func (f Facts) networkRoute(o netstate.Object) bool {
+func networkRoute(f facts.Facts, o netstate.Object) bool {
 	r, ok := o.(netstate.Route)
 	return ok && (r.Dst == f.Network.Masked() || r.Dst == f.NetworkV6.Masked())
 }
@@ -205,13 +175,13 @@ func (w way) standby(peers []api.Lease) netstate.State {
 
 // announced is what the node's lease says once the host is as planned: self, and the second backend's kind. That every other host is heard
 // by it is said only for the change that asked.
-func (f Facts) announced(self api.Lease, peers []api.Lease, early bool) api.Lease {
+func announced(f facts.Facts, self api.Lease, peers []api.Lease, early bool) api.Lease {
 	mine := lease.Kinds(self)
 	if f.Other == nil || len(mine) < 2 {
 		return lease.Announce(self)
 	}
 	k := mine[1]
-	if !early && (!f.Other.Next || f.hears(peers, f.kindOf(k))) {
+	if !early && (!f.Other.Next || hears(f, peers, kindOf(f, k))) {
 		k.Ready = f.Other.Change
 	}
 	if mine[0].Type != lease.VXLAN {
@@ -221,9 +191,9 @@ func (f Facts) announced(self api.Lease, peers []api.Lease, early bool) api.Leas
 }
 
 // hears reports whether all peers announce the kind, so that the node knows whom to take packets from.
-func (f Facts) hears(peers []api.Lease, want kind) bool {
+func hears(f facts.Facts, peers []api.Lease, want kind) bool {
 	for _, l := range peers {
-		if len(f.asKind(nil, l, want)) == 0 {
+		if len(asKind(f, nil, l, want)) == 0 {
 			return false
 		}
 	}
@@ -232,7 +202,7 @@ func (f Facts) hears(peers []api.Lease, want kind) bool {
 
 // basis is what a step planned from.
 type basis struct {
-	setting setting
+	setting facts.Setting
 	peers   []api.Lease // without the own lease
 	open    map[kind]bool
 	unmet   int // hosts without a session, of an encrypted backend that is prepared
@@ -260,7 +230,7 @@ func (d *dataplane) done(b basis) {
 	if b.setting.Other == nil && before.setting.Other == nil {
 		return
 	}
-	if !reflect.DeepEqual(before.setting.Other, b.setting.Other) || before.setting.self != b.setting.self ||
+	if !reflect.DeepEqual(before.setting.Other, b.setting.Other) || before.setting.Announced != b.setting.Announced ||
 		(before.unmet == 0) != (b.unmet == 0) || !slices.Equal(before.peers, b.peers) {
 		loop.Poke(d.heard)
 	}
@@ -268,7 +238,7 @@ func (d *dataplane) done(b basis) {
 
 // announcement is what the node with the lease self tells the others: what a step made ready, and nothing else. ok is false before the
 // first step: what the node told at its start holds.
-func (d *dataplane) announcement(self api.Lease, f Facts) (l api.Lease, ok bool) {
+func (d *dataplane) announcement(self api.Lease, f facts.Facts) (l api.Lease, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -276,12 +246,12 @@ func (d *dataplane) announcement(self api.Lease, f Facts) (l api.Lease, ok bool)
 		return lease.Announce(self), true
 	case d.told.open == nil:
 		return l, false
-	case !d.told.open[f.otherKind()]:
+	case !d.told.open[otherKind(f)]:
 		return lease.Announce(self), true
 	}
-	same := d.told.setting.self == self && reflect.DeepEqual(d.told.setting.Other, f.Other)
+	same := d.told.setting.Announced == self && reflect.DeepEqual(d.told.setting.Other, f.Other)
 	// Early: the step that knows of the change did not work yet, or sessions are missing.
-	return f.announced(self, d.told.peers, !same || d.told.unmet > 0), true
+	return announced(f, self, d.told.peers, !same || d.told.unmet > 0), true
 }
 
 // receives reports whether the last step that worked made the node receive by the kind.
@@ -293,8 +263,8 @@ func (d *dataplane) receives(k kind) bool {
 
 // left forgets the second backend of a change that has ended: every host said that it no longer sends by it, or never did. A kind that
 // no change led away from lingers instead.
-func (d *dataplane) left(s setting) {
-	if before := d.told.setting; before.Other != nil && s.Other == nil && before.otherKind() != s.kind() {
-		delete(d.kinds, before.otherKind())
+func (d *dataplane) left(s facts.Setting) {
+	if before := d.told.setting; before.Other != nil && s.Other == nil && otherKind(before.Facts) != inForce(s.Facts) {
+		delete(d.kinds, otherKind(before.Facts))
 	}
 }

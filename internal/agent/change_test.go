@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/netstate"
@@ -32,7 +33,7 @@ type entry struct {
 // changer is a node: how much of the log it has read, and what its kernel has.
 type changer struct {
 	read   int
-	facts  Facts
+	facts  facts.Facts
 	kernel netstate.State
 	told   api.Lease
 	sealed bool
@@ -44,7 +45,7 @@ func (c *changing) lease(i int, cfg lease.Config) api.Lease {
 		k := lease.Kind{Type: b.Type}
 		switch b.Type {
 		case lease.VXLAN:
-			k.VNI, k.Port, k.VTEPMAC = b.VNI, portOf(b.Type, optionsOf(b)), fmt.Sprintf("02:00:00:00:%02x:%02x", b.VNI, i)
+			k.VNI, k.Port, k.VTEPMAC = b.VNI, portOf(b.Type, facts.OptionsOf(b)), fmt.Sprintf("02:00:00:00:%02x:%02x", b.VNI, i)
 		case lease.WireGuard:
 			k.WGKey, k.Port = strings.Repeat(fmt.Sprint(i), 42)+"A=", b.ListenPort
 		}
@@ -52,7 +53,7 @@ func (c *changing) lease(i int, cfg lease.Config) api.Lease {
 	}
 	l = kind(cfg.Backend).Of(l)
 	l.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 5, byte(i + 1), 0}), 24)
-	if o := otherOf(cfg); o != nil {
+	if o := facts.OtherOf(cfg); o != nil {
 		b := cfg.Next
 		if !o.Next {
 			b = cfg.Previous
@@ -91,22 +92,22 @@ func (c *changing) step(i, more int) {
 	n.read = min(n.read+more, len(c.log))
 	cfg, all := c.view(n.read)
 	own := c.lease(i, cfg)
-	f := Facts{
+	f := facts.Facts{
 		Node: own.Node, Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{own.PublicIP}, Connected: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")},
-		earlier: n.facts.earlier,
+		Earlier: n.facts.Earlier,
 	}
-	f.takeNetwork(cfg)
+	f.TakeNetwork(cfg)
 	if n.facts.Backend != "" && n.facts.Backend != f.Backend {
-		f.earlier = map[string]overlay.Options{n.facts.Backend: n.facts.Options}
+		f.Earlier = map[string]overlay.Options{n.facts.Backend: n.facts.Options}
 	}
-	ways, err := f.ways(own, all)
+	ways, err := waysOf(f, own, all)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n.facts, n.sealed = f, f.sealed()
+	n.facts, n.sealed = f, f.Sealed()
 	n.kernel = netstate.Union(planWays(f, ways, all)...)
 	peers, _ := overlay.Peers(ways[0].self, all)
-	if told := f.announced(own, peers, false); told != n.told {
+	if told := announced(f, own, peers, false); told != n.told {
 		n.told = told
 		c.log = append(c.log, entry{node: i, lease: told})
 	}
@@ -260,8 +261,8 @@ func TestChangeKeepsEveryPath(t *testing.T) {
 
 // TestSealedNodeSendsNothingInClear: a peer that can't receive encrypted packets gets none at all, whatever else both could do.
 func TestSealedNodeSendsNothingInClear(t *testing.T) {
-	f := walkthroughFacts(NFTables)
-	f.Backend, f.Other = lease.WireGuard, &otherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1}, Change: "x"}
+	f := walkthroughFacts(facts.NFTables)
+	f.Backend, f.Other = lease.WireGuard, &facts.OtherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1}, Change: "x"}
 	own := leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.WireGuard, 0, "")
 	own = lease.Announce(own, lease.Kind{Type: lease.VXLAN, VNI: 1, Port: 8472, VTEPMAC: "02:00:00:00:00:01"})
 	for _, peer := range []api.Lease{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
@@ -108,7 +109,7 @@ func leasesOf(nodes []api.Node) []api.Lease {
 func readLeases(ctx context.Context, o ClusterOptions, snap api.Snapshot) ([]api.Lease, error) {
 	if len(o.EtcdEndpoints) == 0 {
 		for _, n := range snap.Nodes {
-			if f, ok, err := ReadFacts(n); err == nil && ok && len(f.Etcd) > 0 {
+			if f, ok, err := facts.Read(n); err == nil && ok && len(f.Etcd) > 0 {
 				o.EtcdEndpoints, o.EtcdPrefix = f.Etcd, f.EtcdPrefix
 			}
 		}

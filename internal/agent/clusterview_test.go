@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
@@ -31,7 +32,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	table := &fakeTable{}
 	list := &inPlace{services: manyServices(20, 3)}
-	p := newProxyLoop(NFTables, &kernelxt.Fake{}, table)
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table)
 	p.flows = newFlowKeeper(p.log, &fakeFlows{})
 	snap := api.Snapshot{Services: list.services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(list.services)}}
 	list.version = 1
@@ -47,7 +48,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 			t.Fatal(err)
 		}
 		own, _ := p.leases.Own()
-		want := planTable(p.setting().content(own, api.Snapshot{Services: list.services}, p.table.guard))
+		want := planTable(contentOf(p.setting().Facts, own, api.Snapshot{Services: list.services}, p.table.guard))
 		if ops := nft.Diff(*want, table.table); len(ops) > 0 {
 			t.Fatalf("round %d: %d objects differ, the first: %s", round, len(ops), ops[0])
 		}
@@ -57,7 +58,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 // TestHealthPortsFollowChanges: a service that begins to want its health asked for is served, and one that ends is not.
 func TestHealthPortsFollowChanges(t *testing.T) {
 	list := &inPlace{services: manyServices(3, 1), version: 1}
-	p := newProxyLoop(NFTables, &kernelxt.Fake{}, &fakeTable{})
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, &fakeTable{})
 	p.health = &healthPorts{log: p.log}
 	defer func() { _ = p.health.close() }()
 	snap := api.Snapshot{Services: list.services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(list.services)}}

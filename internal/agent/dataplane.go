@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/attach"
@@ -37,13 +38,13 @@ var errUnknown = errors.New("the cluster is not known yet")
 // dataplane keeps links, addresses, neighbours, FDB entries, routes and sysctls of the host and of its pods as planned.
 type dataplane struct {
 	log      *slog.Logger
-	settings *settings
+	settings *facts.InForce
 	leases   leases
 	cluster  func() (api.Snapshot, bool)
 	pods     *attachments
 	handle   *kernel.Netns
 	tunnels  *tunnels
-	seal     func(Facts) error // has the rules in force that the network needs before it is planned; nil: there are none
+	seal     func(facts.Facts) error // has the rules in force that the network needs before it is planned; nil: there are none
 
 	mayAttach func() error // why no pod may get an address now; nil: nothing speaks against it
 
@@ -85,7 +86,7 @@ type stepStats struct {
 	Tunnels *tunnelStats `json:"tunnels,omitempty"` // of backends that carry packets themselves
 }
 
-func newDataplane(log *slog.Logger, s *settings, l leases, cluster func() (api.Snapshot, bool), pods *attachments) (*dataplane, error) {
+func newDataplane(log *slog.Logger, s *facts.InForce, l leases, cluster func() (api.Snapshot, bool), pods *attachments) (*dataplane, error) {
 	h, err := kernel.Open("")
 	if err != nil {
 		return nil, fmt.Errorf("open the host's network: %w", err)
@@ -103,17 +104,17 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 	if !ok {
 		return netstate.State{}, nil, basis{}, errNoLease
 	}
-	version, generation := d.version(), d.settings.generation()
+	version, generation := d.version(), d.settings.Generation()
 	d.next = ground{}
-	s := d.settings.get()
-	own, all := s.own(stored), d.leases.Leases()
-	ways, err := s.ways(own, all)
+	s := d.settings.Get()
+	own, all := s.Own(stored), d.leases.Leases()
+	ways, err := waysOf(s.Facts, own, all)
 	if err != nil {
 		return netstate.State{}, nil, basis{}, err
 	}
 	d.left(s)
 	if keep := d.remember(now, ways); len(keep) > 0 {
-		if ways, err = s.ways(own, all, keep...); err != nil {
+		if ways, err = waysOf(s.Facts, own, all, keep...); err != nil {
 			return netstate.State{}, nil, basis{}, err
 		}
 	}
@@ -191,14 +192,14 @@ func (d *dataplane) locked(ctx context.Context) (loop.Work, error) {
 		return loop.Work{}, err
 	}
 	if d.seal != nil {
-		if err := d.seal(d.settings.facts()); err != nil {
+		if err := d.seal(d.settings.Facts()); err != nil {
 			return loop.Work{}, err
 		}
 	}
 	host = host.Freeze() // what the kernel is to have, and nearly all it has, are these objects
 	before := d.want
 	d.want, d.ground = host, d.next
-	tunnelErr := d.tunnels.prepare(host, d.settings.get().psk)
+	tunnelErr := d.tunnels.prepare(host, d.settings.Get().PSK)
 	d.settle(ctx, host)
 	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
 	err = errors.Join(tunnelErr, err, d.tunnels.apply(host))
@@ -258,7 +259,7 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 			return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, err)
 		}
 	}
-	p, err := d.pods.add(attach.Pod{UID: s.UID, Namespace: s.Namespace, Name: s.Name, Netns: s.Netns}, valid(own.Subnet, own.SubnetV6)...)
+	p, err := d.pods.add(attach.Pod{UID: s.UID, Namespace: s.Namespace, Name: s.Name, Netns: s.Netns}, facts.Valid(own.Subnet, own.SubnetV6)...)
 	if err != nil {
 		return nil, err
 	}
@@ -272,16 +273,6 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 		return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, err)
 	}
 	return p.IPs, nil
-}
-
-func valid(all ...netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range all {
-		if p.IsValid() {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 // Detach takes a sandbox's addresses back and removes its interface.

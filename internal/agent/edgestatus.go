@@ -73,7 +73,7 @@ func (p *proxyLoop) edgeStatus() (EdgeStatus, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.setting()
-	out := EdgeStatus{Check: "off", Sealed: len(s.seal().Networks) > 0}
+	out := EdgeStatus{Check: "off", Sealed: len(sealOf(s.Facts).Networks) > 0}
 	if s.EdgeCheck {
 		out.Check = "on"
 	}

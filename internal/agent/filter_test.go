@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
@@ -26,7 +27,7 @@ func (c *countingXT) Read(ctx context.Context) (xt.Ruleset, error) {
 func TestPartialSync(t *testing.T) {
 	x := &countingXT{Fake: &kernelxt.Fake{}}
 	services := manyServices(50, 3)
-	p := newProxyLoop(IPTables, x.Fake, &fakeTable{}, services...)
+	p := newProxyLoop(facts.IPTables, x.Fake, &fakeTable{}, services...)
 	p.xt = x
 	step(t, p)
 	reads := x.reads

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
@@ -50,8 +51,8 @@ type flowKeeper struct {
 	wake  chan struct{}
 
 	mu      sync.Mutex
-	mode    ProxyMode // "" before the first update
-	facts   Facts
+	mode    facts.ProxyMode // "" before the first update
+	facts   facts.Facts
 	list    serviceList // that known is about
 	known   proxy.Flows
 	ports   userspace.Ports         // that the relay held
@@ -67,12 +68,12 @@ func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
 
 // update notes the services whose rules are in the kernel now. Ports are those the relay holds. The cost is that of the services
 // that changed; in another mode than before all of them did.
-func (k *flowKeeper) update(f Facts, services []api.ServicePort, ports userspace.Ports) {
+func (k *flowKeeper) update(f facts.Facts, services []api.ServicePort, ports userspace.Ports) {
 	k.follow(f, api.Snapshot{Services: services}, ports)
 }
 
 // follow is update with a snapshot that may tell what changed.
-func (k *flowKeeper) follow(f Facts, snap api.Snapshot, ports userspace.Ports) {
+func (k *flowKeeper) follow(f facts.Facts, snap api.Snapshot, ports userspace.Ports) {
 	services := snap.Services
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -259,9 +260,9 @@ func (k *flowKeeper) stale(all []conntrack.Flow, due look, addrs map[netip.Addr]
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	local := func(a netip.Addr) bool { return a.IsLoopback() || addrs[a] }
-	services, pods := valid(k.facts.ServiceRange), k.facts.podNetworks()
+	services, pods := facts.Valid(k.facts.ServiceRange), k.facts.PodNetworks()
 	return slices.DeleteFunc(all, func(f conntrack.Flow) bool {
-		if k.mode != Userspace && f.To == f.Answerer && f.To.Addr().IsLoopback() {
+		if k.mode != facts.Userspace && f.To == f.Answerer && f.To.Addr().IsLoopback() {
 			return true // to the relay, or to a program of the host: no rule has a say in it
 		}
 		stale := k.known.Stale(f.To, f.Answerer, due.touched, local) ||

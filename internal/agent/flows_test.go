@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
@@ -71,12 +72,12 @@ func udpService(endpoints ...string) api.ServicePort {
 func TestFlowsOnLoopback(t *testing.T) {
 	s := udpService("172.16.78.9:53")
 	s.NodePort = 30053
-	for _, mode := range []ProxyMode{NFTables, IPTables, Userspace} {
+	for _, mode := range []facts.ProxyMode{facts.NFTables, facts.IPTables, facts.Userspace} {
 		k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
 		k.update(walkthroughFacts(mode), []api.ServicePort{s}, map[string]uint16{"default/my-nginx-service: UDP": 61000})
 		all := []conntrack.Flow{flow("127.0.0.1:30053", "127.0.0.1:30053"), flow("127.0.0.1:30053", "172.16.78.9:53"), flow("127.0.0.1:30053", "172.16.9.9:53")}
 		stale := len(k.stale(all, k.take(), map[netip.Addr]bool{}))
-		if want := map[ProxyMode]int{NFTables: 1, IPTables: 1, Userspace: 2}[mode]; stale != want {
+		if want := map[facts.ProxyMode]int{facts.NFTables: 1, facts.IPTables: 1, facts.Userspace: 2}[mode]; stale != want {
 			t.Errorf("mode %s: %d flows are stale, want %d", mode, stale, want)
 		}
 	}
@@ -116,7 +117,7 @@ func TestFlowsFollowEndpoints(t *testing.T) {
 		flow("192.0.2.1:53", "192.0.2.1:53"), flow("172.16.1.2:80", "172.16.1.2:80"),
 	}}
 	k := runFlows(t, table)
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	k.update(f, []api.ServicePort{udpService("172.16.1.2:80", "172.16.2.2:80")}, nil)
 	// Gone: the endpoint nobody has, and the flow of a service that went while no agent ran.
 	table.await(t, "172.16.1.2:80", "172.16.2.2:80", "192.0.2.1:53", "172.16.1.2:80")
@@ -133,11 +134,11 @@ func TestFlowsAfterModeSwitch(t *testing.T) {
 	k := runFlows(t, table)
 	services := []api.ServicePort{udpService("172.16.1.2:80")}
 	l := "default/my-nginx-service: UDP"
-	k.update(walkthroughFacts(Userspace), services, map[string]uint16{l: 61000})
+	k.update(walkthroughFacts(facts.Userspace), services, map[string]uint16{l: 61000})
 	table.await(t, "127.0.0.1:61000", "172.16.1.2:80") // the endpoint serves: what leads there goes on
-	k.update(walkthroughFacts(NFTables), services, map[string]uint16{l: 61000})
+	k.update(walkthroughFacts(facts.NFTables), services, map[string]uint16{l: 61000})
 	table.await(t, "127.0.0.1:61000", "172.16.1.2:80") // the relay's listener is still open
-	k.update(walkthroughFacts(NFTables), services, nil)
+	k.update(walkthroughFacts(facts.NFTables), services, nil)
 	table.await(t, "172.16.1.2:80")
 }
 
@@ -146,7 +147,7 @@ func TestFlowsOfRulesThatAreNotKnownYet(t *testing.T) {
 	const vip = "10.254.247.121:8080"
 	table := &fakeFlows{}
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	update := func(endpoints ...string) {
 		k.follow(f, api.Snapshot{Services: []api.ServicePort{udpService(endpoints...)}}, nil)
 	}
@@ -177,7 +178,7 @@ func TestFlowsOfRulesThatAreNotKnownYet(t *testing.T) {
 // TestFlowsAreNotListedForNothing checks that a change of TCP services costs no look at the table.
 func TestFlowsAreNotListedForNothing(t *testing.T) {
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	k.update(f, []api.ServicePort{nginxService("172.16.1.2:80")}, nil)
 	<-k.wake // the first look is for what an earlier run left
 	k.take()
@@ -192,7 +193,7 @@ func TestClientsAreForgotten(t *testing.T) {
 	table := &fakeTable{}
 	s := nginxService("172.16.1.2:80", "172.16.1.3:80")
 	s.AffinitySeconds = 60
-	p := newProxyLoop(NFTables, &kernelxt.Fake{}, table, s)
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table, s)
 	step := func(services ...api.ServicePort) int {
 		t.Helper()
 		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/attach"
@@ -19,22 +20,22 @@ import (
 )
 
 // look finds out about the host. What the network's configuration adds is not in the facts yet.
-func (a *agent) look() (Facts, error) {
+func (a *agent) look() (facts.Facts, error) {
 	now := a.live.get()
 	asked, choice := a.public(), a.cfg.Underlay.choice
 	choice.Prefer = asked.use[:]
 	u, err := probe.Find(choice)
 	if err != nil {
-		return Facts{}, err
+		return facts.Facts{}, err
 	}
 	k := probe.Kernel()
-	f := Facts{
+	f := facts.Facts{
 		Node: a.cfg.NodeName, Dev: u.Dev, MTU: u.MTU, Addrs: u.Addrs, Connected: u.Connected, Gateway: u.Gateway,
-		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: ProxyMode(now.ProxyMode),
+		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: facts.ProxyMode(now.ProxyMode),
 		EdgeCheck: now.EdgeCheck, IPMasq: now.IPMasq, MasqueradePods: now.MasqueradePods, ServiceRange: a.cfg.serviceRange,
 		Masq: now.Masquerade.facts, Services: now.Services.facts,
 	}
-	f.Services.probe()
+	f.Services.Probe()
 	asked.into(&f)
 	f.PathMTU = a.paths.narrow(f.MTU)
 	if a.cfg.Attach == "bridge" {
@@ -47,29 +48,29 @@ func (a *agent) look() (Facts, error) {
 }
 
 // configure is the setting of a host under the network's configuration.
-func (a *agent) configure(ctx context.Context, f Facts, c lease.Config) (setting, error) {
+func (a *agent) configure(ctx context.Context, f facts.Facts, c lease.Config) (facts.Setting, error) {
 	if err := a.checkRanges(c); err != nil {
-		return setting{}, err
+		return facts.Setting{}, err
 	}
 	if err := c.Supported(); err != nil {
-		return setting{}, fmt.Errorf("network configuration: %w", err)
+		return facts.Setting{}, fmt.Errorf("network configuration: %w", err)
 	}
 	if _, err := backendOf(c.Backend.Type); err != nil {
-		return setting{}, err
+		return facts.Setting{}, err
 	}
-	f.takeNetwork(c)
+	f.TakeNetwork(c)
 	if c.Backend.Type == lease.L2 {
 		if a.kube == nil {
-			return setting{}, fmt.Errorf("network configuration: Backend.Type %q needs the Kubernetes API, which knows where the pods are: give --kubeconfig", lease.L2)
+			return facts.Setting{}, fmt.Errorf("network configuration: Backend.Type %q needs the Kubernetes API, which knows where the pods are: give --kubeconfig", lease.L2)
 		}
 		f.Attach, f.Bridge, f.BridgeMAC = attach.L2, a.cfg.Bridge, a.bridgeMAC
 	}
 	self, err := a.self(ctx, f, c)
 	if err != nil {
-		return setting{}, err
+		return facts.Setting{}, err
 	}
 	also, err := a.otherSelf(ctx, f, c)
-	return setting{Facts: f, self: lease.Announce(self, also...), psk: presharedKey(c)}, err
+	return facts.Setting{Facts: f, Announced: lease.Announce(self, also...), PSK: presharedKey(c)}, err
 }
 
 // presharedKey is that of whichever of the configuration's backends is wireguard.
@@ -127,46 +128,46 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 		return loop.Work{}, fmt.Errorf("the network's configuration is not taken up: %w", err)
 	}
 	if a.underlayLost.text != "" {
-		a.log.Info("the underlay is back", "dev", f.Dev, "address", f.addr(false), "mtu", f.MTU)
+		a.log.Info("the underlay is back", "dev", f.Dev, "address", f.Addr(false), "mtu", f.MTU)
 		a.underlayLost = reporting{}
-		a.settings.wake()
+		a.settings.Wake()
 	}
-	old := a.settings.get()
-	next.earlier = maps.Clone(old.earlier)
+	old := a.settings.Get()
+	next.Earlier = maps.Clone(old.Earlier)
 	if old.Backend != next.Backend {
-		if next.earlier == nil {
-			next.earlier = map[string]overlay.Options{}
+		if next.Earlier == nil {
+			next.Earlier = map[string]overlay.Options{}
 		}
-		next.earlier[old.Backend] = old.Options
+		next.Earlier[old.Backend] = old.Options
 	}
 	a.turn(ctx, old, next)
-	if a.settings.set(next) {
-		a.log.Info("the host, the network or a setting changed", "dev", next.Dev, "address", next.addr(false), "mtu", next.MTU,
+	if a.settings.Set(next) {
+		a.log.Info("the host, the network or a setting changed", "dev", next.Dev, "address", next.Addr(false), "mtu", next.MTU,
 			"backend", next.Backend)
 		if n, err := closeStale(vanished(old.Addrs, next.Addrs)); err != nil || n > 0 {
 			a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
 		}
-		if old.self != next.self || !reflect.DeepEqual(old.Other, next.Other) {
+		if old.Announced != next.Announced || !reflect.DeepEqual(old.Other, next.Other) {
 			if _, err = a.data.step(ctx, loop.ByHost); err != nil {
 				a.log.Debug("announced though not everything is in place", "err", err) // the network's loop reports and repeats it
 			}
 		}
 	}
-	return loop.Work{}, a.tell(ctx, next.self)
+	return loop.Work{}, a.tell(ctx, next.Announced)
 }
 
 // turn makes a change from or to an encrypted network lose nothing: the seal comes after the paths were moved to the tunnels that are
 // ready, and goes before they are moved away. A node that is not prepared is sealed first.
-func (a *agent) turn(ctx context.Context, old, next setting) {
+func (a *agent) turn(ctx context.Context, old, next facts.Setting) {
 	var err error
 	switch {
-	case !old.sealed() && next.sealed() && a.data.receives(next.kind()):
-		next.turning = true
-		a.settings.set(next)
+	case !old.Sealed() && next.Sealed() && a.data.receives(inForce(next.Facts)):
+		next.Turning = true
+		a.settings.Set(next)
 		_, err = a.data.step(ctx, loop.ByHost)
-	case old.sealed() && !next.sealed():
-		old.turning = true
-		a.settings.set(old)
+	case old.Sealed() && !next.Sealed():
+		old.Turning = true
+		a.settings.Set(old)
 		_, err = a.proxy.step(ctx, loop.ByHost)
 	}
 	if err != nil {
@@ -176,7 +177,7 @@ func (a *agent) turn(ctx context.Context, old, next setting) {
 
 // tell announces what the node is, with what it can receive by now, when that is not what was announced before.
 func (a *agent) tell(ctx context.Context, self api.Lease) error {
-	l, ok := a.data.announcement(self, a.settings.facts())
+	l, ok := a.data.announcement(self, a.settings.Facts())
 	if !ok || l == a.announced {
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/overlay"
@@ -24,9 +25,9 @@ type guard struct {
 }
 
 // planGuard plans for the ways in use: a host that announces none of them any more may still send by it.
-func planGuard(f Facts, ways []way, own api.Lease, leases []api.Lease) guard {
+func planGuard(f facts.Facts, ways []way, own api.Lease, leases []api.Lease) guard {
 	g := guard{config: edge.Config{
-		Check: f.EdgeCheck, V4: own.Subnet.IsValid(), V6: own.SubnetV6.IsValid(), Seal: f.seal(),
+		Check: f.EdgeCheck, V4: own.Subnet.IsValid(), V6: own.SubnetV6.IsValid(), Seal: sealOf(f),
 	}}
 	var l2VNIs []uint32
 	for _, w := range ways {
@@ -41,7 +42,7 @@ func planGuard(f Facts, ways []way, own api.Lease, leases []api.Lease) guard {
 	}
 	var all []edge.Member
 	if f.EdgeCheck && len(g.config.Segments) > 0 {
-		peers, refused := overlay.Peers(f.self(own), leases)
+		peers, refused := overlay.Peers(f.Self(own), leases)
 		g.refused = len(refused)
 		all = members(g.config.Segments, l2VNIs, peers)
 		g.own = members(g.config.Segments, l2VNIs, []api.Lease{own})
@@ -107,16 +108,16 @@ func compareMembers(a, b edge.Member) int {
 // and of Docker.
 var localDevices = []string{"lo", "veth*", "cni0", "docker0"}
 
-// seal is in force as long as the network's configuration asks for encryption, whatever the state of its devices.
-func (f Facts) seal() edge.Seal {
-	if !f.sealed() || f.turning {
+// sealOf is in force as long as the network's configuration asks for encryption, whatever the state of its devices.
+func sealOf(f facts.Facts) edge.Seal {
+	if !f.Sealed() || f.Turning {
 		return edge.Seal{}
 	}
 	s := edge.Seal{Devices: slices.Concat([]string{wireguard.Device, wireguard.DeviceV6}, localDevices)}
 	if f.Bridge != "" && !slices.Contains(s.Devices, f.Bridge) {
 		s.Devices = append(s.Devices, f.Bridge)
 	}
-	for _, n := range f.podNetworks() {
+	for _, n := range f.PodNetworks() {
 		// Where the pod network is part of a network of hosts, the two can't be told apart: see podNetworks.
 		if !slices.ContainsFunc(f.Connected, n.Overlaps) {
 			s.Networks = append(s.Networks, n)

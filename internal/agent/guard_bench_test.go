@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease/claim"
@@ -20,9 +21,9 @@ func BenchmarkGuardLease(b *testing.B) {
 			PublicIP: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), BackendType: "vxlan", VNI: 1,
 		})
 	}
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	f.Network, f.EdgeCheck = netip.MustParsePrefix("10.0.0.0/8"), true
-	s := setting{Facts: f}
+	s := facts.Setting{Facts: f}
 	store := &journalLeases{own: peerLease("172.17.42.31", "10.250.0.0/24"), all: leases}
 	store.journal.Reset()
 	var before, after runtime.MemStats
@@ -35,7 +36,7 @@ func BenchmarkGuardLease(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		return len(t.update(f.content(store.own, api.Snapshot{}, p)))
+		return len(t.update(contentOf(f, store.own, api.Snapshot{}, p)))
 	}
 	step()
 	runtime.GC()

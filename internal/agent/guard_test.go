@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/lease"
@@ -21,7 +22,7 @@ func peerLease(outer, subnet string) api.Lease {
 	}
 }
 
-func planned(t *testing.T, g *guards, now time.Time, s setting, own api.Lease, leases ...api.Lease) guard {
+func planned(t *testing.T, g *guards, now time.Time, s facts.Setting, own api.Lease, leases ...api.Lease) guard {
 	t.Helper()
 	out, err := g.plan(now, s, own, append(leases, own))
 	if err != nil {
@@ -42,7 +43,7 @@ func memberTexts(g guard) string {
 func TestOldAddressesLinger(t *testing.T) {
 	var g guards
 	now := time.Unix(1000, 0)
-	s := setting{Facts: walkthroughFacts(NFTables)}
+	s := facts.Setting{Facts: walkthroughFacts(facts.NFTables)}
 	own := peerLease("172.17.42.31", "172.16.28.0/24")
 	own.VTEPMAC = "02:00:00:00:00:01"
 	old, fresh := peerLease("172.17.42.32", "172.16.78.0/24"), peerLease("172.17.42.99", "172.16.78.0/24")
@@ -71,7 +72,7 @@ func TestOldAddressesLinger(t *testing.T) {
 func TestOldNetworkLingers(t *testing.T) {
 	var g guards
 	now := time.Unix(1000, 0)
-	s := setting{Facts: walkthroughFacts(NFTables)}
+	s := facts.Setting{Facts: walkthroughFacts(facts.NFTables)}
 	own := peerLease("172.17.42.31", "172.16.28.0/24")
 	planned(t, &g, now, s, own)
 	s.Backend = lease.WireGuard
@@ -90,7 +91,7 @@ func TestOldNetworkLingers(t *testing.T) {
 
 // TestGuardInEveryMode: the part that does not depend on how services are programmed is the same.
 func TestGuardInEveryMode(t *testing.T) {
-	for _, mode := range []ProxyMode{Userspace, IPTables, NFTables} {
+	for _, mode := range []facts.ProxyMode{facts.Userspace, facts.IPTables, facts.NFTables} {
 		table := &fakeTable{}
 		p := newProxyLoop(mode, &kernelxt.Fake{}, table)
 		p.leases = fakeLeases{own: p.leases.(fakeLeases).own, peer: peerLease("172.17.42.32", "172.16.78.0/24")}
@@ -105,7 +106,7 @@ func TestGuardInEveryMode(t *testing.T) {
 		}
 		f := p.setting().Facts
 		f.EdgeCheck = false
-		p.setting = func() setting { return setting{Facts: f} }
+		p.setting = func() facts.Setting { return facts.Setting{Facts: f} }
 		step(t, p)
 		if table.table.Chain("edge-input") != nil || table.table.Chain("overlay-output") == nil {
 			t.Errorf("mode %s: --edge-check=false leaves\n%s", mode, table.table)
@@ -116,7 +117,7 @@ func TestGuardInEveryMode(t *testing.T) {
 // TestNoTables: on a kernel without nf_tables outer packets are not tracked either.
 func TestNoTables(t *testing.T) {
 	x := &kernelxt.Fake{}
-	p := newProxyLoop(IPTables, x, nil)
+	p := newProxyLoop(facts.IPTables, x, nil)
 	p.nft, p.noTables = nil, context.Canceled
 	step(t, p)
 	have, err := x.Read(context.Background())
@@ -136,9 +137,9 @@ func TestNoTables(t *testing.T) {
 // TestSealedBeforeTheClusterIsKnown: the seal is added to what an agent before left, whose services are not touched.
 func TestSealedBeforeTheClusterIsKnown(t *testing.T) {
 	table := &fakeTable{}
-	step(t, newProxyLoop(NFTables, &kernelxt.Fake{}, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table, nginxService("172.16.78.9:80")))
 	before, reads := *table.table, table.reads
-	p := newProxyLoop(NFTables, &kernelxt.Fake{}, table)
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table)
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{}, false }
 	f := p.setting().Facts
 	f.Backend = lease.WireGuard
@@ -166,9 +167,9 @@ func TestSealedBeforeTheClusterIsKnown(t *testing.T) {
 // TestExplainAsksAllRules: in the iptables modes the guard is in nf_tables, the rest in iptables.
 func TestExplainAsksAllRules(t *testing.T) {
 	own := peerLease("172.17.42.31", "172.16.28.0/24")
-	for mode, want := range map[ProxyMode]int{Userspace: 2, IPTables: 2, NFTables: 1} {
+	for mode, want := range map[facts.ProxyMode]int{facts.Userspace: 2, facts.IPTables: 2, facts.NFTables: 1} {
 		f := walkthroughFacts(mode)
-		ways, err := f.ways(own, nil)
+		ways, err := waysOf(f, own, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

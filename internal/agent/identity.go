@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/kernel"
 	"weft/internal/lease"
@@ -20,8 +21,8 @@ import (
 )
 
 // self is what the node with the facts tells the others of itself in its lease, without the subnets.
-func (a *agent) self(ctx context.Context, f Facts, c lease.Config) (api.Lease, error) {
-	l := api.Lease{Node: a.cfg.NodeName, PublicIP: f.public(false), PublicIPv6: f.public(true), BackendType: c.Backend.Type}
+func (a *agent) self(ctx context.Context, f facts.Facts, c lease.Config) (api.Lease, error) {
+	l := api.Lease{Node: a.cfg.NodeName, PublicIP: f.Public(false), PublicIPv6: f.Public(true), BackendType: c.Backend.Type}
 	if !c.EnableIPv6 {
 		l.PublicIPv6 = netip.Addr{} // an IPv4 network's leases say null, as flannel's
 	}

@@ -4,6 +4,7 @@ import (
 	"reflect"
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/masq"
 	"weft/internal/nft"
@@ -26,7 +27,7 @@ type content struct {
 	served   bool
 	node     proxy.Node
 	masq     masq.Config
-	facts    ServiceFacts
+	facts    facts.Services
 	services []api.ServicePort // sorted as the snapshot's
 	changes  *api.ServiceChanges
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
@@ -46,7 +47,7 @@ func changed(services []api.ServicePort, i int) []api.ServicePort {
 func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	var plan tablePlan
 	var kernel *nft.Table
 	pool := manyServices(30, 3)
@@ -71,12 +72,12 @@ func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 				leases = append(leases, randomPeer(r, i))
 			}
 		}
-		ways, err := f.ways(own, leases)
+		ways, err := waysOf(f, own, leases)
 		if err != nil {
 			t.Fatal(err)
 		}
 		g := planGuard(f, ways, own, leases)
-		kernel = nft.Apply(kernel, plan.update(f.content(own, snap, g))...)
+		kernel = nft.Apply(kernel, plan.update(contentOf(f, own, snap, g))...)
 		want := planRules(f, own, snap, g).Table
 		if ops := nft.Diff(*want, kernel); len(ops) > 0 {
 			t.Fatalf("round %d: %d objects differ, the first: %s", round, len(ops), ops[0])
@@ -138,7 +139,7 @@ func TestSameServiceKnowsEveryField(t *testing.T) {
 func TestOneEndpointCostsOneService(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
 	services := manyServices(100, 3)
-	p := newProxyLoop(NFTables, x, table, services...)
+	p := newProxyLoop(facts.NFTables, x, table, services...)
 	step(t, p)
 	reads, before := table.reads, table.ops
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: changed(services, 42)}, true }
@@ -161,7 +162,7 @@ func TestOneEndpointCostsOneService(t *testing.T) {
 func TestTableHeals(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
 	services := manyServices(3, 1)
-	p := newProxyLoop(NFTables, x, table, services...)
+	p := newProxyLoop(facts.NFTables, x, table, services...)
 	step(t, p)
 	want := table.table.String()
 	table.table = nil
@@ -191,7 +192,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 	}
 	defer table.Close()
 	services := manyServices(10_000, 10)
-	p := newProxyLoop(NFTables, &kernelxt.Fake{}, nil, services...)
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, services...)
 	p.nft = table
 	begun := time.Now()
 	if _, err := p.step(b.Context(), loop.ByTime); err != nil {

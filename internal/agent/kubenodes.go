@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
@@ -167,7 +168,7 @@ func shares(a, b api.Lease) bool {
 
 func subnets(l api.Lease) string {
 	var out []string
-	for _, p := range valid(l.Subnet, l.SubnetV6) {
+	for _, p := range facts.Valid(l.Subnet, l.SubnetV6) {
 		out = append(out, p.String())
 	}
 	return strings.Join(out, " and ")

@@ -103,11 +103,11 @@ func waitConfig(ctx context.Context, kv *etcd.Client, log *slog.Logger) (lease.C
 
 // want is what the node asks the store for.
 func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
-	s, err := a.configure(ctx, a.settings.facts(), c)
+	s, err := a.configure(ctx, a.settings.Facts(), c)
 	if err != nil {
 		return claim.Want{}, err
 	}
-	self := s.self
+	self := s.Announced
 	if a.cfg.subnet.Addr().Is6() {
 		self.SubnetV6 = a.cfg.subnet
 	} else {
@@ -135,11 +135,11 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 	if err != nil {
 		return lease.Config{}, err
 	}
-	s, err := a.configure(ctx, a.settings.facts(), k.config)
+	s, err := a.configure(ctx, a.settings.Facts(), k.config)
 	if err != nil {
 		return lease.Config{}, err
 	}
-	k.self = s.self
+	k.self = s.Announced
 	if k.avoid, err = a.hostRoutes(); err != nil {
 		return lease.Config{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/lease/claim"
 )
 
@@ -50,7 +51,7 @@ func (a *agent) leaseStatus() *leaseStatus {
 	if !ok {
 		return &s
 	}
-	subnets := valid(own.Subnet, own.SubnetV6)
+	subnets := facts.Valid(own.Subnet, own.SubnetV6)
 	for _, p := range a.pods.pods() {
 		if len(p.IPs) > 0 && !within(p.IPs, subnets) {
 			s.Stranded = append(s.Stranded, p.Namespace+"/"+p.Name)

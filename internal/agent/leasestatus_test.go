@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/overlay"
 	"weft/internal/runtime"
@@ -45,7 +46,7 @@ func TestPathless(t *testing.T) {
 		return l
 	}
 	own := peer(31, func(*api.Lease) {})
-	s := setting{Facts: Facts{Node: "n1", Dev: "eth0", MTU: 1500, Network: netip.MustParsePrefix("172.16.0.0/12"), Backend: "vxlan", Options: overlay.Options{VNI: 1}}}
+	s := facts.Setting{Facts: facts.Facts{Node: "n1", Dev: "eth0", MTU: 1500, Network: netip.MustParsePrefix("172.16.0.0/12"), Backend: "vxlan", Options: overlay.Options{VNI: 1}}}
 	all := []api.Lease{
 		own,
 		peer(32, func(*api.Lease) {}),
@@ -53,7 +54,7 @@ func TestPathless(t *testing.T) {
 		peer(34, func(l *api.Lease) { l.VTEPMAC = "02:00:00:00:00:32" }),
 		peer(35, func(l *api.Lease) { l.BackendType, l.VTEPMAC = "ipsec", "" }),
 	}
-	got, err := s.pathless(own, all)
+	got, err := pathlessOf(s, own, all)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
@@ -13,16 +14,16 @@ import (
 )
 
 // limit says what of a service port is not done as it wants on a node with the facts, and why, or "".
-func limit(f Facts, s *api.ServicePort) string {
+func limit(f facts.Facts, s *api.ServicePort) string {
 	name := "service " + s.Name.String()
 	switch {
-	case !f.mode().services:
+	case !modeOf(f).services:
 		return ""
-	case f.mode().relays() && userspace.Unsupported(*s) != "":
+	case modeOf(f).relays() && userspace.Unsupported(*s) != "":
 		return userspace.Unsupported(*s) + ": it is rejected"
 	case s.Protocol == api.SCTP && f.Services.NoSCTP:
 		return name + " is rejected: connection tracking of this kernel does not know SCTP (CONFIG_NF_CT_PROTO_SCTP)"
-	case f.mode().relays() && s.ExternalLocal && proxy.Exposed(*s):
+	case modeOf(f).relays() && s.ExternalLocal && proxy.Exposed(*s):
 		return name + ": externalTrafficPolicy Local does not keep the client's address in proxy mode " + string(f.ProxyMode) +
 			": endpoints see the node's; use mode nftables or iptables"
 	}
@@ -31,8 +32,8 @@ func limit(f Facts, s *api.ServicePort) string {
 
 // limits keeps what services want and do not get, at the cost of the services that changed.
 type limits struct {
-	mode     ProxyMode
-	facts    ServiceFacts
+	mode     facts.ProxyMode
+	facts    facts.Services
 	list     serviceList
 	byOwner  map[string]string
 	noLocal  map[string][2]bool // of service ports with a traffic policy Local and no endpoint here: internal, external
@@ -40,7 +41,7 @@ type limits struct {
 }
 
 // look takes a snapshot in and logs what is new.
-func (l *limits) look(log *slog.Logger, f Facts, snap api.Snapshot) {
+func (l *limits) look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
 	gone, fresh, ok := l.list.next(snap.Services, snap.Changes)
 	said := l.byOwner
 	if !ok || l.byOwner == nil || l.mode != f.ProxyMode || !reflect.DeepEqual(l.facts, f.Services) {
@@ -66,7 +67,7 @@ func (l *limits) look(log *slog.Logger, f Facts, snap api.Snapshot) {
 		}
 	}
 	problems := snap.Problems
-	if !f.mode().services {
+	if !modeOf(f).services {
 		problems = nil
 	}
 	for _, text := range problems {
@@ -78,7 +79,7 @@ func (l *limits) look(log *slog.Logger, f Facts, snap api.Snapshot) {
 }
 
 // lookLocal notes whether the service port's traffic policies leave it without endpoint here, while it has some elsewhere.
-func (l *limits) lookLocal(f Facts, s *api.ServicePort) {
+func (l *limits) lookLocal(f facts.Facts, s *api.ServicePort) {
 	if !s.InternalLocal && !s.ExternalLocal && len(l.noLocal) == 0 {
 		return
 	}
@@ -87,7 +88,7 @@ func (l *limits) lookLocal(f Facts, s *api.ServicePort) {
 		here = here || len(proxy.Endpoints(proxy.Node{Name: f.Node}, *s, v6, proxy.Local)) > 0
 		somewhere = somewhere || len(s.Usable(v6)) > 0
 	}
-	none := f.mode().services && somewhere && !here
+	none := modeOf(f).services && somewhere && !here
 	if lacks := [2]bool{none && s.InternalLocal, none && s.ExternalLocal && proxy.Exposed(*s)}; lacks != [2]bool{} {
 		l.noLocal[ownerOf(*s)] = lacks
 	} else {

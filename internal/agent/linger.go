@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/overlay/edge"
@@ -14,7 +15,7 @@ import (
 // guards keeps what was planned before for as long as packets may be under way by it: a peer's old address while the others learn the
 // new one, the network that was in force before.
 type guards struct {
-	self    setting
+	self    facts.Setting
 	own     api.Lease
 	leases  []api.Lease
 	planned guard // of these
@@ -35,14 +36,14 @@ type guards struct {
 }
 
 // plan returns what is to be in force now.
-func (g *guards) plan(now time.Time, s setting, own api.Lease, leases []api.Lease) (guard, error) {
+func (g *guards) plan(now time.Time, s facts.Setting, own api.Lease, leases []api.Lease) (guard, error) {
 	same := own == g.own && slices.Equal(leases, g.leases) && reflect.DeepEqual(s, g.self)
 	if same && !past(now, g.next) && !past(now, g.nextGone) {
 		return g.result, nil
 	}
 	members := slices.DeleteFunc(slices.Collect(g.result.members.all()), func(m edge.Member) bool { return !g.gone[m].IsZero() })
 	if !same {
-		ways, err := s.ways(own, leases)
+		ways, err := waysOf(s.Facts, own, leases)
 		if err != nil {
 			return g.result, err
 		}

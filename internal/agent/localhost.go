@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/netstate"
 	"weft/internal/proxy"
@@ -42,11 +43,11 @@ func (l *localhost) set(n proxy.Node, services []api.ServicePort) {
 }
 
 // openLocalhost opens the listeners on loopback before the rules of another mode go that served NodePorts there, and returns how many.
-func (p *proxyLoop) openLocalhost(f Facts, snap api.Snapshot) int {
-	if p.localhost.made || !f.mode().localhost() {
+func (p *proxyLoop) openLocalhost(f facts.Facts, snap api.Snapshot) int {
+	if p.localhost.made || !modeOf(f).localhost() {
 		return 0
 	}
-	n := f.proxyNode(snap)
+	n := proxyNode(f, snap)
 	p.localhost.set(n, snap.Services)
 	var keep []netstate.Listener
 	if held := p.heldByRules(); len(held) > 0 {
@@ -68,18 +69,18 @@ func (p *proxyLoop) heldByRules() userspace.Ports {
 
 // localhostChanged plans the listeners on loopback anew when services with NodePorts changed, and reports whether it did. In a mode without
 // services there are none.
-func (p *proxyLoop) localhostChanged(f Facts, snap api.Snapshot) bool {
+func (p *proxyLoop) localhostChanged(f facts.Facts, snap api.Snapshot) bool {
 	services := snap.Services
 	switch {
-	case !f.mode().localhost():
+	case !modeOf(f).localhost():
 		services = nil
 		if len(p.localhost.plan) == 0 && p.localhost.made {
 			return false
 		}
-	case f.mode().table && !p.table.last.all && !p.localhost.concerns(p.table.last.gone, p.table.last.fresh):
+	case modeOf(f).table && !p.table.last.all && !p.localhost.concerns(p.table.last.gone, p.table.last.fresh):
 		return false
 	}
-	p.localhost.set(f.proxyNode(snap), services)
+	p.localhost.set(proxyNode(f, snap), services)
 	p.want.Listeners = p.localhost.plan
 	return true
 }

@@ -8,16 +8,9 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/internal/agent/facts"
 	"weft/internal/kernel/xt"
 )
-
-// Masquerading is the part of the facts that says what the packet filter does with pods' packets, apart from the mode.
-type Masquerading struct {
-	NonMasquerade []netip.Prefix `json:"nonMasquerade,omitempty"`
-	KeepPorts     bool           `json:"keepPorts,omitempty"`
-	MarkBits      uint32         `json:"markBits,omitempty"` // 0: the default
-	NoForward     bool           `json:"noForward,omitempty"`
-}
 
 // MasqueradeFlags is what the agent is told of masquerading and forwarding by its flags, apart from the mode.
 type MasqueradeFlags struct {
@@ -26,7 +19,7 @@ type MasqueradeFlags struct {
 	MarkBit            int
 	ForwardRules       bool
 
-	facts Masquerading
+	facts facts.Masquerading
 }
 
 // defaultMarkBit is the bit of the packet mark that kube-proxy uses by default.
@@ -46,7 +39,7 @@ func (m *MasqueradeFlags) validate(masquerades bool) error {
 	if m.MarkBit < 0 || m.MarkBit > 31 {
 		return fmt.Errorf("--masquerade-mark-bit=%d: a packet mark has the bits 0 to 31", m.MarkBit)
 	}
-	m.facts = Masquerading{KeepPorts: !m.RandomFully, MarkBits: 1 << m.MarkBit, NoForward: !m.ForwardRules}
+	m.facts = facts.Masquerading{KeepPorts: !m.RandomFully, MarkBits: 1 << m.MarkBit, NoForward: !m.ForwardRules}
 	for _, text := range m.NonMasqueradeCIDRs {
 		p, err := netip.ParsePrefix(text)
 		switch {
@@ -67,7 +60,7 @@ func (m *MasqueradeFlags) validate(masquerades bool) error {
 }
 
 // nameIdle says which networks given by flag concern no packet.
-func (a *agent) nameIdle(f Facts, m Masquerading) {
+func (a *agent) nameIdle(f facts.Facts, m facts.Masquerading) {
 	for _, p := range m.NonMasquerade {
 		network := f.Network
 		if p.Addr().Is6() {
@@ -82,7 +75,7 @@ func (a *agent) nameIdle(f Facts, m Masquerading) {
 // checkRandomPorts lets source ports be kept where the host's iptables can't choose them fully at random.
 func (a *agent) checkRandomPorts(ctx context.Context, c *Config) {
 	m := &c.Masquerade.facts
-	if modes[ProxyMode(c.ProxyMode)].table || m.KeepPorts {
+	if modes[facts.ProxyMode(c.ProxyMode)].table || m.KeepPorts {
 		return
 	}
 	if err := (xt.Kernel{}).RandomFully(ctx); err != nil {

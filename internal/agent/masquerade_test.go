@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	kernelnft "weft/internal/kernel/nft"
 	kernelxt "weft/internal/kernel/xt"
@@ -71,7 +72,7 @@ func restore(t *testing.T, f *kernelxt.Fake, save string) {
 func TestForwardingWhereIPTablesIsInUse(t *testing.T) {
 	const accept = "-A WEFT-FORWARD -s 172.16.0.0/12 -j ACCEPT\n"
 	x, other := &kernelxt.Fake{}, &kernelxt.Fake{}
-	p := newProxyLoop(NFTables, x, &fakeTable{})
+	p := newProxyLoop(facts.NFTables, x, &fakeTable{})
 	p.other = xtFilter{k: other, name: "iptables-legacy"}
 	step(t, p)
 	for _, f := range []*kernelxt.Fake{x, other} {
@@ -116,7 +117,7 @@ func TestWarnings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newProxyLoop(NFTables, x, &fakeTable{})
+	p := newProxyLoop(facts.NFTables, x, &fakeTable{})
 	step(t, p)
 	p.nft = &fakeTable{table: &table}
 	p.chains = func(nft.Hook) ([]kernelnft.BaseChain, error) {

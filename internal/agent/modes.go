@@ -6,25 +6,13 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
 	"weft/internal/xt"
-)
-
-// ProxyMode is how services reach their endpoints.
-type ProxyMode string
-
-// The proxy modes.
-const (
-	Userspace ProxyMode = "userspace"
-	NFTables  ProxyMode = "nftables"
-	IPTables  ProxyMode = "iptables"
-	// NoProxy leaves the services to another program, a kube-proxy: no rule, no listener and no connection tracking entry of theirs is made or
-	// removed.
-	NoProxy ProxyMode = "none"
 )
 
 // proxyMode is what a mode plans. Each part that a mode leaves out is empty, so what another mode left behind goes.
@@ -34,17 +22,17 @@ type proxyMode struct {
 	// table: services and masquerading are in table inet weft, planned service by service (see fragments). Otherwise they are iptables'.
 	table bool
 	// rules plans the services in iptables.
-	rules func(f Facts, n proxy.Node, m masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset
+	rules func(f facts.Facts, n proxy.Node, m masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset
 	// listeners plans those of the relay: they are opened before the rules lead to the ports they hold.
 	listeners func(n proxy.Node, services []api.ServicePort, ports userspace.Ports) []netstate.Listener
 }
 
 // modes are all there are: another one is a planner and a line here.
-var modes = map[ProxyMode]proxyMode{
-	NFTables:  {services: true, table: true},
-	IPTables:  {services: true, rules: iptablesRules},
-	Userspace: {services: true, rules: userspaceRules, listeners: userspace.AllListeners},
-	NoProxy:   {table: true},
+var modes = map[facts.ProxyMode]proxyMode{
+	facts.NFTables:  {services: true, table: true},
+	facts.IPTables:  {services: true, rules: iptablesRules},
+	facts.Userspace: {services: true, rules: userspaceRules, listeners: userspace.AllListeners},
+	facts.NoProxy:   {table: true},
 }
 
 // relays reports whether the mode sends connections through the agent.
@@ -53,20 +41,20 @@ func (m proxyMode) relays() bool { return m.listeners != nil }
 // localhost reports whether NodePorts on loopback are the relay's: the mode's rules do not serve them.
 func (m proxyMode) localhost() bool { return m.services && m.listeners == nil }
 
-func iptablesRules(f Facts, n proxy.Node, m masq.Config, services []api.ServicePort, _ userspace.Ports) xt.Ruleset {
-	return f.iptables(m).All(n, services)
+func iptablesRules(f facts.Facts, n proxy.Node, m masq.Config, services []api.ServicePort, _ userspace.Ports) xt.Ruleset {
+	return iptablesPlanner(f, m).All(n, services)
 }
 
-func userspaceRules(_ Facts, n proxy.Node, _ masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset {
+func userspaceRules(_ facts.Facts, n proxy.Node, _ masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset {
 	return userspace.AllRules(n, services, ports)
 }
 
-// mode is the node's; one that is not known, of a node with a newer agent, plans nothing.
-func (f Facts) mode() proxyMode { return modes[f.ProxyMode] }
+// modeOf is the node's; one that is not known, of a node with a newer agent, plans nothing.
+func modeOf(f facts.Facts) proxyMode { return modes[f.ProxyMode] }
 
 // checkMode refuses modes that there are not.
 func checkMode(value string) error {
-	if _, ok := modes[ProxyMode(value)]; ok {
+	if _, ok := modes[facts.ProxyMode(value)]; ok {
 		return nil
 	}
 	if value == "ebpf" {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease"
@@ -55,9 +56,9 @@ func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struc
 		if !ok {
 			continue
 		}
-		s, all := a.settings.get(), a.leases.Leases()
+		s, all := a.settings.Get(), a.leases.Leases()
 		moment = min(max(time.Second, time.Duration(len(all))*lookEach), longest)
-		now, err := s.pathless(s.own(stored), all)
+		now, err := pathlessOf(s, s.Own(stored), all)
 		if err != nil {
 			continue // the loop that plans says so
 		}
@@ -67,9 +68,9 @@ func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struc
 	}
 }
 
-// pathless lists the leases that no way leads to, as the backends decide it.
-func (s setting) pathless(own api.Lease, all []api.Lease) ([]refusedLease, error) {
-	ways, err := s.ways(own, all)
+// pathlessOf lists the leases that no way leads to, as the backends decide it.
+func pathlessOf(s facts.Setting, own api.Lease, all []api.Lease) ([]refusedLease, error) {
+	ways, err := waysOf(s.Facts, own, all)
 	if err != nil {
 		return nil, err
 	}
@@ -77,16 +78,16 @@ func (s setting) pathless(own api.Lease, all []api.Lease) ([]refusedLease, error
 	for _, w := range ways {
 		speaks[w.kind] = true
 	}
-	peers, refused := overlay.Peers(s.Facts.self(own), all)
+	peers, refused := overlay.Peers(s.Facts.Self(own), all)
 	var out []refusedLease
 	for _, r := range refused {
 		out = append(out, refusedLease{Lease: lease.Key(r.Lease), Kind: r.Kind, Reason: r.String(), Value: valueOf(r.Lease)})
 	}
 	for _, l := range peers {
 		kinds := lease.Kinds(l)
-		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return speaks[s.kindOf(k)] }) {
+		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return speaks[kindOf(s.Facts, k)] }) {
 			reason := fmt.Sprintf("lease %s of %s: BackendType: %q is not used here, where the network's is %q: "+
-				"no packet goes there until both ends agree", lease.Key(l), cmp.Or(l.Node, publicOf(l)), s.kindOf(kinds[0]).backend, s.Backend)
+				"no packet goes there until both ends agree", lease.Key(l), cmp.Or(l.Node, publicOf(l)), kindOf(s.Facts, kinds[0]).backend, s.Backend)
 			out = append(out, refusedLease{Lease: lease.Key(l), Kind: unspoken, Reason: reason, Value: valueOf(l)})
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/pmtu"
@@ -124,14 +125,14 @@ func (p *paths) narrow(mtu int) map[netip.Addr]int {
 }
 
 // pathPeers are the addresses of the other nodes that the node can send to, with the nodes' names.
-func pathPeers(f Facts, own api.Lease, all []api.Lease) map[netip.Addr]string {
+func pathPeers(f facts.Facts, own api.Lease, all []api.Lease) map[netip.Addr]string {
 	out := map[netip.Addr]string{}
 	for _, l := range all {
 		if l.Subnet == own.Subnet && l.SubnetV6 == own.SubnetV6 {
 			continue
 		}
 		for _, a := range [2]netip.Addr{l.PublicIP, l.PublicIPv6} {
-			if a.IsValid() && !a.IsUnspecified() && !f.holds(a) && f.addr(a.Is6()).IsValid() {
+			if a.IsValid() && !a.IsUnspecified() && !f.Holds(a) && f.Addr(a.Is6()).IsValid() {
 				out[a] = l.Node
 			}
 		}
@@ -140,8 +141,8 @@ func pathPeers(f Facts, own api.Lease, all []api.Lease) map[netip.Addr]string {
 }
 
 // sync takes up who there is to send to. What was measured over another underlay is measured anew; until then it is believed.
-func (p *paths) sync(now time.Time, f Facts, peers map[netip.Addr]string) {
-	over := underlayFacts{f.Dev, f.MTU, [2]netip.Addr{f.addr(false), f.addr(true)}, f.Gateway}
+func (p *paths) sync(now time.Time, f facts.Facts, peers map[netip.Addr]string) {
+	over := underlayFacts{f.Dev, f.MTU, [2]netip.Addr{f.Addr(false), f.Addr(true)}, f.Gateway}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for a := range p.known {
@@ -263,7 +264,7 @@ func (p *paths) remember() {
 }
 
 // run measures until ctx ends. Triggers are byPlan when peers may have changed, which can wait a little, byHost when the underlay may have.
-func (p *paths) run(ctx context.Context, with prober, look func() (Facts, map[netip.Addr]string, bool), triggers ...loop.Trigger) error {
+func (p *paths) run(ctx context.Context, with prober, look func() (facts.Facts, map[netip.Addr]string, bool), triggers ...loop.Trigger) error {
 	in := loop.Listen(ctx, triggers)
 	in.Set(loop.ByHost)
 	var rest time.Time // before this the leases of others are not looked at

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/pmtu"
@@ -84,14 +85,14 @@ func TestPathsAreFollowed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := Facts{Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31"), netip.MustParseAddr("2001:db8::31")}}
+		f := facts.Facts{Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31"), netip.MustParseAddr("2001:db8::31")}}
 		peers := map[netip.Addr]string{b: "kube-node2", six: "kube-node2", silent: "kube-node3"}
 		wake := make(chan struct{}, 1)
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		var look sync.Mutex
 		go func() {
-			done <- p.run(ctx, n, func() (Facts, map[netip.Addr]string, bool) {
+			done <- p.run(ctx, n, func() (facts.Facts, map[netip.Addr]string, bool) {
 				look.Lock()
 				defer look.Unlock()
 				return f, maps.Clone(peers), true
@@ -172,8 +173,8 @@ func TestPathsCostLittle(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- p.run(ctx, n, func() (Facts, map[netip.Addr]string, bool) {
-				return Facts{Dev: "eth0", MTU: 1500}, peers, true
+			done <- p.run(ctx, n, func() (facts.Facts, map[netip.Addr]string, bool) {
+				return facts.Facts{Dev: "eth0", MTU: 1500}, peers, true
 			})
 		}()
 		time.Sleep(30 * time.Minute)
@@ -213,11 +214,11 @@ func TestNarrowPathsInThePlan(t *testing.T) {
 			VTEPMAC: "02:00:00:00:00:1" + string(rune('0'+i)),
 		})
 	}
-	f := Facts{
+	f := facts.Facts{
 		Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")}, Backend: lease.VXLAN, Attach: "routed",
 		PathMTU: map[netip.Addr]int{narrow: 1400},
 	}
-	ways, err := f.ways(own, all)
+	ways, err := waysOf(f, own, all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +234,7 @@ func TestNarrowPathsInThePlan(t *testing.T) {
 		t.Errorf("pods' MTU %d", m)
 	}
 	f.Backend = lease.L2
-	if s := f.self(own); s.MTU != 1400 {
+	if s := f.Self(own); s.MTU != 1400 {
 		t.Errorf("l2: MTU %d", s.MTU)
 	}
 	peers := pathPeers(f, own, append(all, api.Lease{Subnet: netip.MustParsePrefix("172.16.99.0/24"), PublicIP: netip.IPv4Unspecified(), PublicIPv6: netip.MustParseAddr("2001:db8::1")}))

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/kernel/pmtu"
 )
@@ -105,16 +106,16 @@ func (a *agent) startPaths(ctx context.Context, g *errgroup.Group, leases <-chan
 		a.log.Warn("the MTU of paths is not probed: the interface's is believed in", "err", err)
 		return
 	}
-	look := func() (Facts, map[netip.Addr]string, bool) {
+	look := func() (facts.Facts, map[netip.Addr]string, bool) {
 		own, ok := a.leases.Own()
-		f := a.settings.facts()
+		f := a.settings.Facts()
 		return f, pathPeers(f, own, a.leases.Leases()), ok
 	}
 	g.Go(func() error {
 		<-ctx.Done()
 		return p.Close()
 	})
-	facts := a.settings.subscribe()
+	facts := a.settings.Subscribe()
 	g.Go(func() error {
 		return a.paths.run(ctx, p, look, loop.On(leases, loop.ByPlan), loop.On(facts, loop.ByHost))
 	})

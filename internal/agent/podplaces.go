@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/attach"
@@ -56,7 +57,7 @@ func named(nodes []api.Node, leases []api.Lease) []api.Lease {
 func endpointsOf(nodes []api.Node, leases []api.Lease) []l2.Endpoint {
 	subnets := map[string][]netip.Prefix{}
 	for _, l := range leases {
-		subnets[l.Node] = valid(l.Subnet, l.SubnetV6)
+		subnets[l.Node] = facts.Valid(l.Subnet, l.SubnetV6)
 	}
 	var out []l2.Endpoint
 	for _, n := range nodes {
@@ -81,7 +82,7 @@ func endpointsOf(nodes []api.Node, leases []api.Lease) []l2.Endpoint {
 
 // publishPods says where the node's pods are, when others need to know.
 func (a *agent) publishPods(ctx context.Context, published *string) error {
-	if a.kube == nil || a.settings.facts().Backend != lease.L2 {
+	if a.kube == nil || a.settings.Facts().Backend != lease.L2 {
 		return nil
 	}
 	text, err := podPlaces(a.pods.pods())
@@ -106,7 +107,7 @@ func (a *agent) watchPlaces(ctx context.Context, changed <-chan struct{}, moved 
 		case <-changed:
 		}
 		snap, known := a.cluster()
-		if !known || a.settings.facts().Backend != lease.L2 {
+		if !known || a.settings.Facts().Backend != lease.L2 {
 			continue
 		}
 		now := endpointsOf(snap.Nodes, named(snap.Nodes, a.leases.Leases()))

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/lease"
@@ -36,9 +37,9 @@ func TestPodsOfAllNodesAreKnown(t *testing.T) {
 	if len(endpoints) != 2 || endpoints[1].MAC != endpoints[0].MAC || endpoints[0].MAC != attach.MAC(netip.MustParseAddr("172.16.78.2")) {
 		t.Errorf("endpoints: %+v", endpoints)
 	}
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	f.Backend, f.Attach, f.Options.VNI = lease.L2, attach.L2, 1
-	ways, err := f.ways(own, all)
+	ways, err := waysOf(f, own, all)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func (a *agent) runNode(ctx context.Context) error {
 	var listen netip.AddrPort
 	if a.cfg.KubeletPort != 0 {
 		listen = netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(a.cfg.KubeletPort))
-		if a.settings.facts().IPv6 {
+		if a.settings.Facts().IPv6 {
 			listen = netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(a.cfg.KubeletPort))
 		}
 	}
@@ -38,7 +38,7 @@ func (a *agent) runNode(ctx context.Context) error {
 		Addresses:    a.addresses,
 		NetworkReady: a.networkReady,
 		Services:     a.services,
-		ProbeInPod:   a.settings.facts().Backend == lease.L2,
+		ProbeInPod:   a.settings.Facts().Backend == lease.L2,
 		Listen:       listen,
 		StateDir:     a.cfg.StateDir,
 		ClientCA:     a.kube.CA(),
@@ -73,7 +73,7 @@ func (a *agent) awaitNetwork(ctx context.Context) {
 
 // addresses are the node's, as Kubernetes shall know them: others can't use link-local ones.
 func (a *agent) addresses() []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(a.settings.facts().Addrs), netip.Addr.IsLinkLocalUnicast)
+	return slices.DeleteFunc(slices.Clone(a.settings.Facts().Addrs), netip.Addr.IsLinkLocalUnicast)
 }
 
 func (a *agent) hasPodCIDR() bool {
@@ -102,7 +102,7 @@ func (a *agent) Status() Status {
 	own, _ := a.leases.Own()
 	network := a.data.stats()
 	filter := a.proxy.counters()
-	f := a.settings.facts()
+	f := a.settings.Facts()
 	s := Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
 		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: filter.services, Network: network, Rules: filter,

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
@@ -34,7 +35,7 @@ type relayEngine interface {
 // proxyLoop keeps the packet filter, the services' rules and the relay's listeners as planned.
 type proxyLoop struct {
 	log     *slog.Logger
-	setting func() setting
+	setting func() facts.Setting
 	// generation of the setting; nil: it does not change
 	generation func() uint64
 	leases     leases
@@ -95,20 +96,20 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 		generation = p.generation()
 	}
 	s := p.setting()
-	g, err := p.guards.follow(time.Now(), generation, s, s.own(own), p.leases, due)
+	g, err := p.guards.follow(time.Now(), generation, s, s.Own(own), p.leases, due)
 	if err != nil {
 		return loop.Work{}, err
 	}
 	f := s.Facts
 	p.balance.look(p.log, f.ProxyMode, snap)
 	p.limits.look(p.log, f, snap)
-	if p.flows != nil && f.mode().services {
+	if p.flows != nil && modeOf(f).services {
 		p.flows.expect()
 	}
 	begun := time.Now()
 	w, err := p.apply(ctx, due, f, own, snap, g)
 	p.syncs.step(begun, time.Now(), due, f.ProxyMode, snap.Changes, err)
-	if !f.mode().services {
+	if !modeOf(f).services {
 		snap.Services, snap.Changes = nil, nil
 	} else if p.flows != nil {
 		p.flows.follow(f, snap, p.heldByRules())
@@ -134,11 +135,11 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 }
 
 // planXT is the plan without table inet weft, and with what else would be in that when the kernel has none.
-func (p *proxyLoop) planXT(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard) rules {
+func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard) rules {
 	r := planXT(f, own, snap, ports)
 	if p.noTables != nil {
-		if f.mode().table { // there is no table for the masquerading
-			r.XT = masq.XT(f.masqConfig(own))
+		if modeOf(f).table { // there is no table for the masquerading
+			r.XT = masq.XT(masqConfig(f, own))
 		}
 		r.XT = xt.Union(r.XT, untracked(g.config.Untracked))
 	}
@@ -206,7 +207,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 		return nil, errNoLease
 	}
 	s := p.setting()
-	g, err := p.guards.plan(time.Now(), s, s.own(own), p.leases.Leases())
+	g, err := p.guards.plan(time.Now(), s, s.Own(own), p.leases.Leases())
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +218,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	if p.inTable(f) {
-		plan.XT = used(masq.Forwarding(f.masqConfig(own)), have)
+		plan.XT = used(masq.Forwarding(masqConfig(f, own)), have)
 	}
 	var lines []string
 	for _, op := range xt.Diff(plan.XT, have) {
@@ -226,7 +227,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	if p.noTables != nil {
 		return lines, nil
 	}
-	ops, err := p.tableDiff(planTable(f.content(own, snap, g)))
+	ops, err := p.tableDiff(planTable(contentOf(f, own, snap, g)))
 	for _, op := range ops {
 		lines = append(lines, "nft "+op.String())
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
@@ -73,8 +74,8 @@ func (f *fakeTable) Forget(nft.Family, string, nft.Set, func(nft.Element) bool) 
 	return 0, nil
 }
 
-func walkthroughFacts(mode ProxyMode) Facts {
-	return Facts{
+func walkthroughFacts(mode facts.ProxyMode) facts.Facts {
+	return facts.Facts{
 		Node: "kube-node1", Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")},
 		Connected: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}, Gateway: netip.MustParseAddr("172.17.42.1"),
 		Attach: "bridge", Bridge: "docker0", ProxyMode: mode, IPMasq: true, Network: netip.MustParsePrefix("172.16.0.0/12"),
@@ -94,10 +95,10 @@ func nginxService(endpoints ...string) api.ServicePort {
 }
 
 // newProxyLoop is a loop over fakes with one service.
-func newProxyLoop(mode ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *proxyLoop {
+func newProxyLoop(mode facts.ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *proxyLoop {
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
 	return &proxyLoop{
-		log: slog.New(slog.DiscardHandler), setting: func() setting { return setting{Facts: walkthroughFacts(mode)} }, leases: fakeLeases{own: own},
+		log: slog.New(slog.DiscardHandler), setting: func() facts.Setting { return facts.Setting{Facts: walkthroughFacts(mode)} }, leases: fakeLeases{own: own},
 		cluster: func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true },
 		xt:      x, relay: &fakeRelay{}, nft: table, ready: make(chan struct{}),
 	}
@@ -112,7 +113,7 @@ func step(t *testing.T, p *proxyLoop) {
 
 func TestUserspaceRulesLeadToTheListener(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	p := newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80"))
+	p := newProxyLoop(facts.Userspace, x, table, nginxService("172.16.78.9:80"))
 	step(t, p)
 	have, err := x.Read(context.Background())
 	if err != nil {
@@ -137,7 +138,7 @@ func TestUserspaceRulesLeadToTheListener(t *testing.T) {
 }
 
 func TestASecondAgentAppliesNothing(t *testing.T) {
-	for _, mode := range []ProxyMode{Userspace, NFTables} {
+	for _, mode := range []facts.ProxyMode{facts.Userspace, facts.NFTables} {
 		x, table := &kernelxt.Fake{}, &fakeTable{}
 		step(t, newProxyLoop(mode, x, table, nginxService("172.16.78.9:80")))
 		before := table.ops
@@ -151,8 +152,8 @@ func TestASecondAgentAppliesNothing(t *testing.T) {
 
 func TestModeSwitchLeavesNothing(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	step(t, newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80")))
-	step(t, newProxyLoop(NFTables, x, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.Userspace, x, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.NFTables, x, table, nginxService("172.16.78.9:80")))
 	have, err := x.Read(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -163,9 +164,9 @@ func TestModeSwitchLeavesNothing(t *testing.T) {
 	if table.table == nil || table.table.Chain("pods-postrouting") == nil {
 		t.Fatal("mode nftables made no table")
 	}
-	step(t, newProxyLoop(Userspace, x, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.Userspace, x, table, nginxService("172.16.78.9:80")))
 	want := &fakeTable{}
-	step(t, newProxyLoop(Userspace, &kernelxt.Fake{}, want))
+	step(t, newProxyLoop(facts.Userspace, &kernelxt.Fake{}, want))
 	if table.table.String() != want.table.String() {
 		t.Errorf("mode nftables left\n%s", table.table)
 	}
@@ -174,8 +175,8 @@ func TestModeSwitchLeavesNothing(t *testing.T) {
 // TestNothingIsRemovedBeforeTheClusterIsKnown: an agent whose API is away must not take an empty list for the truth.
 func TestNothingIsRemovedBeforeTheClusterIsKnown(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	step(t, newProxyLoop(NFTables, x, table, nginxService("172.16.78.9:80")))
-	p := newProxyLoop(NFTables, x, table)
+	step(t, newProxyLoop(facts.NFTables, x, table, nginxService("172.16.78.9:80")))
+	p := newProxyLoop(facts.NFTables, x, table)
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{}, false }
 	before := table.ops
 	step(t, p)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel"
@@ -27,14 +28,14 @@ type peerPlanner interface {
 type ground struct {
 	version    uint64 // of the list of leases; 0: the next plan is a whole one
 	generation uint64 // of the settings
-	facts      Facts
+	facts      facts.Facts
 	own        api.Lease
 	way        way
 }
 
 // newGround is the ground of a plan for the leases all, whose version was looked at before them. It is zero when a lease can't be planned
 // alone: in a network that changes its backend, or where some are refused because of others.
-func newGround(version, generation uint64, f Facts, own api.Lease, all []api.Lease, ways []way, refused int) ground {
+func newGround(version, generation uint64, f facts.Facts, own api.Lease, all []api.Lease, ways []way, refused int) ground {
 	if len(ways) != 1 || refused > 0 {
 		return ground{}
 	}
@@ -69,11 +70,11 @@ func (d *dataplane) version() uint64 {
 func (d *dataplane) quick(ctx context.Context, due loop.Cause) (w loop.Work, done bool) {
 	b := &d.ground
 	log, ok := d.leases.(deltas)
-	if !ok || due != loop.ByPlan || !d.planned || b.version == 0 || b.generation != d.settings.generation() {
+	if !ok || due != loop.ByPlan || !d.planned || b.version == 0 || b.generation != d.settings.Generation() {
 		return loop.Work{}, false
 	}
 	stored, ok := d.leases.Own()
-	own := d.settings.get().own(stored)
+	own := d.settings.Get().Own(stored)
 	own.Expiry = b.own.Expiry // moves with every renewal and is in no plan
 	if !ok || own != b.own {
 		return loop.Work{}, false
@@ -146,7 +147,7 @@ func (b *ground) peer(l api.Lease) (objects netstate.State, ok bool) {
 		return objects, false
 	}
 	p, is := b.way.backend.(peerPlanner)
-	if !is || b.facts.kindOf(lease.Kinds(l)[0]) != b.way.kind {
+	if !is || kindOf(b.facts, lease.Kinds(l)[0]) != b.way.kind {
 		return objects, false
 	}
 	l.Subnet, l.SubnetV6 = l.Subnet.Masked(), l.SubnetV6.Masked()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
@@ -46,10 +47,10 @@ func TestQuickIsWhole(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "eth0").Run() })
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	f.Backend, f.Node = lease.VXLAN, "kube-node1"
-	var s settings
-	s.set(setting{Facts: f})
+	var s facts.InForce
+	s.Set(facts.Setting{Facts: f})
 	own := leaseWith("kube-node1", "172.16.0.0/24", "172.17.42.31", lease.VXLAN, 1, "02:00:00:00:00:01")
 	leases := &loggedLeases{own: own}
 	leases.log.Reset()

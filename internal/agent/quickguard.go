@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease/claim"
@@ -12,7 +13,7 @@ import (
 
 // follow is plan for a store of leases that can tell what changed in them: then only the leases that changed are planned, and what that costs
 // does not depend on how many there are but for copies of short lists. Where more may have changed, as in every full check, it is plan.
-func (g *guards) follow(now time.Time, generation uint64, s setting, own api.Lease, l leases, due loop.Cause) (guard, error) {
+func (g *guards) follow(now time.Time, generation uint64, s facts.Setting, own api.Lease, l leases, due loop.Cause) (guard, error) {
 	log, _ := l.(deltas)
 	own.Expiry = time.Time{} // moves with every renewal and is in no plan
 	if log != nil && due&(loop.ByHost|loop.ByTime) == 0 && g.quick(now, generation, own, log) {
@@ -28,7 +29,7 @@ func (g *guards) follow(now time.Time, generation uint64, s setting, own api.Lea
 	if err != nil || version == 0 || s.Other != nil {
 		return out, err
 	}
-	ways, err := s.ways(own, all)
+	ways, err := waysOf(s.Facts, own, all)
 	if err != nil {
 		return out, err
 	}

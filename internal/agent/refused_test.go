@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
@@ -54,7 +55,7 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	services := manyServices(3000, 10)
 	bad := services[1234]
 	table := &spoiling{Conn: conn, key: nft.TupleBuilder(nil).Addr(bad.ClusterIPs[0]).Proto(nft.TCP).Port(bad.Port).Tuple()}
-	p := newProxyLoop(NFTables, &kernelxt.Fake{}, nil, services...)
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, services...)
 	p.nft = table
 	_, err = p.step(t.Context(), loop.ByTime)
 	if r, ok := errors.AsType[*kernelnft.Refused](err); !ok || len(r.Op.Set.Elements) != 1 {

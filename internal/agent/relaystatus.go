@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"io"
 
+	"weft/internal/agent/facts"
 	"weft/internal/relay"
 )
 
 // relayStatus is what the relay counts, nil in modes without one.
-func (p *proxyLoop) relayStatus(mode ProxyMode) *relay.Stats {
+func (p *proxyLoop) relayStatus(mode facts.ProxyMode) *relay.Stats {
 	r, ok := p.relay.(interface{ Stats() relay.Stats })
-	if !ok || mode != Userspace {
+	if !ok || mode != facts.Userspace {
 		return nil
 	}
 	s := r.Stats()

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/relay"
 )
 
@@ -11,10 +12,10 @@ func TestRelayStatus(t *testing.T) {
 	engine := relay.New(relay.Options{MaxFiles: 100})
 	defer engine.Close()
 	p := proxyLoop{relay: engine}
-	if s := p.relayStatus(NFTables); s != nil {
+	if s := p.relayStatus(facts.NFTables); s != nil {
 		t.Errorf("mode nftables has a relay: %+v", s)
 	}
-	s := p.relayStatus(Userspace)
+	s := p.relayStatus(facts.Userspace)
 	if s == nil || s.MaxFiles != 100 {
 		t.Fatalf("%+v", s)
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/explain"
 	"weft/internal/lease"
@@ -35,15 +36,15 @@ func (r rules) text() string {
 }
 
 // planRules plans for the node with the facts, with the ports that its relay would choose.
-func planRules(f Facts, own api.Lease, snap api.Snapshot, g guard) rules {
+func planRules(f facts.Facts, own api.Lease, snap api.Snapshot, g guard) rules {
 	r := planXT(f, own, snap, nil)
-	r.Table = planTable(f.content(own, snap, g))
+	r.Table = planTable(contentOf(f, own, snap, g))
 	return r
 }
 
 // planXT is what of the rules is not in table inet weft.
-func planXT(f Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
-	mode, n, m := f.mode(), f.proxyNode(snap), f.masqConfig(own)
+func planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
+	mode, n, m := modeOf(f), proxyNode(f, snap), masqConfig(f, own)
 	var r rules
 	if mode.listeners != nil {
 		if ports == nil {
@@ -67,15 +68,15 @@ func planTable(c content) *nft.Table {
 	return p.table()
 }
 
-// content is what the table of a node with the facts is planned from.
-func (f Facts) content(own api.Lease, snap api.Snapshot, g guard) content {
-	mode := f.mode()
+// contentOf is what the table of a node with the facts is planned from.
+func contentOf(f facts.Facts, own api.Lease, snap api.Snapshot, g guard) content {
+	mode := modeOf(f)
 	c := content{guard: g, inTable: mode.table, served: mode.services}
 	if c.inTable {
-		c.masq = f.masqConfig(own)
+		c.masq = masqConfig(f, own)
 	}
 	if c.inTable && c.served {
-		c.node, c.services, c.changes, c.facts = f.proxyNode(snap), snap.Services, snap.Changes, f.Services
+		c.node, c.services, c.changes, c.facts = proxyNode(f, snap), snap.Services, snap.Changes, f.Services
 	}
 	return c
 }
@@ -107,69 +108,27 @@ func (c content) planner() nftables.Planner {
 	return p
 }
 
-// iptables plans services in mode iptables.
-func (f Facts) iptables(m masq.Config) iptproxy.Planner {
+// iptablesPlanner plans services in mode iptables.
+func iptablesPlanner(f facts.Facts, m masq.Config) iptproxy.Planner {
 	return iptproxy.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts, MasqueradeAll: f.Services.MasqueradeAll, Liberal: f.Services.Liberal}
 }
 
 // proxyNode is the node as the proxies' planners see it.
-func (f Facts) proxyNode(snap api.Snapshot) proxy.Node {
+func proxyNode(f facts.Facts, snap api.Snapshot) proxy.Node {
 	// Nobody reaches a service at a link-local address of the node: it has one in each family it is not part of, too.
 	addrs := slices.DeleteFunc(slices.Clone(f.Addrs), netip.Addr.IsLinkLocalUnicast)
-	n := proxy.Node{Name: f.Node, Addresses: addrs, ClusterCIDRs: f.podNetworks()}
+	n := proxy.Node{Name: f.Node, Addresses: addrs, ClusterCIDRs: f.PodNetworks()}
 	var registered *api.Node
 	for i, x := range snap.Nodes {
 		if x.Name == f.Node {
 			n.Zone, registered = x.Zone(), &snap.Nodes[i]
 		}
 	}
-	f.Services.apply(&n, addressesOf(registered, addrs))
+	f.Services.Apply(&n, addressesOf(registered, addrs))
 	return n
 }
 
-// podNetworks are the pod networks without the underlay: in the walkthrough 172.16.0.0/12 holds the hosts' 172.17.0.0/16 too, and a
-// client there is no pod, which counts for what comes from outside (externalTrafficPolicy).
-func (f Facts) podNetworks() []netip.Prefix {
-	networks := valid(f.Network, f.NetworkV6)
-	for _, hole := range f.Connected {
-		var rest []netip.Prefix
-		for _, n := range networks {
-			rest = append(rest, subtract(n, hole)...)
-		}
-		networks = rest
-	}
-	return networks
-}
-
-// subtract returns the parts of p that lie outside hole; a hole as large as p or larger leaves p whole: then the network is what the
-// interface is connected to, and no part of it can be told apart.
-func subtract(p, hole netip.Prefix) []netip.Prefix {
-	if !p.Overlaps(hole) || hole.Bits() <= p.Bits() {
-		return []netip.Prefix{p}
-	}
-	low := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	high := netip.PrefixFrom(setBit(p.Addr(), p.Bits()), p.Bits()+1)
-	if low.Overlaps(hole) {
-		if low == hole {
-			return []netip.Prefix{high}
-		}
-		return append(subtract(low, hole), high)
-	}
-	if high == hole {
-		return []netip.Prefix{low}
-	}
-	return append([]netip.Prefix{low}, subtract(high, hole)...)
-}
-
-// setBit returns the address with the bit set, counted from the left.
-func setBit(a netip.Addr, bit int) netip.Addr {
-	b := a.AsSlice()
-	b[bit/8] |= 0x80 >> (bit % 8)
-	out, _ := netip.AddrFromSlice(b) // the length is the same
-	return out
-}
-
-func (f Facts) masqConfig(own api.Lease) masq.Config {
+func masqConfig(f facts.Facts, own api.Lease) masq.Config {
 	c := masq.Config{
 		Mode: masq.None, Network: f.Network, NetworkV6: f.NetworkV6, Subnet: own.Subnet, SubnetV6: own.SubnetV6,
 		Underlay: f.Connected, NonMasquerade: f.Masq.NonMasquerade, Forward: !f.Masq.NoForward, KeepPorts: f.Masq.KeepPorts,
@@ -209,4 +168,12 @@ func (r rules) explainers(local func(netip.Addr) bool) []explain.Rules {
 		out = append(out, explain.IPTables{Rules: r.XT, Local: local})
 	}
 	return out
+}
+
+// addressesOf are a node's InternalIP addresses, or the given ones when it is not registered.
+func addressesOf(n *api.Node, own []netip.Addr) []netip.Addr {
+	if n == nil || len(n.Addresses) == 0 {
+		return own
+	}
+	return n.Addresses
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/nft"
@@ -31,7 +32,7 @@ type agent struct {
 	cfg            Config     // as it was at the start
 	live           liveConfig // what may change
 	log            *slog.Logger
-	settings       settings
+	settings       facts.InForce
 	macs           map[string]string // of VTEP devices, by name
 	bridgeMAC      string            // of --bridge as it was at the start
 	leases         leases
@@ -133,7 +134,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 	}
-	a.settings.set(setting{Facts: f})
+	a.settings.Set(facts.Setting{Facts: f})
 	network, err := a.openLeases(ctx, g)
 	if err != nil {
 		return err
@@ -142,7 +143,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	a.settings.set(next)
+	a.settings.Set(next)
 	a.nameIdle(next.Facts, next.Masq)
 	a.pods, err = openAttachments(filepath.Join(a.cfg.RunDir, "attachments.json"))
 	return err
@@ -150,7 +151,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 
 // checkRanges refuses a service range that lies in the pod network: a packet could be for either.
 func (a *agent) checkRanges(c lease.Config) error {
-	for _, n := range valid(c.V4.Network, c.V6.Network) {
+	for _, n := range facts.Valid(c.V4.Network, c.V6.Network) {
 		if a.cfg.serviceRange.IsValid() && n.Overlaps(a.cfg.serviceRange) {
 			return fmt.Errorf("--service-cluster-ip-range=%s overlaps the pod network %s: choose another range for the services", a.cfg.serviceRange, n)
 		}
@@ -177,7 +178,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	if err := a.startRoutes(ctx, g); err != nil {
 		return err
 	}
-	changed := a.settings.subscribe()
+	changed := a.settings.Subscribe()
 	g.Go(func() error { return a.watchPathless(ctx, leaseChanged[3], changed) })
 	if a.cfg.KubeSubnetManager && a.cfg.SetNetworkUnavailable {
 		g.Go(func() error { return a.keepCondition(ctx) })
@@ -187,7 +188,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 		own = a.ownChanged
 	}
 	a.startPaths(ctx, g, leaseChanged[4])
-	facts := a.settings.subscribe()
+	facts := a.settings.Subscribe()
 	g.Go(func() error {
 		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.podsSet, loop.ByPlan))
 	})
@@ -227,7 +228,7 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 	g.Go(func() error { return a.data.watchParameters(ctx, parameters, a.data.made, files, wrong) })
 	a.data.life, a.data.spawn, a.data.healing = ctx, g.Go, &a.healing
 	l := loop.Loop{Name: "network", Step: a.data.step, Every: loop.FullCheck, Healing: &a.healing, Log: a.log, Triggers: []loop.Trigger{
-		loop.On(leases, loop.ByPlan), loop.On(changed, loop.ByKernel), loop.On(wrong, loop.ByKernel), loop.On(a.settings.subscribe(), loop.ByHost), loop.On(a.data.again, loop.ByPlan),
+		loop.On(leases, loop.ByPlan), loop.On(changed, loop.ByKernel), loop.On(wrong, loop.ByKernel), loop.On(a.settings.Subscribe(), loop.ByHost), loop.On(a.data.again, loop.ByPlan),
 	}}
 	if a.clusterChanged != nil {
 		moved := make(chan struct{}, 1)
@@ -240,7 +241,7 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 
 // openRules opens what programs the packet filter and the services.
 func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
-	table, missing, err := openTables(ProxyMode(a.cfg.ProxyMode))
+	table, missing, err := openTables(facts.ProxyMode(a.cfg.ProxyMode))
 	if err != nil {
 		return err
 	}
@@ -249,7 +250,7 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 	}
 	engine, health := relay.New(relay.Options{Log: a.log}), &healthPorts{log: a.log}
 	a.proxy = &proxyLoop{
-		log: a.log, setting: a.settings.get, generation: a.settings.generation, leases: a.leases,
+		log: a.log, setting: a.settings.Get, generation: a.settings.Generation, leases: a.leases,
 		cluster: a.feed(), whole: a.everything,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
 		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
@@ -278,7 +279,7 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
 	l := loop.Loop{Name: "services", Step: a.proxy.step, Every: loop.FullCheck, Gap: burstGap, Healing: &a.healing, Log: a.log, Triggers: []loop.Trigger{
-		loop.On(leases, loop.ByPlan), loop.On(a.settings.subscribe(), loop.ByHost), loop.On(a.proxy.guards.expired, loop.ByPlan), loop.On(a.proxy.turn.again, loop.ByPlan),
+		loop.On(leases, loop.ByPlan), loop.On(a.settings.Subscribe(), loop.ByHost), loop.On(a.proxy.guards.expired, loop.ByPlan), loop.On(a.proxy.turn.again, loop.ByPlan),
 	}}
 	if a.clusterChanged != nil {
 		l.Triggers = append(l.Triggers, loop.On(a.clusterChanged[0], loop.ByPlan))

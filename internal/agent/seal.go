@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/nft"
 	"weft/internal/overlay/edge"
 )
@@ -15,11 +16,11 @@ var errNoSeal = errors.New("backend wireguard: the rules that keep packets for p
 
 // seal has the rules in force that an encrypted network needs, before anything of it is planned. It adds them to what table inet weft
 // holds: the services may not be known yet. The loop of the rules keeps them from then on.
-func (p *proxyLoop) seal(f Facts) error {
+func (p *proxyLoop) seal(f facts.Facts) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want := f.seal()
-	if !f.sealed() || f.turning {
+	want := sealOf(f)
+	if !f.Sealed() || f.Turning {
 		p.sealed = edge.Seal{}
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/relay"
@@ -23,21 +24,21 @@ const SocketName = "agent.sock"
 
 // Status is what the agent says of itself.
 type Status struct {
-	Node      string       `json:"node"`
-	Subnet    string       `json:"subnet,omitempty"`
-	Backend   string       `json:"backend"`
-	ProxyMode ProxyMode    `json:"proxyMode"` // the one in force
-	Attach    string       `json:"attach"`
-	Converged bool         `json:"converged"` // every loop's last step worked, and each had one
-	Pods      int          `json:"pods"`
-	Peers     int          `json:"peers"`
-	Services  int          `json:"services"`
-	Network   stepStats    `json:"network"`
-	Rules     stepStats    `json:"rules"`
-	Edge      EdgeStatus   `json:"edge"`
-	Warnings  []string     `json:"warnings,omitempty"` // what stands in the way and is not ours to change
-	Paths     []PathStatus `json:"paths,omitempty"`    // to the other nodes
-	Fights    []loop.Fight `json:"fights,omitempty"`   // objects that somebody else keeps changing
+	Node      string          `json:"node"`
+	Subnet    string          `json:"subnet,omitempty"`
+	Backend   string          `json:"backend"`
+	ProxyMode facts.ProxyMode `json:"proxyMode"` // the one in force
+	Attach    string          `json:"attach"`
+	Converged bool            `json:"converged"` // every loop's last step worked, and each had one
+	Pods      int             `json:"pods"`
+	Peers     int             `json:"peers"`
+	Services  int             `json:"services"`
+	Network   stepStats       `json:"network"`
+	Rules     stepStats       `json:"rules"`
+	Edge      EdgeStatus      `json:"edge"`
+	Warnings  []string        `json:"warnings,omitempty"` // what stands in the way and is not ours to change
+	Paths     []PathStatus    `json:"paths,omitempty"`    // to the other nodes
+	Fights    []loop.Fight    `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
 	ServiceLimits []string `json:"serviceLimits,omitempty"` // what of services is not done as they want it, and why
 

@@ -3,13 +3,11 @@ package agent
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 
 	"github.com/spf13/pflag"
 
-	"weft/internal/api"
-	"weft/internal/netstate"
+	"weft/internal/agent/facts"
 	"weft/internal/proxy"
 )
 
@@ -21,18 +19,7 @@ type ServiceFlags struct {
 	MasqueradeAll      bool
 	Liberal            bool
 
-	facts ServiceFacts
-}
-
-// ServiceFacts is the part of the facts that says how services are served, apart from the mode. The zero value is the flags' defaults.
-type ServiceFacts struct {
-	NodePortAddresses []netip.Prefix `json:"nodePortAddresses,omitempty"`
-	NodePortPrimary   bool           `json:"nodePortPrimary,omitempty"` // on the node's primary address of each family only
-	NoLocalhost       bool           `json:"noLocalhost,omitempty"`     // no NodePorts on 127.0.0.1 and ::1
-	OpenNodePorts     bool           `json:"openNodePorts,omitempty"`   // source ranges do not count for NodePorts
-	MasqueradeAll     bool           `json:"masqueradeAll,omitempty"`
-	Liberal           bool           `json:"liberal,omitempty"`
-	NoSCTP            bool           `json:"noSCTP,omitempty"` // the kernel can't translate SCTP
+	facts facts.Services
 }
 
 // primaryAddresses is the word for the node's primary addresses.
@@ -51,7 +38,7 @@ func (s *ServiceFlags) bind(f *pflag.FlagSet) {
 
 // validate checks the flags and makes the facts of them.
 func (s *ServiceFlags) validate() error {
-	s.facts = ServiceFacts{NoLocalhost: !s.LocalhostNodePorts, OpenNodePorts: !s.NodePortRanges, MasqueradeAll: s.MasqueradeAll, Liberal: s.Liberal}
+	s.facts = facts.Services{NoLocalhost: !s.LocalhostNodePorts, OpenNodePorts: !s.NodePortRanges, MasqueradeAll: s.MasqueradeAll, Liberal: s.Liberal}
 	for _, text := range s.NodePortAddresses {
 		if text == primaryAddresses {
 			s.facts.NodePortPrimary = true
@@ -75,47 +62,4 @@ func (s *ServiceFlags) validate() error {
 		return fmt.Errorf("--nodeport-addresses=%s: %q stands alone: leave it or the networks out", s.NodePortAddresses, primaryAddresses)
 	}
 	return nil
-}
-
-// sctpParameter is there when connection tracking knows SCTP.
-const sctpParameter = "/proc/sys/net/netfilter/nf_conntrack_sctp_timeout_established"
-
-// trackedParameter is there when connection tracking is.
-const trackedParameter = "/proc/sys/net/netfilter/nf_conntrack_max"
-
-// probe finds out what of services the kernel can't do.
-func (s *ServiceFacts) probe() {
-	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
-	s.NoSCTP = exists(trackedParameter) && !exists(sctpParameter)
-}
-
-// apply tells the planners' node what the flags say. addrs are the node's InternalIP addresses where it is registered, else its own.
-func (s ServiceFacts) apply(n *proxy.Node, addrs []netip.Addr) {
-	n.LocalhostNodePorts, n.OpenNodePorts, n.NoSCTP = !s.NoLocalhost, s.OpenNodePorts, s.NoSCTP
-	n.NodePortAddresses = s.NodePortAddresses
-	if !s.NodePortPrimary {
-		return
-	}
-	for _, v6 := range []bool{false, true} {
-		if i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == v6 }); i >= 0 {
-			n.NodePortAddresses = append(slices.Clip(n.NodePortAddresses), netip.PrefixFrom(addrs[i], addrs[i].BitLen()))
-		}
-	}
-}
-
-// addressesOf are a node's InternalIP addresses, or the given ones when it is not registered.
-func addressesOf(n *api.Node, own []netip.Addr) []netip.Addr {
-	if n == nil || len(n.Addresses) == 0 {
-		return own
-	}
-	return n.Addresses
-}
-
-// parameters are the kernel's that follow from the flags.
-func (s ServiceFacts) parameters() netstate.State {
-	state := netstate.New()
-	if s.Liberal {
-		state.Add(netstate.Sysctl{Name: "net/netfilter/nf_conntrack_tcp_be_liberal", Value: "1"})
-	}
-	return state
 }

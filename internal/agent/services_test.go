@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
@@ -64,7 +65,7 @@ func TestPrimaryAddresses(t *testing.T) {
 		want string
 	}{{&registered, "[172.17.42.31/32 fd00::31/128]"}, {&api.Node{}, "[10.0.0.1/32]"}, {nil, "[10.0.0.1/32]"}} {
 		var n proxy.Node
-		ServiceFacts{NodePortPrimary: true}.apply(&n, addressesOf(c.node, a("10.0.0.1")))
+		facts.Services{NodePortPrimary: true}.Apply(&n, addressesOf(c.node, a("10.0.0.1")))
 		if got := fmt.Sprint(n.NodePortAddresses); got != c.want || !n.LocalhostNodePorts {
 			t.Errorf("%+v: %s, want %s", c.node, got, c.want)
 		}
@@ -79,33 +80,33 @@ func TestServiceFactsReachThePlan(t *testing.T) {
 	sctp.Protocol, sctp.Name.Name = api.SCTP, "sctp"
 	snap := api.Snapshot{Services: []api.ServicePort{s, sctp}}
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
-	text := func(mode ProxyMode, x ServiceFacts) string {
+	text := func(mode facts.ProxyMode, x facts.Services) string {
 		f := walkthroughFacts(mode)
 		f.Services = x
 		r := planRules(f, own, snap, guard{})
 		return r.text() + netstate.New(r.objects()...).String()
 	}
-	some := []ProxyMode{NFTables, IPTables}
-	all := append([]ProxyMode{Userspace}, some...)
+	some := []facts.ProxyMode{facts.NFTables, facts.IPTables}
+	all := append([]facts.ProxyMode{facts.Userspace}, some...)
 	for _, c := range []struct {
-		facts ServiceFacts
-		modes []ProxyMode
+		facts facts.Services
+		modes []facts.ProxyMode
 	}{
-		{ServiceFacts{NodePortAddresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, all},
-		{ServiceFacts{NodePortPrimary: true}, all},
-		{ServiceFacts{NoLocalhost: true}, all},
-		{ServiceFacts{OpenNodePorts: true}, all},
-		{ServiceFacts{MasqueradeAll: true}, some},
-		{ServiceFacts{Liberal: true}, some},
-		{ServiceFacts{NoSCTP: true}, some},
+		{facts.Services{NodePortAddresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, all},
+		{facts.Services{NodePortPrimary: true}, all},
+		{facts.Services{NoLocalhost: true}, all},
+		{facts.Services{OpenNodePorts: true}, all},
+		{facts.Services{MasqueradeAll: true}, some},
+		{facts.Services{Liberal: true}, some},
+		{facts.Services{NoSCTP: true}, some},
 	} {
 		for _, mode := range all {
-			if changed := text(mode, c.facts) != text(mode, ServiceFacts{}); changed != slices.Contains(c.modes, mode) {
+			if changed := text(mode, c.facts) != text(mode, facts.Services{}); changed != slices.Contains(c.modes, mode) {
 				t.Errorf("mode %s: %+v changes the plan: %v", mode, c.facts, changed)
 			}
 		}
 	}
-	if got := (ServiceFacts{Liberal: true}).parameters().String(); !strings.Contains(got, "tcp_be_liberal") {
+	if got := (facts.Services{Liberal: true}).Parameters().String(); !strings.Contains(got, "tcp_be_liberal") {
 		t.Errorf("parameters %q", got)
 	}
 }
@@ -135,7 +136,7 @@ func (f *busyRelay) Apply(want []netstate.Listener) (map[string]uint16, error) {
 // TestNodePortsOnLoopback follows the relay's listeners: they change with their service, cost nothing when others change, and one that can't be
 // opened is named and keeps nothing else from being served.
 func TestNodePortsOnLoopback(t *testing.T) {
-	for _, mode := range []ProxyMode{NFTables, IPTables} {
+	for _, mode := range []facts.ProxyMode{facts.NFTables, facts.IPTables} {
 		s, other := nginxService("172.16.78.9:80"), manyServices(1, 1)[0]
 		s.NodePort = 30080
 		p := newProxyLoop(mode, &kernelxt.Fake{}, &fakeTable{}, other, s)
@@ -155,7 +156,7 @@ func TestNodePortsOnLoopback(t *testing.T) {
 		}
 		calls := relay.calls
 		next(changed([]api.ServicePort{other}, 0)[0], s)
-		if mode == NFTables && relay.calls != calls {
+		if mode == facts.NFTables && relay.calls != calls {
 			t.Error("the relay was asked though no service with a NodePort changed")
 		}
 		if r := p.state(); len(r.Listeners) != 1 {
@@ -187,13 +188,13 @@ func TestLimits(t *testing.T) {
 	local.ExternalLocal, local.NodePort = true, 30080
 	snap := api.Snapshot{Services: []api.ServicePort{sctp, local}, Problems: []string{"two want one address"}}
 	for _, c := range []struct {
-		mode   ProxyMode
+		mode   facts.ProxyMode
 		noSCTP bool
 		want   []string // in this order
 	}{
-		{NFTables, false, []string{"two want"}},
-		{IPTables, true, []string{"two want", "default/sctp: is rejected: connection tracking"}},
-		{Userspace, false, []string{"two want", "can't serve default/sctp:", "my-nginx-service:: externalTrafficPolicy Local"}},
+		{facts.NFTables, false, []string{"two want"}},
+		{facts.IPTables, true, []string{"two want", "default/sctp: is rejected: connection tracking"}},
+		{facts.Userspace, false, []string{"two want", "can't serve default/sctp:", "my-nginx-service:: externalTrafficPolicy Local"}},
 	} {
 		f := walkthroughFacts(c.mode)
 		f.Services.NoSCTP = c.noSCTP
@@ -206,12 +207,12 @@ func TestLimits(t *testing.T) {
 	}
 	var l limits
 	log := slog.New(slog.DiscardHandler)
-	l.look(log, walkthroughFacts(Userspace), snap)
-	l.look(log, walkthroughFacts(Userspace), api.Snapshot{Services: snap.Services[1:]})
+	l.look(log, walkthroughFacts(facts.Userspace), snap)
+	l.look(log, walkthroughFacts(facts.Userspace), api.Snapshot{Services: snap.Services[1:]})
 	if got := l.texts(); len(got) != 1 || !strings.Contains(got[0], "externalTrafficPolicy") {
 		t.Errorf("after a service went: %q", got)
 	}
-	l.look(log, walkthroughFacts(NFTables), api.Snapshot{Services: snap.Services[1:]})
+	l.look(log, walkthroughFacts(facts.NFTables), api.Snapshot{Services: snap.Services[1:]})
 	if got := l.texts(); len(got) != 0 {
 		t.Errorf("in another mode: %q", got)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"weft/internal/agent/conffile"
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/store/file"
 )
@@ -242,8 +243,8 @@ func (a *agent) followFile(ctx context.Context, g *errgroup.Group) {
 
 // possible refuses what this host can't do.
 func (a *agent) possible(ctx context.Context, next *configured) error {
-	mode := ProxyMode(next.ProxyMode)
-	if mode == NFTables && a.proxy.noTables != nil {
+	mode := facts.ProxyMode(next.ProxyMode)
+	if mode == facts.NFTables && a.proxy.noTables != nil {
 		return fmt.Errorf("--proxy-mode=%s: %w: choose another mode", mode, a.proxy.noTables)
 	}
 	if !modes[mode].table {
@@ -271,7 +272,7 @@ func (a *agent) takeUp() {
 		a.log.Warn("a setting needs a restart of the agent: " + text)
 	}
 	next.setLevel()
-	a.nameIdle(a.settings.facts(), next.Masquerade.facts)
+	a.nameIdle(a.settings.Facts(), next.Masquerade.facts)
 }
 
 // setLevel makes the log as talkative as the configuration says.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 )
@@ -72,15 +73,15 @@ type syncs struct {
 	mu                          sync.Mutex
 	all, full, partial, network histogram
 	last, queued                time.Time
-	failed                      map[ProxyMode]int
+	failed                      map[facts.ProxyMode]int
 }
 
 // step takes in a step: c is what it did something for.
-func (s *syncs) step(begun, ended time.Time, due loop.Cause, mode ProxyMode, c *api.ServiceChanges, err error) {
+func (s *syncs) step(begun, ended time.Time, due loop.Cause, mode facts.ProxyMode, c *api.ServiceChanges, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed == nil {
-		s.failed = map[ProxyMode]int{}
+		s.failed = map[facts.ProxyMode]int{}
 		s.all.bounds, s.full.bounds, s.partial.bounds, s.network.bounds = syncBounds, syncBounds, syncBounds, networkBounds
 	}
 	took := ended.Sub(begun).Seconds()
@@ -125,9 +126,9 @@ func (s *syncs) writeMetrics(w io.Writer, status Status) {
 	}
 	one(p+"last_timestamp_seconds", "", "when the rules were last brought up to date", "gauge", seconds(s.last))
 	one(p+"last_queued_timestamp_seconds", "", "when that was last begun", "gauge", seconds(s.queued))
-	one(p+"nftables_sync_failures_total", "", "steps that failed in mode nftables", "counter", float64(s.failed[NFTables]))
+	one(p+"nftables_sync_failures_total", "", "steps that failed in mode nftables", "counter", float64(s.failed[facts.NFTables]))
 	one(p+"iptables_restore_failures_total", "", "steps that failed in the modes with iptables", "counter",
-		float64(s.failed[IPTables]+s.failed[Userspace]))
+		float64(s.failed[facts.IPTables]+s.failed[facts.Userspace]))
 	one("kubeproxy_conntrack_reconciler_deleted_entries_total", "", "connection tracking entries deleted because they led elsewhere", "counter",
 		float64(status.ForgottenFlows))
 	help := "service ports with a traffic policy Local that have endpoints, but none on this node"

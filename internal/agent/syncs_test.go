@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 )
@@ -19,9 +20,9 @@ import (
 func TestSyncMetrics(t *testing.T) {
 	var s syncs
 	at := time.UnixMilli(1_800_000_000_500)
-	s.step(at, at.Add(3*time.Millisecond), loop.ByTime, NFTables, nil, nil)
-	s.step(at, at.Add(500*time.Microsecond), loop.ByPlan, NFTables, &api.ServiceChanges{Triggered: []time.Time{at.Add(-700 * time.Millisecond)}}, nil)
-	s.step(at.Add(time.Second), at.Add(2*time.Second), loop.ByPlan, IPTables, nil, errors.New("refused"))
+	s.step(at, at.Add(3*time.Millisecond), loop.ByTime, facts.NFTables, nil, nil)
+	s.step(at, at.Add(500*time.Microsecond), loop.ByPlan, facts.NFTables, &api.ServiceChanges{Triggered: []time.Time{at.Add(-700 * time.Millisecond)}}, nil)
+	s.step(at.Add(time.Second), at.Add(2*time.Second), loop.ByPlan, facts.IPTables, nil, errors.New("refused"))
 	var b strings.Builder
 	s.writeMetrics(&b, Status{ForgottenFlows: 7, noLocal: [2]int{2, 1}, rules: map[string][2]int{"nat": {12, 0}}})
 	for _, want := range []string{
@@ -50,10 +51,10 @@ func TestSyncMetrics(t *testing.T) {
 
 // TestServicesWithoutLocalEndpoints counts by policy, and follows changes.
 func TestServicesWithoutLocalEndpoints(t *testing.T) {
-	p := newProxyLoop(NFTables, nil, nil)
+	p := newProxyLoop(facts.NFTables, nil, nil)
 	away := nginxService("172.16.78.9:80")
 	away.InternalLocal, away.ExternalLocal, away.NodePort = true, true, 30080
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	p.limits.look(p.log, f, api.Snapshot{Services: []api.ServicePort{away}})
 	if n := p.local(); n != [2]int{1, 1} {
 		t.Errorf("all endpoints elsewhere: %v", n)

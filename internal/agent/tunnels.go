@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/kernel/tun/datagram"
 	"weft/internal/kernel/tun/wg"
@@ -191,7 +192,7 @@ func kernelDriver(want netstate.State) bool {
 }
 
 // wireguardSelf adds the node's public key and ports to what it tells the others.
-func (a *agent) wireguardSelf(l api.Lease, f Facts) (api.Lease, error) {
+func (a *agent) wireguardSelf(l api.Lease, f facts.Facts) (api.Lease, error) {
 	key, err := wg.LoadKey(keyFile(a.cfg.StateDir), flannelKey)
 	if err != nil {
 		return l, err

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/facts"
 	"weft/internal/kernel/tun/datagram"
 	"weft/internal/kernel/tun/wg"
 )
@@ -35,9 +36,9 @@ func TestTunnelMetrics(t *testing.T) {
 
 // TestSecretsStayHome checks that what a node publishes of itself names neither of WireGuard's secrets.
 func TestSecretsStayHome(t *testing.T) {
-	s := setting{psk: wg.Key{1, 2, 3}.String()}
+	s := facts.Setting{PSK: wg.Key{1, 2, 3}.String()}
 	text, err := s.JSON()
-	if err != nil || strings.Contains(text, s.psk) {
+	if err != nil || strings.Contains(text, s.PSK) {
 		t.Errorf("facts %s, %v: want them without the preshared key", text, err)
 	}
 }

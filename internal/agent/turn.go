@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
@@ -26,10 +27,10 @@ import (
 
 // turn is what a change of the mode leaves to be done.
 type turn struct {
-	standing ProxyMode  // in force: every rule of it was applied once
-	until    time.Time  // when what is left of the relay's UDP sessions ends
-	draining int        // listeners that no rule leads to
-	sessions func() int // how many connections and sessions came to the relay by rules; nil: not known
+	standing facts.ProxyMode // in force: every rule of it was applied once
+	until    time.Time       // when what is left of the relay's UDP sessions ends
+	draining int             // listeners that no rule leads to
+	sessions func() int      // how many connections and sessions came to the relay by rules; nil: not known
 	again    chan struct{}
 	timer    *time.Timer
 }
@@ -42,11 +43,11 @@ const (
 )
 
 // inTable reports whether the mode's rules are those of table inet weft.
-func (p *proxyLoop) inTable(f Facts) bool { return f.mode().table && p.noTables == nil }
+func (p *proxyLoop) inTable(f facts.Facts) bool { return modeOf(f).table && p.noTables == nil }
 
 // apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
-func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f Facts, own api.Lease, snap api.Snapshot, g guard) (loop.Work, error) {
-	c := f.content(own, snap, g)
+func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, g guard) (loop.Work, error) {
+	c := contentOf(f, own, snap, g)
 	opened := p.openLocalhost(f, snap)
 	var w loop.Work
 	var err error
@@ -63,7 +64,7 @@ func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f Facts, own api.
 		}
 		p.turn.standing, p.turn.until = f.ProxyMode, time.Now().Add(drainLimit)
 	}
-	if p.turn.standing != f.ProxyMode || f.mode().listeners != nil {
+	if p.turn.standing != f.ProxyMode || modeOf(f).listeners != nil {
 		return w, err
 	}
 	w.Ops += p.drain(due, f, snap)
@@ -71,7 +72,7 @@ func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f Facts, own api.
 }
 
 // applyInTable costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
-func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f Facts, c content) (loop.Work, error) {
+func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Facts, c content) (loop.Work, error) {
 	table, err := p.applyTable(due, p.table.update(c))
 	if err != nil && !p.tableOK && p.turn.standing != f.ProxyMode {
 		return table, err
@@ -83,19 +84,19 @@ func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f Facts, c
 }
 
 // applyInIPTables opens the listeners first, then come the rules that lead to the ports they hold.
-func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f Facts, own api.Lease, snap api.Snapshot, c content) (loop.Work, error) {
+func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c content) (loop.Work, error) {
 	var w loop.Work
 	var err error
 	plan := p.planXT(f, own, snap, nil, c.guard)
-	if f.mode().listeners != nil {
+	if modeOf(f).listeners != nil {
 		held := userspace.Ports(p.relay.Ports())
-		plan = p.planXT(f, own, snap, preferredPorts(f.proxyNode(snap), snap.Services, held), c.guard)
+		plan = p.planXT(f, own, snap, preferredPorts(proxyNode(f, snap), snap.Services, held), c.guard)
 		var ports userspace.Ports
 		ports, w.Ops, err = p.listen(slices.Concat(plan.Listeners, p.localhost.plan))
 		plan = p.planXT(f, own, snap, ports, c.guard)
 	}
-	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(f.masqConfig(own)), false)
-	if err1 == nil && p.localhost.made && f.mode().listeners != nil { // from now on the rules lead elsewhere from there
+	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(masqConfig(f, own)), false)
+	if err1 == nil && p.localhost.made && modeOf(f).listeners != nil { // from now on the rules lead elsewhere from there
 		p.localhost = localhost{}
 		_, closed, err3 := p.listen(plan.Listeners)
 		w.Ops, err = w.Ops+closed, errors.Join(err, err3)
@@ -103,7 +104,7 @@ func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f Facts
 	if err1 != nil && p.turn.standing != f.ProxyMode && modes[p.turn.standing].table {
 		before := f
 		before.ProxyMode = p.turn.standing
-		c = before.content(own, snap, c.guard)
+		c = contentOf(before, own, snap, c.guard)
 	}
 	table, err2 := p.applyTable(due, p.table.update(c))
 	p.want = plan
@@ -155,7 +156,7 @@ func parting(ops []nft.Op) int {
 
 // drain leaves the relay's listeners that no rule leads to any longer to those who are connected, and to packets that are under way, beside
 // those of NodePorts on loopback. It returns how many were opened and closed.
-func (p *proxyLoop) drain(due loop.Cause, f Facts, snap api.Snapshot) int {
+func (p *proxyLoop) drain(due loop.Cause, f facts.Facts, snap api.Snapshot) int {
 	held := p.heldByRules()
 	changed := p.localhostChanged(f, snap)
 	if !changed && p.turn.draining+len(held) == 0 && due&loop.ByTime == 0 {
@@ -163,7 +164,7 @@ func (p *proxyLoop) drain(due loop.Cause, f Facts, snap api.Snapshot) int {
 	}
 	var left []netstate.Listener
 	if p.turn.draining+len(held) > 0 && time.Now().Before(p.turn.until) {
-		left = userspace.AllListeners(f.proxyNode(snap), snap.Services, held)
+		left = userspace.AllListeners(proxyNode(f, snap), snap.Services, held)
 		for i := range left {
 			left[i].Drain = true
 		}
@@ -198,7 +199,7 @@ func throughRules(all []relay.Connection) int {
 }
 
 // turned is the mode in force, "" before the first, the listeners that are open for what they have, and the relay's connections and sessions.
-func (p *proxyLoop) turned() (mode ProxyMode, draining, sessions int) {
+func (p *proxyLoop) turned() (mode facts.ProxyMode, draining, sessions int) {
 	if p.turn.sessions != nil {
 		sessions = p.turn.sessions()
 	}

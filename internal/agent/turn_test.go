@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
@@ -32,9 +33,9 @@ func (b *brokenXT) Apply(ctx context.Context, ops []xt.Op) error {
 }
 
 // in puts a loop into another mode and steps.
-func in(t *testing.T, p *proxyLoop, mode ProxyMode) error {
+func in(t *testing.T, p *proxyLoop, mode facts.ProxyMode) error {
 	t.Helper()
-	p.setting = func() setting { return setting{Facts: walkthroughFacts(mode)} }
+	p.setting = func() facts.Setting { return facts.Setting{Facts: walkthroughFacts(mode)} }
 	_, err := p.step(t.Context(), loop.ByHost)
 	return err
 }
@@ -69,19 +70,19 @@ func TestModesLeaveNothing(t *testing.T) {
 // TestRefusedModeKeepsTheOneBefore: as long as the kernel refuses the rules of a new mode services are served by the old one's.
 func TestRefusedModeKeepsTheOneBefore(t *testing.T) {
 	x, table := &brokenXT{Fake: &kernelxt.Fake{}}, &fakeTable{}
-	p := newProxyLoop(NFTables, nil, table, nginxService("172.16.78.9:80"))
+	p := newProxyLoop(facts.NFTables, nil, table, nginxService("172.16.78.9:80"))
 	p.xt = x
 	step(t, p)
 	before := table.table.String()
 	x.err = errors.New("no such module")
-	if err := in(t, p, IPTables); err == nil {
+	if err := in(t, p, facts.IPTables); err == nil {
 		t.Fatal("a refused mode is in force")
 	}
 	if got := table.table.String(); got != before {
 		t.Errorf("mode iptables was refused, and the table is now\n%s", got)
 	}
 	x.err = nil
-	if err := in(t, p, IPTables); err != nil {
+	if err := in(t, p, facts.IPTables); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(table.table.String(), "services-") {
@@ -89,14 +90,14 @@ func TestRefusedModeKeepsTheOneBefore(t *testing.T) {
 	}
 	refuse := &refusingTable{fakeTable: table, err: errors.New("no memory")}
 	p.nft = refuse
-	if err := in(t, p, NFTables); err == nil {
+	if err := in(t, p, facts.NFTables); err == nil {
 		t.Fatal("a refused table is in force")
 	}
 	if have, _ := x.Read(t.Context()); !strings.Contains(have.String(), "WEFT-SVC-") {
 		t.Error("the table was refused, and the rules of iptables are gone")
 	}
 	refuse.err = nil
-	if err := in(t, p, NFTables); err != nil {
+	if err := in(t, p, facts.NFTables); err != nil {
 		t.Fatal(err)
 	}
 	if have, _ := x.Read(t.Context()); strings.Contains(have.String(), "WEFT-SVC-") {
@@ -107,11 +108,11 @@ func TestRefusedModeKeepsTheOneBefore(t *testing.T) {
 // TestListenersDrain: they stay for who is connected, and go with their service or with time.
 func TestListenersDrain(t *testing.T) {
 	x, table, s := &kernelxt.Fake{}, &fakeTable{}, nginxService("172.16.78.9:80")
-	p := newProxyLoop(Userspace, x, table, s)
+	p := newProxyLoop(facts.Userspace, x, table, s)
 	p.turn.again = make(chan struct{}, 1)
 	step(t, p)
 	port := p.relay.Ports()["default/my-nginx-service: TCP"]
-	if err := in(t, p, NFTables); err != nil {
+	if err := in(t, p, facts.NFTables); err != nil {
 		t.Fatal(err)
 	}
 	if _, d, _ := p.turned(); d != 1 || p.relay.Ports()["default/my-nginx-service: TCP"] != port {
@@ -122,13 +123,13 @@ func TestListenersDrain(t *testing.T) {
 	case <-time.After(5 * drainLook):
 		t.Error("nobody looks at what drains")
 	}
-	if err := in(t, p, Userspace); err != nil {
+	if err := in(t, p, facts.Userspace); err != nil {
 		t.Fatal(err)
 	}
 	if got := p.relay.Ports()["default/my-nginx-service: TCP"]; got != port || p.relay.Draining() != 0 {
 		t.Errorf("back: port %d, want %d, %d drain", got, port, p.relay.Draining())
 	}
-	if err := in(t, p, IPTables); err != nil {
+	if err := in(t, p, facts.IPTables); err != nil {
 		t.Fatal(err)
 	}
 	p.turn.until = time.Now().Add(-time.Second)
@@ -143,13 +144,13 @@ func TestModeNoneServesNothing(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
 	s := nginxService("172.16.78.9:80")
 	s.ClusterIPs = []netip.Addr{netip.MustParseAddr("10.254.9.9")}
-	p := newProxyLoop(NoProxy, x, table, s)
+	p := newProxyLoop(facts.NoProxy, x, table, s)
 	step(t, p)
 	text := table.table.String()
 	if strings.Contains(text, "10.254.9.9") || strings.Contains(text, "services-") || !strings.Contains(text, "masquerade") {
 		t.Errorf("mode none:\n%s", text)
 	}
-	p = newProxyLoop(NoProxy, x, &fakeTable{}, s)
+	p = newProxyLoop(facts.NoProxy, x, &fakeTable{}, s)
 	p.noTables = errors.New("none here")
 	step(t, p)
 	have, err := x.Read(t.Context())
@@ -197,12 +198,12 @@ func (f *countingTable) Apply(ops []nft.Op) error {
 func TestElementsGoAfterTheirRules(t *testing.T) {
 	table := &countingTable{fakeTable: &fakeTable{}}
 	s := nginxService("172.16.78.9:80", "172.16.78.10:80")
-	p := newProxyLoop(NFTables, &kernelxt.Fake{}, nil, s)
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, s)
 	p.nft = table
 	step(t, p)
-	f := walkthroughFacts(IPTables)
+	f := walkthroughFacts(facts.IPTables)
 	f.EdgeCheck = false
-	p.setting = func() setting { return setting{Facts: f} }
+	p.setting = func() facts.Setting { return facts.Setting{Facts: f} }
 	table.all = nil
 	step(t, p)
 	if len(table.all) != 2 {
@@ -213,7 +214,7 @@ func TestElementsGoAfterTheirRules(t *testing.T) {
 			t.Errorf("in the first transaction: %s", op)
 		}
 	}
-	p.setting = func() setting { return setting{Facts: walkthroughFacts(NFTables)} }
+	p.setting = func() facts.Setting { return facts.Setting{Facts: walkthroughFacts(facts.NFTables)} }
 	step(t, p)
 	table.all = nil
 	p.cluster = func() (api.Snapshot, bool) {
@@ -234,17 +235,17 @@ func (f partTable) Apply(ops []nft.Op) error {
 // TestOneRefusedObjectHoldsNothingUp: the mode is in force, the rules of the one before are gone, and the object is named.
 func TestOneRefusedObjectHoldsNothingUp(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	p := newProxyLoop(IPTables, x, table, nginxService("172.16.78.9:80"))
+	p := newProxyLoop(facts.IPTables, x, table, nginxService("172.16.78.9:80"))
 	step(t, p)
 	p.nft = partTable{table}
-	if err := in(t, p, NFTables); err == nil || !strings.Contains(err.Error(), "not this one") {
+	if err := in(t, p, facts.NFTables); err == nil || !strings.Contains(err.Error(), "not this one") {
 		t.Errorf("the refused object is not named: %v", err)
 	}
 	have, err := x.Read(t.Context())
-	if mode, _, _ := p.turned(); err != nil || mode != NFTables || strings.Contains(have.String(), "WEFT-SVC-") {
+	if mode, _, _ := p.turned(); err != nil || mode != facts.NFTables || strings.Contains(have.String(), "WEFT-SVC-") {
 		t.Errorf("mode %s, %v, rules\n%s", mode, err, have)
 	}
-	if err := in(t, p, IPTables); err == nil || strings.Contains(table.table.String(), "services-") {
+	if err := in(t, p, facts.IPTables); err == nil || strings.Contains(table.table.String(), "services-") {
 		t.Errorf("%v, left\n%s", err, table.table)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/probe"
@@ -152,13 +153,13 @@ func ownPublic(snap api.Snapshot, node string) (lease.Public, error) {
 }
 
 // into puts the published addresses into the facts.
-func (p public) into(f *Facts) {
+func (p public) into(f *facts.Facts) {
 	for i, to := range [2]*netip.Addr{&f.PublicIP, &f.PublicIPv6} {
 		want := p.publish[i]
 		if !want.IsValid() {
 			want = p.use[i]
 		}
-		if want != f.addr(i == 1) {
+		if want != f.Addr(i == 1) {
 			*to = want
 		}
 	}
@@ -168,7 +169,7 @@ func (p public) into(f *Facts) {
 const annotationsWait = 5 * time.Second
 
 // lookAgain looks at the host once more when the node's annotations, which may choose the address, are known.
-func (a *agent) lookAgain(ctx context.Context, f Facts) (Facts, error) {
+func (a *agent) lookAgain(ctx context.Context, f facts.Facts) (facts.Facts, error) {
 	if !a.cfg.KubeSubnetManager {
 		return f, nil
 	}
@@ -216,7 +217,7 @@ const underlayEvery = time.Minute
 const startWait = 30 * time.Second
 
 // waitUnderlay looks until the underlay is there: an interface may come, get its address or its name after the agent's start.
-func (a *agent) waitUnderlay(ctx context.Context) (Facts, error) {
+func (a *agent) waitUnderlay(ctx context.Context) (facts.Facts, error) {
 	f, err := a.look()
 	if !errors.Is(err, probe.ErrNoUnderlay) {
 		return f, err

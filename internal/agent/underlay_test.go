@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/lease"
 )
@@ -58,12 +59,12 @@ func TestPublished(t *testing.T) {
 		{public{use: [2]netip.Addr{flag, six}}, flag, flag},
 		{public{use: [2]netip.Addr{flag}, publish: [2]netip.Addr{over}}, over, over},
 	} {
-		f := Facts{Addrs: []netip.Addr{own}}
+		f := facts.Facts{Addrs: []netip.Addr{own}}
 		x.p.into(&f)
-		if f.public(false) != x.v4 || f.PublicIP != x.json || f.public(true) != x.p.use[1] {
+		if f.Public(false) != x.v4 || f.PublicIP != x.json || f.Public(true) != x.p.use[1] {
 			t.Errorf("%+v: %+v", x.p, f)
 		}
-		if !f.holds(x.v4) || f.holds(netip.Addr{}) {
+		if !f.Holds(x.v4) || f.Holds(netip.Addr{}) {
 			t.Errorf("%+v: does not hold its address", x.p)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/agent/facts"
 	"weft/internal/kernel/nft"
 	values "weft/internal/nft"
 	"weft/internal/xt"
@@ -36,14 +37,14 @@ func untracked(ports []uint16) xt.Ruleset {
 }
 
 // openTables opens nf_tables. A kernel without them is an error in mode nftables; in the other modes it is why there is no edge check.
-func openTables(mode ProxyMode) (c *nft.Conn, missing, err error) {
+func openTables(mode facts.ProxyMode) (c *nft.Conn, missing, err error) {
 	c, err = nft.Open()
 	if err == nil {
 		if _, err = c.Read(values.INet, values.TableName); err != nil {
 			err = errors.Join(err, c.Close())
 		}
 	}
-	if err != nil && mode != NFTables && lacking(err) {
+	if err != nil && mode != facts.NFTables && lacking(err) {
 		return nil, fmt.Errorf("the kernel has no nf_tables (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET): %w", err), nil
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package agent
 import (
 	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/lease"
@@ -33,22 +34,22 @@ func (k kind) mixes() bool {
 	return k.backend == lease.VXLAN || k.backend == lease.HostGW || k.backend == lease.UDP
 }
 
-// kind is the one the network's configuration names.
-func (f Facts) kind() kind {
-	return f.kindOf(lease.Kind{Type: f.Backend, VNI: f.Options.VNI})
+// inForce is the one the network's configuration names.
+func inForce(f facts.Facts) kind {
+	return kindOf(f, lease.Kind{Type: f.Backend, VNI: f.Options.VNI})
 }
 
-// ways returns the node's own way first, then the second one of a change under way, then those that peers still announce. Each host sends
+// waysOf returns the node's own way first, then the second one of a change under way, then those that peers still announce. Each host sends
 // to a peer by a kind that the peer announces, and a host announces a kind when it can receive by it; so a change of the network's
 // backend breaks no path, in whatever order the hosts take it up. Kinds in keep stay too: packets of peers that have not heard of a
 // change yet are under way.
-func (f Facts) ways(own api.Lease, leases []api.Lease, keep ...kind) ([]way, error) {
+func waysOf(f facts.Facts, own api.Lease, leases []api.Lease, keep ...kind) ([]way, error) {
 	b, err := backendOf(f.Backend)
 	if err != nil {
 		return nil, err
 	}
-	first := f.kind()
-	out := []way{{first, b, f.self(own), f.Bridge}}
+	first := inForce(f)
+	out := []way{{first, b, f.Self(own), f.Bridge}}
 	seen := map[kind]bool{first: true}
 	add := func(k kind, o overlay.Options, as api.Lease) {
 		b, err := backendOf(k.backend)
@@ -56,13 +57,13 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, keep ...kind) ([]way, err
 			return // a kind nobody can use is no reason to stop
 		}
 		seen[k] = true
-		self := f.self(as)
+		self := f.Self(as)
 		self.Options = o
 		out = append(out, way{k, b, self, ""})
 	}
 	if o := f.Other; o != nil {
-		if mine := f.asKind(nil, own, f.otherKind()); len(mine) > 0 {
-			add(f.otherKind(), o.Options, mine[0])
+		if mine := asKind(f, nil, own, otherKind(f)); len(mine) > 0 {
+			add(otherKind(f), o.Options, mine[0])
 			standIn(out, o.Next)
 		}
 	}
@@ -73,12 +74,12 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, keep ...kind) ([]way, err
 		taken := slices.ContainsFunc(out, func(w way) bool { return k.backend == lease.VXLAN && w.kind.backend == k.backend && w.vni == k.vni })
 		if k.mixes() && !taken { // else the device of another port would have the same name
 			// The MAC of another kind's device is not announced: the device keeps the one it has.
-			add(k, f.optionsFor(k), lease.Kind{Type: k.backend, VNI: k.vni}.Of(own))
+			add(k, optionsFor(f, k), lease.Kind{Type: k.backend, VNI: k.vni}.Of(own))
 		}
 	}
 	for _, l := range leases {
 		if l.Subnet != own.Subnet || l.SubnetV6 != own.SubnetV6 {
-			mix(f.kindOf(lease.Kinds(l)[0]))
+			mix(kindOf(f, lease.Kinds(l)[0]))
 		}
 	}
 	for _, k := range keep {
@@ -88,8 +89,8 @@ func (f Facts) ways(own api.Lease, leases []api.Lease, keep ...kind) ([]way, err
 }
 
 // optionsFor are those of a kind that is in use though it is not configured.
-func (f Facts) optionsFor(k kind) overlay.Options {
-	o := f.earlier[k.backend] // none: the defaults
+func optionsFor(f facts.Facts, k kind) overlay.Options {
+	o := f.Earlier[k.backend] // none: the defaults
 	if k.backend == f.Backend {
 		o = f.Options
 	}
@@ -110,8 +111,8 @@ func standIn(ways []way, next bool) {
 }
 
 // otherKind is the kind of the second backend.
-func (f Facts) otherKind() kind {
-	return f.kindOf(lease.Kind{Type: f.Other.Backend, VNI: f.Other.Options.VNI, Port: portOf(f.Other.Backend, f.Other.Options)})
+func otherKind(f facts.Facts) kind {
+	return kindOf(f, lease.Kind{Type: f.Other.Backend, VNI: f.Other.Options.VNI, Port: portOf(f.Other.Backend, f.Other.Options)})
 }
 
 // place tells an overlay of one Ethernet segment where the pods are; the others need only the leases.
@@ -136,12 +137,12 @@ func podMTU(ways []way) int {
 }
 
 // planNode is the overlay's and the attachments' plan for one node: the host's part, and by UID what each pod needs inside.
-func planNode(f Facts, ways []way, own api.Lease, all []api.Lease, pods []attach.Pod) (netstate.State, map[string]netstate.State) {
-	host, inPod := attach.Plan(f.attachConfig(own, podMTU(ways)), pods)
+func planNode(f facts.Facts, ways []way, own api.Lease, all []api.Lease, pods []attach.Pod) (netstate.State, map[string]netstate.State) {
+	host, inPod := attach.Plan(f.AttachConfig(own, podMTU(ways)), pods)
 	if f.ServiceRange.IsValid() && !f.Gateway.IsValid() {
 		// Without a default route a process of the host could not even send to a service: rules see packets only after the routes.
 		v6 := f.ServiceRange.Addr().Is6()
-		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.addr(v6)})
+		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.Addr(v6)})
 	}
-	return netstate.Union(append(planWays(f, ways, all), host, f.Services.parameters())...), inPod
+	return netstate.Union(append(planWays(f, ways, all), host, f.Services.Parameters())...), inPod
 }

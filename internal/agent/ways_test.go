@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/netstate"
@@ -19,10 +20,10 @@ func leaseWith(node, subnet, public, backend string, vni uint32, mac string) api
 	}
 }
 
-func planOf(t *testing.T, f Facts, own api.Lease, peers ...api.Lease) string {
+func planOf(t *testing.T, f facts.Facts, own api.Lease, peers ...api.Lease) string {
 	t.Helper()
 	all := append([]api.Lease{own}, peers...)
-	ways, err := f.ways(own, all)
+	ways, err := waysOf(f, own, all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,7 @@ func planOf(t *testing.T, f Facts, own api.Lease, peers ...api.Lease) string {
 
 // TestBackendsMixWhileTheyChange: in every order of the hosts' changes both directions have a path that the receiver understands.
 func TestBackendsMixWhileTheyChange(t *testing.T) {
-	facts := walkthroughFacts(NFTables)
+	facts := walkthroughFacts(facts.NFTables)
 	kinds := map[string]struct {
 		backend string
 		vni     uint32
@@ -67,11 +68,11 @@ func TestBackendsMixWhileTheyChange(t *testing.T) {
 }
 
 func TestOldWayStaysForAWhile(t *testing.T) {
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	f.Backend = lease.HostGW
 	own := leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.HostGW, 0, "")
-	f.earlier = map[string]overlay.Options{lease.VXLAN: {VNI: 1, Port: 4789}}
-	ways, err := f.ways(own, []api.Lease{own}, kind{lease.VXLAN, 1, 4789})
+	f.Earlier = map[string]overlay.Options{lease.VXLAN: {VNI: 1, Port: 4789}}
+	ways, err := waysOf(f, own, []api.Lease{own}, kind{lease.VXLAN, 1, 4789})
 	if err != nil || len(ways) != 2 {
 		t.Fatalf("%v, %v", ways, err)
 	}
@@ -90,11 +91,11 @@ func TestEncryptedNetworkMixesWithNothing(t *testing.T) {
 	if _, err := backendOf(lease.WireGuard); err != nil {
 		t.Skip("backend wireguard is not built in")
 	}
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	f.Backend = lease.WireGuard
 	own := leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.WireGuard, 0, "")
 	peer := leaseWith("kube-node2", "172.16.78.0/24", "172.17.42.32", lease.HostGW, 0, "")
-	ways, err := f.ways(own, []api.Lease{own, peer}, kind{lease.VXLAN, 1, 8472})
+	ways, err := waysOf(f, own, []api.Lease{own, peer}, kind{lease.VXLAN, 1, 8472})
 	if err != nil || len(ways) != 1 || ways[0].kind.backend != lease.WireGuard {
 		t.Errorf("%v, %v", ways, err)
 	}
@@ -116,7 +117,7 @@ func TestRepairedNamesWhatThePlanDidNotChange(t *testing.T) {
 
 // TestServiceRoute: a host without a default route has one for the services, said as the kernel says it when it is read back.
 func TestServiceRoute(t *testing.T) {
-	f := walkthroughFacts(NFTables)
+	f := walkthroughFacts(facts.NFTables)
 	f.Gateway, f.ServiceRange = netip.Addr{}, netip.MustParsePrefix("10.254.0.0/16")
 	plan := planOf(t, f, leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.VXLAN, 1, "02:00:00:00:00:01"))
 	if want := "route 10.254.0.0/16 dev eth0 proto 119 src "; !strings.Contains(plan, want) {
@@ -137,8 +138,8 @@ func TestLingeringKinds(t *testing.T) {
 			t.Fatalf("kept: %v", keep)
 		}
 	}
-	d.told.setting.Other = &otherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1, Port: 4789}}
-	s := setting{Facts: walkthroughFacts(NFTables)}
+	d.told.setting.Other = &facts.OtherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1, Port: 4789}}
+	s := facts.Setting{Facts: walkthroughFacts(facts.NFTables)}
 	s.Backend = lease.HostGW
 	d.left(s)
 	if keep := d.remember(now.Add(3*time.Second), []way{{kind: c}}); !slices.Equal(keep, []kind{a}) {

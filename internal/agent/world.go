@@ -3,8 +3,8 @@ package agent
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/explain"
@@ -16,7 +16,7 @@ import (
 func World(snap api.Snapshot, leases []api.Lease) (explain.World, error) {
 	var w explain.World
 	for _, n := range snap.Nodes {
-		f, ok, err := ReadFacts(n)
+		f, ok, err := facts.Read(n)
 		if err != nil {
 			return w, err
 		}
@@ -40,12 +40,12 @@ func plainNode(n api.Node) *explain.Host {
 	return h
 }
 
-func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) error {
+func addNode(w *explain.World, f facts.Facts, snap api.Snapshot, leases []api.Lease) error {
 	own, ok := leaseOf(f, leases)
 	if !ok {
 		return errNoLease
 	}
-	ways, err := f.ways(own, leases)
+	ways, err := waysOf(f, own, leases)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 	pods := podsOf(snap, f.Node)
 	state, inPod := planNode(f, ways, own, leases, pods)
 	rules := planRules(f, own, snap, planGuard(f, ways, own, leases))
-	h := &explain.Host{Name: f.Node, Underlay: f.underlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
+	h := &explain.Host{Name: f.Node, Underlay: f.UnderlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
 	h.Rules = rules.explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)
 	for _, p := range pods {
@@ -64,18 +64,13 @@ func addNode(w *explain.World, f Facts, snap api.Snapshot, leases []api.Lease) e
 }
 
 // leaseOf finds the lease of the node with the facts.
-func leaseOf(f Facts, leases []api.Lease) (api.Lease, bool) {
+func leaseOf(f facts.Facts, leases []api.Lease) (api.Lease, bool) {
 	for _, l := range leases {
-		if l.Node == f.Node && l.Node != "" || f.holds(l.PublicIP) || f.holds(l.PublicIPv6) {
+		if l.Node == f.Node && l.Node != "" || f.Holds(l.PublicIP) || f.Holds(l.PublicIPv6) {
 			return l, true
 		}
 	}
 	return api.Lease{}, false
-}
-
-// holds reports whether the address is one of the node's, or the one it publishes.
-func (f Facts) holds(a netip.Addr) bool {
-	return a.IsValid() && (slices.Contains(f.Addrs, a) || a == f.PublicIP || a == f.PublicIPv6)
 }
 
 // podsOf lists the pods of a node that have an address of their own. The path of a pod's network namespace is the agent's to

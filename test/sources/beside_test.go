@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/agent"
+	"weft/internal/agent/facts"
 	"weft/internal/attach"
 	"weft/internal/kernel/netns"
 	"weft/internal/masq"
@@ -57,7 +57,7 @@ func (b beside) wants(c config, f flowOf) []string {
 		return []string{to}
 	}
 	all := []string{f.want}
-	if b.elsewhere && c.proxy == agent.IPTables && f.From == contract.Pod {
+	if b.elsewhere && c.proxy == facts.IPTables && f.From == contract.Pod {
 		host, _, _ := strings.Cut(f.want, " ")
 		for _, s := range []contract.Source{contract.Overlay, contract.Underlay} {
 			all = append(all, host+" "+address(s, f.From, c.backend, f.v6).String())
@@ -74,7 +74,7 @@ func TestBeside(t *testing.T) {
 	listening := false
 	for _, b := range besides {
 		c := config{attach.Bridge, b.backend, "", masq.Outside}
-		for _, c.proxy = range []agent.ProxyMode{agent.NFTables, agent.IPTables} {
+		for _, c.proxy = range []facts.ProxyMode{facts.NFTables, facts.IPTables} {
 			w := l.world(t, c, nodes)
 			for _, n := range nodes {
 				l.applyState(t, n, w)
@@ -139,7 +139,7 @@ func TestBesideKubeProxy(t *testing.T) {
 	l := newLab(t)
 	nodes := []*node{l.newNode(t, "n1"), l.newNode(t, "n2")}
 	l.sh("outside", "ip route add 10.96.0.0/16 via 192.168.50.11")
-	for i, proxy := range []agent.ProxyMode{agent.NFTables, agent.IPTables} {
+	for i, proxy := range []facts.ProxyMode{facts.NFTables, facts.IPTables} {
 		for _, mode := range contract.Modes {
 			t.Run(name(proxy, " ", mode), func(t *testing.T) {
 				c := config{attach.Routed, "vxlan", proxy, mode}
@@ -202,7 +202,7 @@ func TestMarksOfOthersStay(t *testing.T) {
 	l := newLab(t)
 	nodes := []*node{l.newNode(t, "n1"), l.newNode(t, "n2")}
 	l.sh("n1", witnessed)
-	for i, proxy := range []agent.ProxyMode{agent.NFTables, agent.IPTables} {
+	for i, proxy := range []facts.ProxyMode{facts.NFTables, facts.IPTables} {
 		c := config{attach.Routed, "vxlan", proxy, masq.Outside}
 		w := l.world(t, c, nodes)
 		for _, n := range nodes {

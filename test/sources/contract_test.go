@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"weft/internal/agent"
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/explain"
@@ -214,7 +214,7 @@ func TestContract(t *testing.T) {
 			}
 			sent := 0
 			for i, backend := range backends {
-				c := config{attachment, backend, agent.NFTables, contract.Modes[0]}
+				c := config{attachment, backend, facts.NFTables, contract.Modes[0]}
 				for _, n := range nodes {
 					l.applyState(t, n, l.world(t, c, nodes))
 				}
@@ -222,7 +222,7 @@ func TestContract(t *testing.T) {
 					l.start(t, attachment)
 				}
 				l.shakeHands()
-				for _, c.proxy = range []agent.ProxyMode{agent.NFTables, agent.IPTables} {
+				for _, c.proxy = range []facts.ProxyMode{facts.NFTables, facts.IPTables} {
 					for _, c.mode = range contract.Modes {
 						t.Run(c.String(), func(t *testing.T) { sent += l.prove(t, c, nodes) })
 					}

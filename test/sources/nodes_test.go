@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"weft/internal/agent"
+	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/explain"
@@ -32,7 +33,7 @@ import (
 type config struct {
 	attach  attach.Mode
 	backend string
-	proxy   agent.ProxyMode
+	proxy   facts.ProxyMode
 	mode    masq.Mode
 }
 
@@ -92,9 +93,9 @@ func (n *node) lease(backend string, o overlay.Options) api.Lease {
 }
 
 // facts are what the node's agent would publish.
-func (n *node) facts(c config) agent.Facts {
+func (n *node) facts(c config) facts.Facts {
 	a := own[n.name]
-	f := agent.Facts{
+	f := facts.Facts{
 		Node: n.name, Dev: "eth0", MTU: 1500, Addrs: a[:], Gateway: ip("192.168.50.1"),
 		Connected: []netip.Prefix{netip.MustParsePrefix("192.168.50.0/24"), netip.MustParsePrefix("fd00:50::/64")},
 		Attach:    c.attach, BridgeNetfilter: probe.Kernel().BridgeNetfilter, IPv6: true,
@@ -129,7 +130,7 @@ func (l *lab) world(t *testing.T, c config, nodes []*node) explain.World {
 		where := must[[]byte](t)(json.Marshal(places))
 		a := own[n.name]
 		snap.Nodes = append(snap.Nodes, api.Node{
-			Name: n.name, Addresses: a[:], Annotations: map[string]string{agent.FactsAnnotation: text, agent.PodsAnnotation: string(where)},
+			Name: n.name, Addresses: a[:], Annotations: map[string]string{facts.Annotation: text, agent.PodsAnnotation: string(where)},
 		})
 		leases = append(leases, n.lease(c.backend, f.Options))
 	}

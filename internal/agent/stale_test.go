@@ -7,30 +7,7 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"weft/internal/api"
 )
-
-func TestSettingsWakeOnlyForAChange(t *testing.T) {
-	var s settings
-	ch := s.subscribe()
-	n := setting{Facts: walkthroughFacts(NFTables), self: api.Lease{Node: "kube-node1"}}
-	if !s.set(n) || len(ch) != 1 {
-		t.Fatal("a new setting wakes nobody")
-	}
-	<-ch
-	if s.set(setting{Facts: walkthroughFacts(NFTables), self: api.Lease{Node: "kube-node1"}}) || len(ch) != 0 {
-		t.Error("the same setting is taken for another")
-	}
-	stored := api.Lease{
-		Node: "kube-node1", Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31"), BackendType: "vxlan",
-		Expiry: time.Unix(1, 0),
-	}
-	n.self.PublicIP, n.self.BackendType = netip.MustParseAddr("172.17.42.41"), "host-gw"
-	if own := n.own(stored); own.Subnet != stored.Subnet || own.BackendType != "host-gw" || own.PublicIP != n.self.PublicIP || own.Expiry != stored.Expiry {
-		t.Errorf("own lease: %+v", own)
-	}
-}
 
 // TestCloseStale: connections from an address that is gone end at once, others stay.
 func TestCloseStale(t *testing.T) {
