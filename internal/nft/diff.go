@@ -48,7 +48,7 @@ func SameDeclaration(a, b Set) bool { return sameDeclaration(a, b) }
 
 func sameDeclaration(a, b Set) bool {
 	return a.Name == b.Name && slices.Equal(a.Key, b.Key) && slices.Equal(a.Data, b.Data) && a.Verdicts == b.Verdicts &&
-		a.Interval == b.Interval && a.Dynamic == b.Dynamic && a.Timeout == b.Timeout && a.Size == b.Size
+		a.Interval == b.Interval && a.Dynamic == b.Dynamic && a.Timeout == b.Timeout && (a.Size == b.Size || !a.Dynamic)
 }
 
 // each calls f for the objects of two sorted lists, pairs by name; the one that is missing is nil.

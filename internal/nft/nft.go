@@ -91,7 +91,7 @@ type Set struct {
 	Interval bool   // elements may be ranges
 	Dynamic  bool   // rules add elements; these are the kernel's state and no part of a plan
 	Timeout  uint32 // default lifetime of an element in seconds, 0: for ever
-	Size     uint32 // most elements, 0: no limit
+	Size     uint32 // most elements, 0: no limit. Not compared unless Dynamic: who writes the set gives it room and more when it is full
 	Elements []Element
 }
 

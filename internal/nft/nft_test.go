@@ -165,7 +165,7 @@ func TestDiffLaws(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 5))
 		want, have := randomTable(r), randomTable(r)
 		if r.IntN(10) == 0 && len(have.Sets) > 0 {
-			have.Sets[0].Size = 7 // another declaration
+			have.Sets[0].Timeout = 7 // another declaration
 			if have.Sets[0].Elements == nil && r.IntN(2) == 0 {
 				have.Sets[0].Key = nil // of types we don't know
 			}

@@ -47,8 +47,9 @@ func (c *Conn) Apply(ops []nft.Op) error {
 }
 
 type applier struct {
-	c       *Conn
-	refused []error
+	c        *Conn
+	refused  []error
+	enlarged map[string]bool // the sets that got more room
 }
 
 // apply performs units, leaving out what is refused. Every round either ends, makes the units fewer or makes them smaller.
@@ -79,6 +80,9 @@ func (a *applier) apply(all []unit) error {
 
 // next returns the units to try after some were refused, or the one that there was.
 func (a *applier) next(all []unit, bad map[int]error, err error) ([]unit, error) {
+	if again, err2 := a.enlarge(all, bad); again || err2 != nil {
+		return all, err2
+	}
 	switch {
 	case errors.Is(err, errWhole) && len(all) == 1:
 		return a.without(all, map[int]error{0: err})
@@ -143,7 +147,7 @@ func (a *applier) without(all []unit, bad map[int]error) ([]unit, error) {
 		case len(u.elements) > 1:
 			n := (len(u.elements) + pieces - 1) / pieces
 			for part := range slices.Chunk(u.elements, n) {
-				out = append(out, unit{u.op, part})
+				out = append(out, unit{op: u.op, elements: part})
 			}
 		default:
 			op := *u.op

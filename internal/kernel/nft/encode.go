@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,7 @@ import (
 type unit struct {
 	op       *nft.Op
 	elements []nft.Element // KindElements: those of the op that this unit is about
+	size     uint32        // KindSet: see room
 }
 
 // families are the kernel's numbers of the families.
@@ -29,19 +31,38 @@ const chunk = 400
 // units cuts ops into units.
 func units(ops []nft.Op) []unit {
 	out := make([]unit, 0, len(ops))
+	sizes := roomFor(ops)
 	for i := range ops {
 		op := &ops[i]
 		if op.Kind != nft.KindElements {
-			out = append(out, unit{op: op})
+			u := unit{op: op, size: op.Set.Size}
+			if size := sizes[setName(op)]; size > 0 && op.Kind == nft.KindSet && op.Verb == nft.Add {
+				u.size = size
+			}
+			out = append(out, u)
 			continue
 		}
-		for e := op.Set.Elements; len(e) > 0; {
-			n := min(len(e), chunk)
-			out = append(out, unit{op, e[:n]})
-			e = e[n:]
+		for part := range slices.Chunk(op.Set.Elements, chunk) {
+			out = append(out, unit{op: op, elements: part})
 		}
 	}
 	return out
+}
+
+// order is the order in which units are encoded: rules before the elements of the maps that they look up. When a rule is bound to a map, the
+// kernel goes through all that is in the map. Within a transaction nobody sees the order; units that go in several have one that does no harm.
+func order(all []unit) []int {
+	out := make([]int, 0, len(all))
+	var rest []int
+	for i, u := range all {
+		switch {
+		case u.op.Kind == nft.KindElements, len(rest) > 0 && (u.op.Kind != nft.KindRules || len(u.op.Chain.Rules) == 0):
+			rest = append(rest, i)
+		default:
+			out = append(out, i)
+		}
+	}
+	return append(out, rest...)
 }
 
 const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
@@ -60,7 +81,7 @@ func newBatch(seq uint32, all []unit) *batch {
 	t := &batch{seq: seq, first: seq, bad: map[int]error{}}
 	t.b = make(buf, 0, 4096+size(all))
 	t.frame(unix.NFNL_MSG_BATCH_BEGIN)
-	for i := range all {
+	for _, i := range order(all) {
 		start, messages, seq := len(t.b), len(t.owner), t.seq
 		if err := t.unit(i, &all[i]); err != nil {
 			t.bad[i] = err
@@ -115,7 +136,7 @@ func (t *batch) unit(i int, u *unit) error {
 	case nft.KindSet:
 		typ, flags := verb(op.Verb, unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET)
 		t.setID++
-		t.message(i, typ, flags, op.Family, func(b *buf) { set(b, op, t.setID) })
+		t.message(i, typ, flags, op.Family, func(b *buf) { set(b, op, u.size, t.setID) })
 	case nft.KindElements:
 		if err := fits(u); err != nil {
 			return err
@@ -262,7 +283,7 @@ func setFlags(s nft.Set) (f uint32) {
 	return f
 }
 
-func set(b *buf, op *nft.Op, id uint32) {
+func set(b *buf, op *nft.Op, size, id uint32) {
 	s := op.Set
 	b.str(unix.NFTA_SET_TABLE, op.Table)
 	b.str(unix.NFTA_SET_NAME, s.Name)
@@ -285,8 +306,8 @@ func set(b *buf, op *nft.Op, id uint32) {
 		b.u64(unix.NFTA_SET_TIMEOUT, uint64(s.Timeout)*1000)
 	}
 	desc := b.begin(unix.NFTA_SET_DESC)
-	if s.Size != 0 {
-		b.u32(unix.NFTA_SET_DESC_SIZE, s.Size)
+	if size != 0 {
+		b.u32(unix.NFTA_SET_DESC_SIZE, size)
 	}
 	if s.Interval && len(s.Key) > 1 {
 		list := b.begin(descConcat)
