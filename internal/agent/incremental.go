@@ -95,7 +95,7 @@ func (t *tablePlan) differs(c content) bool {
 
 // changedRules adds what differs in the services and in the masquerading.
 func (t *tablePlan) changedRules(parts map[string]nft.Table, c content, gone, fresh []api.ServicePort) {
-	p := c.planner()
+	plans := c.planner().For(c.node)
 	if !reflect.DeepEqual(t.masq, c.masq) {
 		parts[ownerPods] = masq.NFT(c.masq)
 	}
@@ -103,7 +103,7 @@ func (t *tablePlan) changedRules(parts map[string]nft.Table, c content, gone, fr
 		parts[ownerOf(s)] = nft.New()
 	}
 	for _, s := range fresh {
-		parts[ownerOf(s)] = p.Plan(c.node, s)
+		parts[ownerOf(s)] = plans.Plan(s)
 	}
 }
 

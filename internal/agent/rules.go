@@ -95,8 +95,9 @@ func fragments(c content) map[string]nft.Table {
 	}
 	p := c.planner()
 	parts[ownerBase] = p.Base(c.node)
+	plans := p.For(c.node)
 	for _, s := range c.services {
-		parts[ownerOf(s)] = p.Plan(c.node, s)
+		parts[ownerOf(s)] = plans.Plan(s)
 	}
 	return parts
 }

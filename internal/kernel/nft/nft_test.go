@@ -340,8 +340,9 @@ func plan(m *nft.Merge, all []api.ServicePort) []nft.Op {
 	var p nftables.Planner
 	f := make(map[string]nft.Table, len(all)+1)
 	f[""] = p.Base(node)
+	plans := p.For(node)
 	for _, s := range all {
-		f[s.Name.String()] = p.Plan(node, s)
+		f[s.Name.String()] = plans.Plan(s)
 	}
 	return m.Update(f)
 }

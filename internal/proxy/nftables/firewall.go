@@ -20,7 +20,7 @@ func (b *builder) firewall(f family) {
 	for _, l := range b.s.LoadBalancer {
 		if a := l.Addr(); a.Is6() == f.v6 {
 			c := f.ranges(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...), false)
-			b.chain(c)
+			b.addChain(c)
 			b.addOnce(f.firewall(), nft.Element{Key: b.vip(a).Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: c.Name}})
 		}
 	}
@@ -33,7 +33,7 @@ func (b *builder) firewallPort(f family) {
 		return
 	}
 	c := f.ranges(ranges, true)
-	b.chain(c)
+	b.addChain(c)
 	b.addOnce(f.firewallPorts(), nft.Element{Key: b.nodePort().Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: c.Name}})
 }
 

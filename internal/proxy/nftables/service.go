@@ -9,24 +9,12 @@ import (
 	"weft/internal/proxy"
 )
 
-// Plan plans one service port for the node: what it adds to Base. The whole plan is the union of Base and of Plan of every
-// service port (nft.Union, nft.Merge).
-func (p Planner) Plan(n proxy.Node, s api.ServicePort) nft.Table {
-	proto, ok := protocols[s.Protocol]
-	if !ok || s.Port == 0 {
-		return nft.New()
-	}
-	b := &builder{Planner: p, n: n, s: clean(s), proto: proto, t: nft.New()}
-	for _, f := range families {
-		b.family(f)
-	}
-	return b.t
-}
+// Plan plans one service port for the node, as Plans.Plan does.
+func (p Planner) Plan(n proxy.Node, s api.ServicePort) nft.Table { return p.For(n).Plan(s) }
 
 // builder puts the fragment of one service port together.
 type builder struct {
-	Planner
-	n     proxy.Node
+	*Plans
 	s     api.ServicePort
 	proto uint8
 	t     nft.Table
@@ -40,6 +28,9 @@ func (b *builder) add(s nft.Set, e nft.Element) {
 
 // set returns the index of a set in the fragment: there are few.
 func (b *builder) set(s nft.Set) int {
+	if b.t.Sets == nil {
+		b.t.Sets = make([]nft.Set, 0, 4)
+	}
 	for i := range b.t.Sets {
 		if b.t.Sets[i].Name == s.Name {
 			return i
@@ -49,7 +40,7 @@ func (b *builder) set(s nft.Set) int {
 	return len(b.t.Sets) - 1
 }
 
-func (b *builder) chain(c nft.Chain) {
+func (b *builder) addChain(c nft.Chain) {
 	if b.t.Chain(c.Name) == nil {
 		b.t.Chains = append(b.t.Chains, c)
 	}
@@ -73,12 +64,16 @@ func (b *builder) external(f family) []netip.Addr {
 }
 
 func (b *builder) family(f family) {
-	internal := proxy.Endpoints(b.n, b.s, f.v6, proxy.Internal(b.s))
 	every := proxy.Endpoints(b.n, b.s, f.v6, proxy.Cluster)
+	internal := every
+	if in := proxy.Internal(b.s); in != proxy.Cluster {
+		internal = proxy.Endpoints(b.n, b.s, f.v6, in)
+	}
 	for _, a := range b.s.ClusterIPs {
 		if a.Is6() == f.v6 {
-			b.add(f.clusterIPs(), nft.Element{Key: nft.TupleBuilder(nil).Addr(a).Tuple()})
-			b.cluster(f, a, internal, len(every) == 0)
+			t := b.address(f, a)
+			b.add(t.clusterIPs, nft.Element{Key: t.key[:len(t.key)-portLen]})
+			b.cluster(t, internal, len(every) == 0)
 		}
 	}
 	for _, a := range b.external(f) {
@@ -88,73 +83,93 @@ func (b *builder) family(f family) {
 	}
 	// A NodePort has no address: the family is that of the service.
 	if b.s.NodePort != 0 && proxy.HasFamily(b.s, f.v6) {
-		b.add(f.nodePortSet(), nft.Element{Key: b.nodePort().Tuple()})
-		b.exposed(b.port(f), every)
+		t := b.port(f)
+		b.add(f.nodePortSet(), nft.Element{Key: t.key})
+		b.exposed(t, every)
 	}
 	b.hairpin(f)
 	b.firewall(f)
 	b.firewallPort(f)
 }
 
+// portLen is the length of a protocol and a port in a key.
+const portLen = 8
+
 // target is where packets are sent to: an address and a port, or a NodePort.
 type target struct {
 	list
-	verdicts, rejected, dropped nft.Set
-	key                         func() nft.TupleBuilder
+	*lookups
+	key nft.Tuple
 }
 
 func (b *builder) address(f family, a netip.Addr) target {
-	return target{list{family: f}, f.vips(), f.addresses("rejected"), f.addresses("dropped"), func() nft.TupleBuilder { return b.vip(a) }}
+	l := list{family: f}
+	return target{l, b.lookups(l), b.vip(a).Tuple()}
 }
 
 func (b *builder) port(f family) target {
-	return target{list{family: f, port: true}, f.ports(), f.portsOnly("rejected"), f.portsOnly("dropped"), b.nodePort}
+	l := list{family: f, port: true}
+	return target{l, b.lookups(l), b.nodePort().Tuple()}
 }
 
 // cluster plans a cluster address. Packets to one whose endpoints are all on other nodes (internalTrafficPolicy Local) are dropped: they
 // may come back. Where there are none at all they are rejected, as to every port that a cluster address does not have.
-func (b *builder) cluster(f family, a netip.Addr, endpoints []netip.AddrPort, none bool) {
-	t := b.address(f, a)
+func (b *builder) cluster(t target, endpoints []netip.AddrPort, none bool) {
 	if len(endpoints) == 0 && !none {
-		b.add(t.dropped, nft.Element{Key: t.key().Tuple()})
+		b.add(t.dropped, nft.Element{Key: t.key})
 	}
 	c := choice{list: t.list, filling: fill(b.s, endpoints), masq: keep, affinity: b.s.AffinitySeconds}
 	switch {
 	case b.MasqueradeAll:
 		c.masq = all
-	case len(f.clusterCIDRs(b.n)) > 0:
+	case t.v6 && b.cidrs[1] || !t.v6 && b.cidrs[0]:
 		c.masq = outside
 	}
-	b.lead(t, c.chainName())
-	b.choose(t, c)
+	b.lead(t, b.choose(t, c))
 }
 
 // lead makes the target lead to the chain, which returns when it has no endpoint.
 func (b *builder) lead(t target, chain string) {
-	b.add(t.verdicts, nft.Element{Key: t.key().Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: chain}})
+	b.add(t.verdicts, nft.Element{Key: t.key, Verdict: nft.Verdict{Kind: nft.Jump, Chain: chain}})
 }
 
-// choose adds the chain of a choice and the list of endpoints it draws from.
-func (b *builder) choose(t target, c choice) {
-	b.chain(b.Planner.chain(b.n, c))
+// choose adds the chain of a choice and the list of endpoints it draws from, and returns the chain's name.
+func (b *builder) choose(t target, c choice) string {
+	chain := b.chain(c)
+	b.addChain(chain)
 	if c.affinity == 0 {
-		list := &b.t.Sets[b.set(c.endpoints())].Elements
-		*list = slices.Grow(*list, c.full)
-		key := t.key()
-		data := make(nft.TupleBuilder, 0, 20)
-		for k := range c.full {
-			to := c.at(k)
-			*list = append(*list, nft.Element{Key: key.Num(uint32(k)).Tuple(), Data: data.Addr(to.Addr()).Port(to.Port()).Tuple()})
-		}
-		return
+		b.slots(t, c)
+		return chain.Name
 	}
 	b.set(c.recent())
 	b.set(c.picks())
 	for k := range c.full {
 		e := c.endpointChain(b.proto, c.at(k))
-		b.chain(e)
+		b.addChain(e)
 		v := nft.Verdict{Kind: nft.Goto, Chain: e.Name}
-		b.add(c.picks(), nft.Element{Key: t.key().Num(uint32(k)).Tuple(), Verdict: v})
+		b.add(c.picks(), nft.Element{Key: t.slot(k), Verdict: v})
+	}
+	return chain.Name
+}
+
+func (t target) slot(k int) nft.Tuple { return t.key + nft.TupleBuilder(nil).Num(uint32(k)).Tuple() }
+
+// slots adds the list of endpoints. The keys and values of a list are parts of one text: they come and go together.
+func (b *builder) slots(t target, c choice) {
+	elements := &b.t.Sets[b.set(b.lookups(c.list).endpoints)].Elements
+	*elements = slices.Grow(*elements, c.full)
+	text := nft.TupleBuilder(b.bytes[:0])
+	for k := range c.full {
+		to := c.at(k)
+		text = append(text, t.key...)
+		text = text.Num(uint32(k)).Addr(to.Addr()).Port(to.Port())
+	}
+	b.bytes = text
+	all := text.Tuple()
+	for range c.full {
+		n, end := len(t.key)+4, len(text)/c.full
+		*elements = append(*elements, nft.Element{Key: all[:n], Data: all[n:end]})
+		all = all[end:]
 	}
 }
 
@@ -162,7 +177,7 @@ func (b *builder) choose(t target, c choice) {
 // through this node, unless only the node's own endpoints serve them.
 func (b *builder) exposed(t target, every []netip.AddrPort) {
 	if len(every) == 0 {
-		b.add(t.rejected, nft.Element{Key: t.key().Tuple()})
+		b.add(t.rejected, nft.Element{Key: t.key})
 	}
 	affinity := b.s.AffinitySeconds
 	if proxy.External(b.s) == proxy.Cluster {
@@ -170,21 +185,20 @@ func (b *builder) exposed(t target, every []netip.AddrPort) {
 		if b.s.MasqueradeDisabled {
 			c.masq = keep
 		}
-		b.lead(t, c.chainName())
-		b.choose(t, c)
+		b.lead(t, b.choose(t, c))
 		return
 	}
 	inside := choice{list: t.list, filling: fill(b.s, every), masq: keep, affinity: affinity}
 	b.choose(t, inside)
 	local := proxy.Endpoints(b.n, b.s, t.v6, proxy.Local)
 	if len(local) == 0 && len(every) > 0 {
-		b.add(t.dropped, nft.Element{Key: t.key().Tuple()})
+		b.add(t.dropped, nft.Element{Key: t.key})
 	}
 	t.local = true
 	own := choice{list: t.list, filling: fill(b.s, local), masq: keep, affinity: affinity}
 	b.choose(t, own)
 	split := b.split(b.n, inside, own)
-	b.chain(split)
+	b.addChain(split)
 	b.lead(t, split.Name)
 }
 
