@@ -17,3 +17,6 @@ func Meanwhile(c *Conn, ops []nft.Op, do func() error) error {
 
 // LookupFrom makes sets of that many planned elements large ones.
 func LookupFrom(c *Conn, n int) { c.lookupFrom = n }
+
+// Encode encodes ops as Apply does before it sends them.
+func Encode(ops []nft.Op) { newBatch(0, units(ops)) }
