@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/lease"
 	"weft/internal/overlay"
 	"weft/internal/store/kube"
@@ -54,7 +55,7 @@ func (a *agent) writeSubnetEnv() error {
 		return nil
 	}
 	s := a.settings.Get()
-	b, err := backendOf(s.Backend)
+	b, err := ways.Backend(s.Backend)
 	if err != nil {
 		return err
 	}

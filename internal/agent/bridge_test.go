@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/attach"
 	"weft/internal/kernel/netns"
@@ -30,7 +31,7 @@ func TestMeetBridge(t *testing.T) {
 			t.Errorf("%q: %q, %v, want %q", x.make, a.bridgeMAC, err, x.want)
 		}
 		f := facts.Facts{Attach: attach.Bridge, Bridge: "cni-meet", BridgeMAC: a.bridgeMAC}
-		if got := f.AttachConfig(leaseWith("a", "10.1.1.0/24", "172.17.42.31", "vxlan", 1, "02:00:00:00:00:01"), 1450).BridgeMAC; got != x.want {
+		if got := f.AttachConfig(agenttest.Lease("a", "10.1.1.0/24", "172.17.42.31", "vxlan", 1, "02:00:00:00:00:01"), 1450).BridgeMAC; got != x.want {
 			t.Errorf("%q: the plan has %q", x.make, got)
 		}
 	}

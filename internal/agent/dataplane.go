@@ -13,6 +13,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel"
@@ -28,9 +29,6 @@ type leases interface {
 	Leases() []api.Lease    // all that are good, the own one too
 	Changed() <-chan struct{}
 }
-
-// errNoLease says that the node has no subnet yet.
-var errNoLease = errors.New("no subnet is leased yet")
 
 // errUnknown says that the cluster's objects were not listed yet.
 var errUnknown = errors.New("the cluster is not known yet")
@@ -51,28 +49,25 @@ type dataplane struct {
 	mu      sync.Mutex // one step at a time
 	want    netstate.State
 	planned bool               // want was applied without an error
-	ground  ground             // what want was planned from, for quick
-	next    ground             // what plan planned from
+	ground  ways.Ground        // what want was planned from, for quick
+	next    ways.Ground        // what plan planned from
 	refused map[string]bool    // leases without a path that were reported
 	mender  mender             // repairs of the host's objects
 	inside  map[string]*podNet // of the pods, by UID
 	life    context.Context    //nolint:containedctx // of what watches the inside of pods, nil: nothing does
 	spawn   func(func() error) // runs that
 	healing *loop.Healing
-	made    chan struct{}      // receives after a step that changed something
-	whole   chan struct{}      // receives after a look at the whole network
-	kinds   map[kind]time.Time // ways in use, and until when those that no longer are stay
-	told    basis              // of the last step that worked
-	again   chan struct{}      // receives when a step is due though nothing happened
-	heard   chan struct{}      // receives after that changed, while the network changes its backend
-	podsSet chan struct{}      // receives after a pod was attached or detached
+	made    chan struct{}           // receives after a step that changed something
+	whole   chan struct{}           // receives after a look at the whole network
+	kinds   map[ways.Kind]time.Time // ways in use, and until when those that no longer are stay
+	told    basis                   // of the last step that worked
+	again   chan struct{}           // receives when a step is due though nothing happened
+	heard   chan struct{}           // receives after that changed, while the network changes its backend
+	podsSet chan struct{}           // receives after a pod was attached or detached
 	steps   stepStats
 	first   sync.Once
 	ready   chan struct{} // closed after the first step that worked
 }
-
-// linger is how long a way stays open for what arrives by it after the last peer stopped announcing it.
-const linger = 30 * time.Second
 
 // stepStats counts for status and metrics.
 type stepStats struct {
@@ -93,7 +88,7 @@ func newDataplane(log *slog.Logger, s *facts.InForce, l leases, cluster func() (
 	}
 	return &dataplane{
 		log: log, settings: s, leases: l, cluster: cluster, pods: pods, handle: h,
-		inside: map[string]*podNet{}, kinds: map[kind]time.Time{}, podsSet: make(chan struct{}, 1), made: make(chan struct{}, 1), whole: make(chan struct{}, 1),
+		inside: map[string]*podNet{}, kinds: map[ways.Kind]time.Time{}, podsSet: make(chan struct{}, 1), made: make(chan struct{}, 1), whole: make(chan struct{}, 1),
 		heard: make(chan struct{}, 1), again: make(chan struct{}, 1), ready: make(chan struct{}),
 	}, nil
 }
@@ -102,19 +97,19 @@ func newDataplane(log *slog.Logger, s *facts.InForce, l leases, cluster func() (
 func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]netstate.State, b basis, err error) {
 	stored, ok := d.leases.Own()
 	if !ok {
-		return netstate.State{}, nil, basis{}, errNoLease
+		return netstate.State{}, nil, basis{}, ways.ErrNoLease
 	}
 	version, generation := d.version(), d.settings.Generation()
-	d.next = ground{}
+	d.next = ways.Ground{}
 	s := d.settings.Get()
 	own, all := s.Own(stored), d.leases.Leases()
-	ways, err := waysOf(s.Facts, own, all)
+	used, err := ways.Of(s.Facts, own, all)
 	if err != nil {
 		return netstate.State{}, nil, basis{}, err
 	}
 	d.left(s)
-	if keep := d.remember(now, ways); len(keep) > 0 {
-		if ways, err = waysOf(s.Facts, own, all, keep...); err != nil {
+	if keep := d.remember(now, used); len(keep) > 0 {
+		if used, err = ways.Of(s.Facts, own, all, keep...); err != nil {
 			return netstate.State{}, nil, basis{}, err
 		}
 	}
@@ -123,39 +118,39 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 		if !known {
 			return netstate.State{}, nil, basis{}, errUnknown // nothing may be removed for want of knowledge
 		}
-		all = named(snap.Nodes, all)
-		place(ways, endpointsOf(snap.Nodes, all))
+		all = ways.Named(snap.Nodes, all)
+		ways.Place(used, ways.Endpoints(snap.Nodes, all))
 	}
-	host, inPod = planNode(s.Facts, ways, own, all, d.pods.pods())
-	b = basis{setting: s, open: map[kind]bool{}}
-	for _, w := range ways {
-		b.open[w.kind] = true
+	host, inPod = ways.PlanNode(s.Facts, used, own, all, d.pods.pods())
+	b = basis{setting: s, open: map[ways.Kind]bool{}}
+	for _, w := range used {
+		b.open[w.Kind] = true
 	}
 	if s.Other != nil {
-		b.peers, _ = overlay.Peers(ways[0].self, all)
+		b.peers, _ = overlay.Peers(used[0].Self, all)
 	}
 	if s.Other == nil {
-		d.next = newGround(version, generation, s.Facts, own, all, ways, d.report(ways[0].self, all))
+		d.next = ways.NewGround(version, generation, s.Facts, own, all, used, d.report(used[0].Self, all))
 	}
 	return host, inPod, b, nil
 }
 
 // remember notes the ways in use and returns those that are no longer and stay for a while.
-func (d *dataplane) remember(now time.Time, ways []way) (keep []kind) {
-	for _, w := range ways {
-		d.kinds[w.kind] = now.Add(linger)
+func (d *dataplane) remember(now time.Time, used []ways.Way) (keep []ways.Kind) {
+	for _, w := range used {
+		d.kinds[w.Kind] = now.Add(ways.Linger)
 	}
 	for k, until := range d.kinds {
 		switch {
 		case !until.After(now):
 			delete(d.kinds, k)
-		case !slices.ContainsFunc(ways, func(w way) bool { return w.kind == k }):
+		case !slices.ContainsFunc(used, func(w ways.Way) bool { return w.Kind == k }):
 			keep = append(keep, k)
 		}
 	}
 	// The latest first: of two with one VNI only one can be kept.
-	slices.SortFunc(keep, func(a, b kind) int {
-		return cmp.Or(d.kinds[b].Compare(d.kinds[a]), cmp.Compare(a.backend, b.backend), cmp.Compare(a.vni, b.vni), cmp.Compare(a.port, b.port))
+	slices.SortFunc(keep, func(a, b ways.Kind) int {
+		return cmp.Or(d.kinds[b].Compare(d.kinds[a]), cmp.Compare(a.Type, b.Type), cmp.Compare(a.VNI, b.VNI), cmp.Compare(a.Port, b.Port))
 	})
 	return keep
 }
@@ -185,7 +180,7 @@ func (d *dataplane) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 
 func (d *dataplane) locked(ctx context.Context) (loop.Work, error) {
 	host, inPod, b, err := d.plan(time.Now())
-	if errors.Is(err, errNoLease) || errors.Is(err, errUnknown) {
+	if errors.Is(err, ways.ErrNoLease) || errors.Is(err, errUnknown) {
 		return loop.Work{}, nil // their arrival is a trigger
 	}
 	if err != nil {
@@ -252,7 +247,7 @@ func repaired(ops []netstate.Op, want, before netstate.State) []string {
 func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]netip.Addr, error) {
 	own, ok := d.leases.Own()
 	if !ok {
-		return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, errNoLease)
+		return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, ways.ErrNoLease)
 	}
 	if d.mayAttach != nil {
 		if err := d.mayAttach(); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -63,7 +64,7 @@ func flow(to, answerer string) conntrack.Flow {
 }
 
 func udpService(endpoints ...string) api.ServicePort {
-	s := nginxService(endpoints...)
+	s := agenttest.Nginx(endpoints...)
 	s.Protocol = api.UDP
 	return s
 }
@@ -74,7 +75,7 @@ func TestFlowsOnLoopback(t *testing.T) {
 	s.NodePort = 30053
 	for _, mode := range []facts.ProxyMode{facts.NFTables, facts.IPTables, facts.Userspace} {
 		k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
-		k.update(walkthroughFacts(mode), []api.ServicePort{s}, map[string]uint16{"default/my-nginx-service: UDP": 61000})
+		k.update(agenttest.Walkthrough(mode), []api.ServicePort{s}, map[string]uint16{"default/my-nginx-service: UDP": 61000})
 		all := []conntrack.Flow{flow("127.0.0.1:30053", "127.0.0.1:30053"), flow("127.0.0.1:30053", "172.16.78.9:53"), flow("127.0.0.1:30053", "172.16.9.9:53")}
 		stale := len(k.stale(all, k.take(), map[netip.Addr]bool{}))
 		if want := map[facts.ProxyMode]int{facts.NFTables: 1, facts.IPTables: 1, facts.Userspace: 2}[mode]; stale != want {
@@ -117,7 +118,7 @@ func TestFlowsFollowEndpoints(t *testing.T) {
 		flow("192.0.2.1:53", "192.0.2.1:53"), flow("172.16.1.2:80", "172.16.1.2:80"),
 	}}
 	k := runFlows(t, table)
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	k.update(f, []api.ServicePort{udpService("172.16.1.2:80", "172.16.2.2:80")}, nil)
 	// Gone: the endpoint nobody has, and the flow of a service that went while no agent ran.
 	table.await(t, "172.16.1.2:80", "172.16.2.2:80", "192.0.2.1:53", "172.16.1.2:80")
@@ -134,11 +135,11 @@ func TestFlowsAfterModeSwitch(t *testing.T) {
 	k := runFlows(t, table)
 	services := []api.ServicePort{udpService("172.16.1.2:80")}
 	l := "default/my-nginx-service: UDP"
-	k.update(walkthroughFacts(facts.Userspace), services, map[string]uint16{l: 61000})
+	k.update(agenttest.Walkthrough(facts.Userspace), services, map[string]uint16{l: 61000})
 	table.await(t, "127.0.0.1:61000", "172.16.1.2:80") // the endpoint serves: what leads there goes on
-	k.update(walkthroughFacts(facts.NFTables), services, map[string]uint16{l: 61000})
+	k.update(agenttest.Walkthrough(facts.NFTables), services, map[string]uint16{l: 61000})
 	table.await(t, "127.0.0.1:61000", "172.16.1.2:80") // the relay's listener is still open
-	k.update(walkthroughFacts(facts.NFTables), services, nil)
+	k.update(agenttest.Walkthrough(facts.NFTables), services, nil)
 	table.await(t, "172.16.1.2:80")
 }
 
@@ -147,7 +148,7 @@ func TestFlowsOfRulesThatAreNotKnownYet(t *testing.T) {
 	const vip = "10.254.247.121:8080"
 	table := &fakeFlows{}
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	update := func(endpoints ...string) {
 		k.follow(f, api.Snapshot{Services: []api.ServicePort{udpService(endpoints...)}}, nil)
 	}
@@ -178,11 +179,11 @@ func TestFlowsOfRulesThatAreNotKnownYet(t *testing.T) {
 // TestFlowsAreNotListedForNothing checks that a change of TCP services costs no look at the table.
 func TestFlowsAreNotListedForNothing(t *testing.T) {
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
-	f := walkthroughFacts(facts.NFTables)
-	k.update(f, []api.ServicePort{nginxService("172.16.1.2:80")}, nil)
+	f := agenttest.Walkthrough(facts.NFTables)
+	k.update(f, []api.ServicePort{agenttest.Nginx("172.16.1.2:80")}, nil)
 	<-k.wake // the first look is for what an earlier run left
 	k.take()
-	k.update(f, []api.ServicePort{nginxService("172.16.1.3:80")}, nil)
+	k.update(f, []api.ServicePort{agenttest.Nginx("172.16.1.3:80")}, nil)
 	if due := k.take(); len(due.touched) > 0 || due.orphans || len(k.wake) > 0 {
 		t.Errorf("looks for %v", due)
 	}
@@ -191,7 +192,7 @@ func TestFlowsAreNotListedForNothing(t *testing.T) {
 // TestClientsAreForgotten checks that an endpoint taken from a service with session affinity takes its clients along, and only then.
 func TestClientsAreForgotten(t *testing.T) {
 	table := &fakeTable{}
-	s := nginxService("172.16.1.2:80", "172.16.1.3:80")
+	s := agenttest.Nginx("172.16.1.2:80", "172.16.1.3:80")
 	s.AffinitySeconds = 60
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table, s)
 	step := func(services ...api.ServicePort) int {
@@ -211,7 +212,7 @@ func TestClientsAreForgotten(t *testing.T) {
 	if n := step(fewer); n == 0 {
 		t.Error("an endpoint went, its clients are remembered")
 	}
-	other := nginxService("172.16.1.2:80")
+	other := agenttest.Nginx("172.16.1.2:80")
 	other.Name.Name, other.ClusterIPs = "other", []netip.Addr{netip.MustParseAddr("10.254.1.1")}
 	if n := step(fewer, other); n != 0 {
 		t.Errorf("a service without affinity: %d looks", n)

@@ -12,6 +12,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel/probe"
@@ -55,7 +56,7 @@ func (a *agent) configure(ctx context.Context, f facts.Facts, c lease.Config) (f
 	if err := c.Supported(); err != nil {
 		return facts.Setting{}, fmt.Errorf("network configuration: %w", err)
 	}
-	if _, err := backendOf(c.Backend.Type); err != nil {
+	if _, err := ways.Backend(c.Backend.Type); err != nil {
 		return facts.Setting{}, err
 	}
 	f.TakeNetwork(c)
@@ -161,7 +162,7 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 func (a *agent) turn(ctx context.Context, old, next facts.Setting) {
 	var err error
 	switch {
-	case !old.Sealed() && next.Sealed() && a.data.receives(inForce(next.Facts)):
+	case !old.Sealed() && next.Sealed() && a.data.receives(ways.InForce(next.Facts)):
 		next.Turning = true
 		a.settings.Set(next)
 		_, err = a.data.step(ctx, loop.ByHost)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/overlay"
@@ -25,18 +26,18 @@ type guard struct {
 }
 
 // planGuard plans for the ways in use: a host that announces none of them any more may still send by it.
-func planGuard(f facts.Facts, ways []way, own api.Lease, leases []api.Lease) guard {
+func planGuard(f facts.Facts, used []ways.Way, own api.Lease, leases []api.Lease) guard {
 	g := guard{config: edge.Config{
 		Check: f.EdgeCheck, V4: own.Subnet.IsValid(), V6: own.SubnetV6.IsValid(), Seal: sealOf(f),
 	}}
 	var l2VNIs []uint32
-	for _, w := range ways {
+	for _, w := range used {
 		ports, vni := outerPorts(w)
 		g.config.Untracked = append(g.config.Untracked, ports...)
 		if vni != 0 {
 			g.config.Segments = append(g.config.Segments, edge.Segment{Port: ports[0], VNI: vni})
 		}
-		if w.backend.Name() == l2.Name {
+		if w.Backend.Name() == l2.Name {
 			l2VNIs = append(l2VNIs, vni)
 		}
 	}
@@ -52,9 +53,9 @@ func planGuard(f facts.Facts, ways []way, own api.Lease, leases []api.Lease) gua
 }
 
 // outerPorts are the UDP ports of the way's outer packets, and the VNI of VXLAN.
-func outerPorts(w way) (ports []uint16, vni uint32) {
-	o := w.self.Options
-	switch w.backend.Name() {
+func outerPorts(w ways.Way) (ports []uint16, vni uint32) {
+	o := w.Self.Options
+	switch w.Backend.Name() {
 	case lease.VXLAN, lease.L2:
 		return []uint16{cmp.Or(o.Port, vxlan.DefaultPort)}, cmp.Or(o.VNI, vxlan.DefaultVNI)
 	case lease.UDP:

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -21,7 +22,7 @@ func BenchmarkGuardLease(b *testing.B) {
 			PublicIP: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), BackendType: "vxlan", VNI: 1,
 		})
 	}
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	f.Network, f.EdgeCheck = netip.MustParsePrefix("10.0.0.0/8"), true
 	s := facts.Setting{Facts: f}
 	store := &journalLeases{own: peerLease("172.17.42.31", "10.250.0.0/24"), all: leases}

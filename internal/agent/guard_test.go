@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/lease"
@@ -43,7 +45,7 @@ func memberTexts(g guard) string {
 func TestOldAddressesLinger(t *testing.T) {
 	var g guards
 	now := time.Unix(1000, 0)
-	s := facts.Setting{Facts: walkthroughFacts(facts.NFTables)}
+	s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
 	own := peerLease("172.17.42.31", "172.16.28.0/24")
 	own.VTEPMAC = "02:00:00:00:00:01"
 	old, fresh := peerLease("172.17.42.32", "172.16.78.0/24"), peerLease("172.17.42.99", "172.16.78.0/24")
@@ -55,10 +57,10 @@ func TestOldAddressesLinger(t *testing.T) {
 	}{
 		{0, []api.Lease{old}, "172.17.42.32 172.16.78.0/24"},
 		{0, []api.Lease{fresh}, both},
-		{linger - 1, []api.Lease{fresh}, both},
+		{ways.Linger - 1, []api.Lease{fresh}, both},
 		{1, []api.Lease{fresh}, "172.17.42.99 172.16.78.0/24"},
 		{0, nil, "172.17.42.99 172.16.78.0/24"},
-		{linger, nil, ""},
+		{ways.Linger, nil, ""},
 	}
 	for i, x := range steps {
 		now = now.Add(x.after)
@@ -72,7 +74,7 @@ func TestOldAddressesLinger(t *testing.T) {
 func TestOldNetworkLingers(t *testing.T) {
 	var g guards
 	now := time.Unix(1000, 0)
-	s := facts.Setting{Facts: walkthroughFacts(facts.NFTables)}
+	s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
 	own := peerLease("172.17.42.31", "172.16.28.0/24")
 	planned(t, &g, now, s, own)
 	s.Backend = lease.WireGuard
@@ -83,7 +85,7 @@ func TestOldNetworkLingers(t *testing.T) {
 	if len(c.Seal.Networks) == 0 {
 		t.Error("not sealed at once")
 	}
-	c = planned(t, &g, now.Add(linger), s, own).config
+	c = planned(t, &g, now.Add(ways.Linger), s, own).config
 	if !slices.Equal(c.Untracked, []uint16{51820, 51821}) || len(c.Segments) != 0 {
 		t.Errorf("later: %v %v", c.Untracked, c.Segments)
 	}
@@ -137,7 +139,7 @@ func TestNoTables(t *testing.T) {
 // TestSealedBeforeTheClusterIsKnown: the seal is added to what an agent before left, whose services are not touched.
 func TestSealedBeforeTheClusterIsKnown(t *testing.T) {
 	table := &fakeTable{}
-	step(t, newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table, agenttest.Nginx("172.16.78.9:80")))
 	before, reads := *table.table, table.reads
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table)
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{}, false }
@@ -168,12 +170,12 @@ func TestSealedBeforeTheClusterIsKnown(t *testing.T) {
 func TestExplainAsksAllRules(t *testing.T) {
 	own := peerLease("172.17.42.31", "172.16.28.0/24")
 	for mode, want := range map[facts.ProxyMode]int{facts.Userspace: 2, facts.IPTables: 2, facts.NFTables: 1} {
-		f := walkthroughFacts(mode)
-		ways, err := waysOf(f, own, nil)
+		f := agenttest.Walkthrough(mode)
+		used, err := ways.Of(f, own, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := planRules(f, own, api.Snapshot{}, planGuard(f, ways, own, nil))
+		r := planRules(f, own, api.Snapshot{}, planGuard(f, used, own, nil))
 		if got := len(r.explainers(nil)); got != want {
 			t.Errorf("mode %s: %d rulesets, want %d", mode, got, want)
 		}

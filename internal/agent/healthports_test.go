@@ -9,11 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/api"
 )
 
 func TestHealthOf(t *testing.T) {
-	web := nginxService("172.16.28.5:80", "172.16.28.6:80", "172.16.78.9:80")
+	web := agenttest.Nginx("172.16.28.5:80", "172.16.28.6:80", "172.16.78.9:80")
 	web.HealthCheckNodePort = 32000
 	for i, node := range []string{"kube-node1", "kube-node1", "kube-node2"} {
 		web.Endpoints[i].Node = node
@@ -21,7 +22,7 @@ func TestHealthOf(t *testing.T) {
 	web.Endpoints[1].Ready = false
 	admin := web
 	admin.Name.Port = "admin"
-	got := healthOf("kube-node1", []api.ServicePort{web, admin, nginxService("172.16.28.7:80")}, true)
+	got := healthOf("kube-node1", []api.ServicePort{web, admin, agenttest.Nginx("172.16.28.7:80")}, true)
 	if len(got) != 1 || got[32000].LocalEndpoints != 1 || got[32000].Service.Name != "my-nginx-service" || !got[32000].ServiceProxyHealthy {
 		t.Errorf("have %+v", got)
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/kernel"
 	"weft/internal/lease"
@@ -101,4 +103,23 @@ func randomMAC() string {
 	_, _ = rand.Read(b[:]) // never fails
 	b[0] = b[0]&0xfe | 0x02
 	return net.HardwareAddr(b[:]).String()
+}
+
+// otherSelf is the node as its lease describes it for the second backend.
+func (a *agent) otherSelf(ctx context.Context, f facts.Facts, c lease.Config) ([]lease.Kind, error) {
+	if f.Other == nil {
+		return nil, nil
+	}
+	c.Backend = cmp.Or(c.Next, c.Previous)
+	f.Backend, f.Options = f.Other.Backend, f.Other.Options
+	l, err := a.self(ctx, f, c)
+	if err != nil {
+		return nil, err
+	}
+	k := lease.OwnKind(l)
+	k.InForce = false
+	if k.Type == lease.VXLAN || k.Type == lease.UDP {
+		k.Port = ways.PortOf(f.Backend, f.Options)
+	}
+	return []lease.Kind{k}, nil
 }

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/kernel/netns"
 	kernelnft "weft/internal/kernel/nft"
@@ -47,7 +49,7 @@ func changed(services []api.ServicePort, i int) []api.ServicePort {
 func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	var plan tablePlan
 	var kernel *nft.Table
 	pool := manyServices(30, 3)
@@ -72,11 +74,11 @@ func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 				leases = append(leases, randomPeer(r, i))
 			}
 		}
-		ways, err := waysOf(f, own, leases)
+		used, err := ways.Of(f, own, leases)
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := planGuard(f, ways, own, leases)
+		g := planGuard(f, used, own, leases)
 		kernel = nft.Apply(kernel, plan.update(contentOf(f, own, snap, g))...)
 		want := planRules(f, own, snap, g).Table
 		if ops := nft.Diff(*want, kernel); len(ops) > 0 {

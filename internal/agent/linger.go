@@ -8,6 +8,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/overlay/edge"
 )
@@ -21,7 +22,7 @@ type guards struct {
 	planned guard // of these
 	result  guard // planned and what lingers
 	refused int   // leases of planned that are no peers
-	ground  ground
+	ground  ways.Ground
 
 	ports    lingering[uint16]
 	segments lingering[edge.Segment]
@@ -43,11 +44,11 @@ func (g *guards) plan(now time.Time, s facts.Setting, own api.Lease, leases []ap
 	}
 	members := slices.DeleteFunc(slices.Collect(g.result.members.all()), func(m edge.Member) bool { return !g.gone[m].IsZero() })
 	if !same {
-		ways, err := waysOf(s.Facts, own, leases)
+		used, err := ways.Of(s.Facts, own, leases)
 		if err != nil {
 			return g.result, err
 		}
-		g.planned = planGuard(s.Facts, ways, own, leases)
+		g.planned = planGuard(s.Facts, used, own, leases)
 		g.refused = g.planned.refused
 		members = slices.Collect(g.planned.members.all())
 		g.planned.members = memberList{}
@@ -72,7 +73,7 @@ func (g *guards) keepMembers(now time.Time, before memberList, planned []edge.Me
 	differences(before, listOf(planned), func(m edge.Member) {
 		until, was := g.gone[m]
 		if !was {
-			until = now.Add(linger)
+			until = now.Add(ways.Linger)
 		}
 		if until.After(now) {
 			g.left(m, until)
@@ -141,7 +142,7 @@ func keep[T comparable](g *guards, l *lingering[T], now time.Time, planned []T) 
 		case in[v]:
 			continue
 		case until.IsZero():
-			until = now.Add(linger)
+			until = now.Add(ways.Linger)
 			(*l)[v] = until
 		case !until.After(now):
 			delete(*l, v)

@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/overlay"
@@ -70,13 +71,13 @@ func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struc
 
 // pathlessOf lists the leases that no way leads to, as the backends decide it.
 func pathlessOf(s facts.Setting, own api.Lease, all []api.Lease) ([]refusedLease, error) {
-	ways, err := waysOf(s.Facts, own, all)
+	used, err := ways.Of(s.Facts, own, all)
 	if err != nil {
 		return nil, err
 	}
-	speaks := map[kind]bool{}
-	for _, w := range ways {
-		speaks[w.kind] = true
+	speaks := map[ways.Kind]bool{}
+	for _, w := range used {
+		speaks[w.Kind] = true
 	}
 	peers, refused := overlay.Peers(s.Facts.Self(own), all)
 	var out []refusedLease
@@ -85,9 +86,9 @@ func pathlessOf(s facts.Setting, own api.Lease, all []api.Lease) ([]refusedLease
 	}
 	for _, l := range peers {
 		kinds := lease.Kinds(l)
-		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return speaks[kindOf(s.Facts, k)] }) {
+		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return speaks[ways.KindOf(s.Facts, k)] }) {
 			reason := fmt.Sprintf("lease %s of %s: BackendType: %q is not used here, where the network's is %q: "+
-				"no packet goes there until both ends agree", lease.Key(l), cmp.Or(l.Node, publicOf(l)), kindOf(s.Facts, kinds[0]).backend, s.Backend)
+				"no packet goes there until both ends agree", lease.Key(l), cmp.Or(l.Node, publicOf(l)), ways.KindOf(s.Facts, kinds[0]).Type, s.Backend)
 			out = append(out, refusedLease{Lease: lease.Key(l), Kind: unspoken, Reason: reason, Value: valueOf(l)})
 		}
 	}

@@ -17,8 +17,6 @@ import (
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/pmtu"
-	"weft/internal/lease"
-	"weft/internal/netstate"
 )
 
 // fakeNet is a network of paths that answer up to their MTU; one that is not there is silent. It counts packets.
@@ -203,42 +201,16 @@ func TestPathsCostLittle(t *testing.T) {
 	})
 }
 
-// TestNarrowPathsInThePlan: the route to the narrow peer has an MTU, the others and the pods do not change.
-func TestNarrowPathsInThePlan(t *testing.T) {
-	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), BackendType: lease.VXLAN, VNI: 1, VTEPMAC: "02:00:00:00:00:01"}
-	narrow, wide := netip.MustParseAddr("172.17.42.32"), netip.MustParseAddr("172.17.42.33")
-	all := []api.Lease{own}
-	for i, a := range []netip.Addr{narrow, wide} {
-		all = append(all, api.Lease{
-			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(78 + i), 0}), 24), PublicIP: a, BackendType: lease.VXLAN, VNI: 1,
-			VTEPMAC: "02:00:00:00:00:1" + string(rune('0'+i)),
-		})
+// TestPeersToSendTo: neither the node itself nor an address that nobody can send to from here.
+func TestPeersToSendTo(t *testing.T) {
+	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
+	f := facts.Facts{Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")}}
+	all := []api.Lease{
+		own, {Subnet: netip.MustParsePrefix("172.16.78.0/24"), PublicIP: netip.MustParseAddr("172.17.42.32")},
+		{Subnet: netip.MustParsePrefix("172.16.79.0/24"), PublicIP: netip.MustParseAddr("172.17.42.33")},
+		{Subnet: netip.MustParsePrefix("172.16.99.0/24"), PublicIP: netip.IPv4Unspecified(), PublicIPv6: netip.MustParseAddr("2001:db8::1")},
 	}
-	f := facts.Facts{
-		Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")}, Backend: lease.VXLAN, Attach: "routed",
-		PathMTU: map[netip.Addr]int{narrow: 1400},
-	}
-	ways, err := waysOf(f, own, all)
-	if err != nil {
-		t.Fatal(err)
-	}
-	host, _ := planNode(f, ways, own, all, nil)
-	for dst, want := range map[string]int{"172.16.78.0/24": 1350, "172.16.79.0/24": 0} {
-		for _, r := range netstate.Of[netstate.Route](host) {
-			if r.Dst.String() == dst && r.MTU != want {
-				t.Errorf("%s, want MTU %d", r, want)
-			}
-		}
-	}
-	if m := podMTU(ways); m != 1450 {
-		t.Errorf("pods' MTU %d", m)
-	}
-	f.Backend = lease.L2
-	if s := f.Self(own); s.MTU != 1400 {
-		t.Errorf("l2: MTU %d", s.MTU)
-	}
-	peers := pathPeers(f, own, append(all, api.Lease{Subnet: netip.MustParsePrefix("172.16.99.0/24"), PublicIP: netip.IPv4Unspecified(), PublicIPv6: netip.MustParseAddr("2001:db8::1")}))
-	if len(peers) != 2 {
+	if peers := pathPeers(f, own, all); len(peers) != 2 {
 		t.Errorf("%v", peers)
 	}
 }

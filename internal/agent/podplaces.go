@@ -1,95 +1,26 @@
 package agent
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/netip"
 	"slices"
 
-	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
-	"weft/internal/api"
-	"weft/internal/attach"
+	"weft/internal/agent/ways"
 	"weft/internal/lease"
 	"weft/internal/overlay/l2"
 )
-
-// PodsAnnotation is the node annotation in which an agent publishes its pods' addresses, a list for each pod, under backend l2. A node may
-// read all nodes but only its own pods, and not every pod is behind a service. The pods' MACs follow from their addresses.
-const PodsAnnotation = "weft.dev/pods"
-
-// podPlaces is the annotation's value for the pods.
-func podPlaces(pods []attach.Pod) (string, error) {
-	all := make([][]netip.Addr, 0, len(pods))
-	for _, p := range pods {
-		if len(p.IPs) > 0 {
-			all = append(all, p.IPs)
-		}
-	}
-	b, err := json.Marshal(all)
-	if err != nil {
-		return "", fmt.Errorf("encode pods: %w", err)
-	}
-	return string(b), nil
-}
-
-// named gives the leases their holders' names, which those in etcd lack: the node whose address is the lease's public one.
-func named(nodes []api.Node, leases []api.Lease) []api.Lease {
-	holder := map[netip.Addr]string{}
-	for _, n := range nodes {
-		for _, a := range n.Addresses {
-			holder[a] = n.Name
-		}
-	}
-	out := slices.Clone(leases)
-	for i, l := range out {
-		if l.Node == "" {
-			out[i].Node = cmp.Or(holder[l.PublicIP], holder[l.PublicIPv6])
-		}
-	}
-	return out
-}
-
-// endpointsOf reads where the pods are; the leases must be named. An address outside of the subnet its node leases is left out: a node
-// speaks for its own pods only.
-func endpointsOf(nodes []api.Node, leases []api.Lease) []l2.Endpoint {
-	subnets := map[string][]netip.Prefix{}
-	for _, l := range leases {
-		subnets[l.Node] = facts.Valid(l.Subnet, l.SubnetV6)
-	}
-	var out []l2.Endpoint
-	for _, n := range nodes {
-		text, ok := n.Annotations[PodsAnnotation]
-		if !ok {
-			continue
-		}
-		var pods [][]netip.Addr
-		if json.Unmarshal([]byte(text), &pods) != nil {
-			continue // that node's pods can't be reached, the others can
-		}
-		for _, ips := range pods {
-			for _, ip := range ips {
-				if slices.ContainsFunc(subnets[n.Name], func(s netip.Prefix) bool { return s.Contains(ip) }) {
-					out = append(out, l2.Endpoint{IP: ip, MAC: attach.MAC(ips[0]), Node: n.Name})
-				}
-			}
-		}
-	}
-	return out
-}
 
 // publishPods says where the node's pods are, when others need to know.
 func (a *agent) publishPods(ctx context.Context, published *string) error {
 	if a.kube == nil || a.settings.Facts().Backend != lease.L2 {
 		return nil
 	}
-	text, err := podPlaces(a.pods.pods())
+	text, err := ways.PodPlaces(a.pods.pods())
 	if err != nil || text == *published {
 		return err
 	}
-	if err := a.kube.AnnotateNode(ctx, a.cfg.NodeName, map[string]*string{PodsAnnotation: &text}); err != nil {
+	if err := a.kube.AnnotateNode(ctx, a.cfg.NodeName, map[string]*string{ways.PodsAnnotation: &text}); err != nil {
 		return fmt.Errorf("publish the node's pods: %w", err)
 	}
 	*published = text
@@ -110,7 +41,7 @@ func (a *agent) watchPlaces(ctx context.Context, changed <-chan struct{}, moved 
 		if !known || a.settings.Facts().Backend != lease.L2 {
 			continue
 		}
-		now := endpointsOf(snap.Nodes, named(snap.Nodes, a.leases.Leases()))
+		now := ways.Endpoints(snap.Nodes, ways.Named(snap.Nodes, a.leases.Leases()))
 		if first || !slices.Equal(before, now) {
 			before, first = now, false
 			loop.Poke(moved)

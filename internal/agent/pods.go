@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/node"
@@ -87,9 +88,9 @@ func (a *agent) networkReady() error {
 	default:
 	}
 	if l := a.leaseStatus(); l != nil && l.Problem != "" {
-		return fmt.Errorf("%w: %s", errNoLease, l.Problem)
+		return fmt.Errorf("%w: %s", ways.ErrNoLease, l.Problem)
 	}
-	return errNoLease
+	return ways.ErrNoLease
 }
 
 func (a *agent) services() []api.ServicePort {

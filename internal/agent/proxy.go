@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/masq"
@@ -204,7 +205,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	}
 	snap, known := look()
 	if !ok || !known {
-		return nil, errNoLease
+		return nil, ways.ErrNoLease
 	}
 	s := p.setting()
 	g, err := p.guards.plan(time.Now(), s, s.Own(own), p.leases.Leases())

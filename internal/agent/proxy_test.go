@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -60,7 +61,9 @@ func (f *fakeTable) Read(nft.Family, string) (*nft.Table, error) {
 	return f.table, nil
 }
 
-func (f *fakeTable) ReadFor(want *nft.Table) (*nft.Table, error) { return f.Read(want.Family, want.Name) }
+func (f *fakeTable) ReadFor(want *nft.Table) (*nft.Table, error) {
+	return f.Read(want.Family, want.Name)
+}
 
 func (f *fakeTable) Apply(ops []nft.Op) error {
 	f.ops += len(ops)
@@ -74,31 +77,11 @@ func (f *fakeTable) Forget(nft.Family, string, nft.Set, func(nft.Element) bool) 
 	return 0, nil
 }
 
-func walkthroughFacts(mode facts.ProxyMode) facts.Facts {
-	return facts.Facts{
-		Node: "kube-node1", Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")},
-		Connected: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}, Gateway: netip.MustParseAddr("172.17.42.1"),
-		Attach: "bridge", Bridge: "docker0", ProxyMode: mode, IPMasq: true, Network: netip.MustParsePrefix("172.16.0.0/12"),
-		Backend: "vxlan", EdgeCheck: true, ServiceRange: netip.MustParsePrefix("10.254.0.0/16"),
-	}
-}
-
-func nginxService(endpoints ...string) api.ServicePort {
-	s := api.ServicePort{
-		Name: api.ServicePortName{Namespace: "default", Name: "my-nginx-service"}, Protocol: api.TCP,
-		ClusterIPs: []netip.Addr{netip.MustParseAddr("10.254.247.121")}, Port: 8080,
-	}
-	for _, e := range endpoints {
-		s.Endpoints = append(s.Endpoints, api.Endpoint{Addr: netip.MustParseAddrPort(e), Ready: true, Serving: true})
-	}
-	return s
-}
-
 // newProxyLoop is a loop over fakes with one service.
 func newProxyLoop(mode facts.ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *proxyLoop {
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
 	return &proxyLoop{
-		log: slog.New(slog.DiscardHandler), setting: func() facts.Setting { return facts.Setting{Facts: walkthroughFacts(mode)} }, leases: fakeLeases{own: own},
+		log: slog.New(slog.DiscardHandler), setting: func() facts.Setting { return facts.Setting{Facts: agenttest.Walkthrough(mode)} }, leases: fakeLeases{own: own},
 		cluster: func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true },
 		xt:      x, relay: &fakeRelay{}, nft: table, ready: make(chan struct{}),
 	}
@@ -113,7 +96,7 @@ func step(t *testing.T, p *proxyLoop) {
 
 func TestUserspaceRulesLeadToTheListener(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	p := newProxyLoop(facts.Userspace, x, table, nginxService("172.16.78.9:80"))
+	p := newProxyLoop(facts.Userspace, x, table, agenttest.Nginx("172.16.78.9:80"))
 	step(t, p)
 	have, err := x.Read(context.Background())
 	if err != nil {
@@ -140,9 +123,9 @@ func TestUserspaceRulesLeadToTheListener(t *testing.T) {
 func TestASecondAgentAppliesNothing(t *testing.T) {
 	for _, mode := range []facts.ProxyMode{facts.Userspace, facts.NFTables} {
 		x, table := &kernelxt.Fake{}, &fakeTable{}
-		step(t, newProxyLoop(mode, x, table, nginxService("172.16.78.9:80")))
+		step(t, newProxyLoop(mode, x, table, agenttest.Nginx("172.16.78.9:80")))
 		before := table.ops
-		again := newProxyLoop(mode, x, table, nginxService("172.16.78.9:80"))
+		again := newProxyLoop(mode, x, table, agenttest.Nginx("172.16.78.9:80"))
 		step(t, again)
 		if again.steps.FirstOps != 0 || table.ops != before {
 			t.Errorf("mode %s: a restarted agent applied %d ops", mode, again.steps.FirstOps)
@@ -152,8 +135,8 @@ func TestASecondAgentAppliesNothing(t *testing.T) {
 
 func TestModeSwitchLeavesNothing(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	step(t, newProxyLoop(facts.Userspace, x, table, nginxService("172.16.78.9:80")))
-	step(t, newProxyLoop(facts.NFTables, x, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.Userspace, x, table, agenttest.Nginx("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.NFTables, x, table, agenttest.Nginx("172.16.78.9:80")))
 	have, err := x.Read(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +147,7 @@ func TestModeSwitchLeavesNothing(t *testing.T) {
 	if table.table == nil || table.table.Chain("pods-postrouting") == nil {
 		t.Fatal("mode nftables made no table")
 	}
-	step(t, newProxyLoop(facts.Userspace, x, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.Userspace, x, table, agenttest.Nginx("172.16.78.9:80")))
 	want := &fakeTable{}
 	step(t, newProxyLoop(facts.Userspace, &kernelxt.Fake{}, want))
 	if table.table.String() != want.table.String() {
@@ -175,7 +158,7 @@ func TestModeSwitchLeavesNothing(t *testing.T) {
 // TestNothingIsRemovedBeforeTheClusterIsKnown: an agent whose API is away must not take an empty list for the truth.
 func TestNothingIsRemovedBeforeTheClusterIsKnown(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	step(t, newProxyLoop(facts.NFTables, x, table, nginxService("172.16.78.9:80")))
+	step(t, newProxyLoop(facts.NFTables, x, table, agenttest.Nginx("172.16.78.9:80")))
 	p := newProxyLoop(facts.NFTables, x, table)
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{}, false }
 	before := table.ops

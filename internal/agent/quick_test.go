@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -47,11 +48,11 @@ func TestQuickIsWhole(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "eth0").Run() })
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	f.Backend, f.Node = lease.VXLAN, "kube-node1"
 	var s facts.InForce
 	s.Set(facts.Setting{Facts: f})
-	own := leaseWith("kube-node1", "172.16.0.0/24", "172.17.42.31", lease.VXLAN, 1, "02:00:00:00:00:01")
+	own := agenttest.Lease("kube-node1", "172.16.0.0/24", "172.17.42.31", lease.VXLAN, 1, "02:00:00:00:00:01")
 	leases := &loggedLeases{own: own}
 	leases.log.Reset()
 	pods, err := openAttachments(filepath.Join(t.TempDir(), "pods.json"))
@@ -119,7 +120,7 @@ func (l *loggedLeases) change(rnd *rand.Rand) {
 		case 2:
 			subnet = netip.PrefixFrom(subnet.Addr(), 25)
 		}
-		fresh := leaseWith("", subnet.String(), public, lease.VXLAN, 1, mac)
+		fresh := agenttest.Lease("", subnet.String(), public, lease.VXLAN, 1, mac)
 		d.Fresh = []api.Lease{fresh}
 		l.peers = append(l.peers, fresh)
 	}

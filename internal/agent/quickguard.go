@@ -6,6 +6,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/lease/claim"
 	"weft/internal/overlay/edge"
@@ -14,12 +15,12 @@ import (
 // follow is plan for a store of leases that can tell what changed in them: then only the leases that changed are planned, and what that costs
 // does not depend on how many there are but for copies of short lists. Where more may have changed, as in every full check, it is plan.
 func (g *guards) follow(now time.Time, generation uint64, s facts.Setting, own api.Lease, l leases, due loop.Cause) (guard, error) {
-	log, _ := l.(deltas)
+	log, _ := l.(ways.Deltas)
 	own.Expiry = time.Time{} // moves with every renewal and is in no plan
 	if log != nil && due&(loop.ByHost|loop.ByTime) == 0 && g.quick(now, generation, own, log) {
 		return g.result, nil
 	}
-	g.ground = ground{}
+	g.ground = ways.Ground{}
 	var version uint64
 	if log != nil {
 		version, _, _ = log.Delta(0)
@@ -29,24 +30,24 @@ func (g *guards) follow(now time.Time, generation uint64, s facts.Setting, own a
 	if err != nil || version == 0 || s.Other != nil {
 		return out, err
 	}
-	ways, err := waysOf(s.Facts, own, all)
+	used, err := ways.Of(s.Facts, own, all)
 	if err != nil {
 		return out, err
 	}
-	g.ground = newGround(version, generation, s.Facts, own, all, ways, g.refused)
-	if g.ground.version != 0 {
+	g.ground = ways.NewGround(version, generation, s.Facts, own, all, used, g.refused)
+	if g.ground.Version != 0 {
 		g.leases = nil // the version says whether they are the same
 	}
 	return out, nil
 }
 
 // quick brings the members up to date by what changed in the leases. It reports whether that was all there is to do.
-func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log deltas) bool {
+func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log ways.Deltas) bool {
 	b := &g.ground
-	if b.version == 0 || b.generation != generation || own != b.own || past(now, g.next) {
+	if b.Version == 0 || b.Generation != generation || own != b.Own || past(now, g.next) {
 		return false
 	}
-	version, delta, ok := log.Delta(b.version)
+	version, delta, ok := log.Delta(b.Version)
 	if !ok {
 		return false
 	}
@@ -57,7 +58,7 @@ func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log delt
 	if len(gone)+len(fresh) > 0 || past(now, g.nextGone) {
 		g.swap(now, gone, fresh)
 	}
-	b.version = version
+	b.Version = version
 	return true
 }
 
@@ -68,7 +69,7 @@ func (g *guards) moved(d claim.Delta) (gone, fresh []edge.Member, ok bool) {
 		return nil, nil, true
 	}
 	for _, l := range d.Fresh {
-		if _, ok := g.ground.peer(l); !ok {
+		if _, ok := g.ground.Peer(l); !ok {
 			return nil, nil, false
 		}
 	}
@@ -82,7 +83,7 @@ func (g *guards) swap(now time.Time, gone, fresh []edge.Member) {
 	list := g.result.members
 	for _, m := range gone {
 		if _, lingers := g.gone[m]; !lingers && list.has(m) {
-			g.left(m, now.Add(linger))
+			g.left(m, now.Add(ways.Linger))
 		}
 	}
 	for _, m := range fresh {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -52,7 +53,7 @@ func TestQuickGuardIsPlan(t *testing.T) {
 	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		now := time.Unix(1000, 0)
-		s := facts.Setting{Facts: walkthroughFacts(facts.NFTables)}
+		s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
 		s.EdgeCheck = true
 		l := &journalLeases{own: peerLease("172.17.42.31", "172.16.28.0/24")}
 		l.journal.Reset()

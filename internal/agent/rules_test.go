@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/masq"
@@ -11,7 +12,7 @@ import (
 
 // TestL2MasqueradesNothing: br_netfilter shows the rules frames between pods of one link, which must not change.
 func TestL2MasqueradesNothing(t *testing.T) {
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	f.MasqueradePods, f.Backend, f.Attach = true, "l2", "l2"
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
 	for _, chain := range masq.NFT(masqConfig(f, own)).Chains {

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -74,14 +75,14 @@ func TestPrimaryAddresses(t *testing.T) {
 
 // TestServiceFactsReachThePlan: each setting changes what is planned, in each mode where it has a meaning there.
 func TestServiceFactsReachThePlan(t *testing.T) {
-	s := nginxService("172.16.78.9:80")
+	s := agenttest.Nginx("172.16.78.9:80")
 	s.NodePort, s.SourceRanges = 30080, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
-	sctp := nginxService("172.16.78.9:80")
+	sctp := agenttest.Nginx("172.16.78.9:80")
 	sctp.Protocol, sctp.Name.Name = api.SCTP, "sctp"
 	snap := api.Snapshot{Services: []api.ServicePort{s, sctp}}
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
 	text := func(mode facts.ProxyMode, x facts.Services) string {
-		f := walkthroughFacts(mode)
+		f := agenttest.Walkthrough(mode)
 		f.Services = x
 		r := planRules(f, own, snap, guard{})
 		return r.text() + netstate.New(r.objects()...).String()
@@ -137,7 +138,7 @@ func (f *busyRelay) Apply(want []netstate.Listener) (map[string]uint16, error) {
 // opened is named and keeps nothing else from being served.
 func TestNodePortsOnLoopback(t *testing.T) {
 	for _, mode := range []facts.ProxyMode{facts.NFTables, facts.IPTables} {
-		s, other := nginxService("172.16.78.9:80"), manyServices(1, 1)[0]
+		s, other := agenttest.Nginx("172.16.78.9:80"), manyServices(1, 1)[0]
 		s.NodePort = 30080
 		p := newProxyLoop(mode, &kernelxt.Fake{}, &fakeTable{}, other, s)
 		relay := &busyRelay{}
@@ -183,7 +184,7 @@ func TestNodePortsOnLoopback(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	sctp, local := nginxService("172.16.78.9:80"), nginxService("172.16.78.9:80")
+	sctp, local := agenttest.Nginx("172.16.78.9:80"), agenttest.Nginx("172.16.78.9:80")
 	sctp.Protocol, sctp.Name.Name = api.SCTP, "sctp"
 	local.ExternalLocal, local.NodePort = true, 30080
 	snap := api.Snapshot{Services: []api.ServicePort{sctp, local}, Problems: []string{"two want one address"}}
@@ -196,7 +197,7 @@ func TestLimits(t *testing.T) {
 		{facts.IPTables, true, []string{"two want", "default/sctp: is rejected: connection tracking"}},
 		{facts.Userspace, false, []string{"two want", "can't serve default/sctp:", "my-nginx-service:: externalTrafficPolicy Local"}},
 	} {
-		f := walkthroughFacts(c.mode)
+		f := agenttest.Walkthrough(c.mode)
 		f.Services.NoSCTP = c.noSCTP
 		var l limits
 		l.look(slog.New(slog.DiscardHandler), f, snap)
@@ -207,12 +208,12 @@ func TestLimits(t *testing.T) {
 	}
 	var l limits
 	log := slog.New(slog.DiscardHandler)
-	l.look(log, walkthroughFacts(facts.Userspace), snap)
-	l.look(log, walkthroughFacts(facts.Userspace), api.Snapshot{Services: snap.Services[1:]})
+	l.look(log, agenttest.Walkthrough(facts.Userspace), snap)
+	l.look(log, agenttest.Walkthrough(facts.Userspace), api.Snapshot{Services: snap.Services[1:]})
 	if got := l.texts(); len(got) != 1 || !strings.Contains(got[0], "externalTrafficPolicy") {
 		t.Errorf("after a service went: %q", got)
 	}
-	l.look(log, walkthroughFacts(facts.NFTables), api.Snapshot{Services: snap.Services[1:]})
+	l.look(log, agenttest.Walkthrough(facts.NFTables), api.Snapshot{Services: snap.Services[1:]})
 	if got := l.texts(); len(got) != 0 {
 		t.Errorf("in another mode: %q", got)
 	}

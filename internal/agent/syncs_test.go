@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -52,9 +53,9 @@ func TestSyncMetrics(t *testing.T) {
 // TestServicesWithoutLocalEndpoints counts by policy, and follows changes.
 func TestServicesWithoutLocalEndpoints(t *testing.T) {
 	p := newProxyLoop(facts.NFTables, nil, nil)
-	away := nginxService("172.16.78.9:80")
+	away := agenttest.Nginx("172.16.78.9:80")
 	away.InternalLocal, away.ExternalLocal, away.NodePort = true, true, 30080
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	p.limits.look(p.log, f, api.Snapshot{Services: []api.ServicePort{away}})
 	if n := p.local(); n != [2]int{1, 1} {
 		t.Errorf("all endpoints elsewhere: %v", n)

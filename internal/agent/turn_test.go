@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -35,7 +36,7 @@ func (b *brokenXT) Apply(ctx context.Context, ops []xt.Op) error {
 // in puts a loop into another mode and steps.
 func in(t *testing.T, p *proxyLoop, mode facts.ProxyMode) error {
 	t.Helper()
-	p.setting = func() facts.Setting { return facts.Setting{Facts: walkthroughFacts(mode)} }
+	p.setting = func() facts.Setting { return facts.Setting{Facts: agenttest.Walkthrough(mode)} }
 	_, err := p.step(t.Context(), loop.ByHost)
 	return err
 }
@@ -45,13 +46,13 @@ func TestModesLeaveNothing(t *testing.T) {
 	for from := range modes {
 		for to := range modes {
 			x, table := &kernelxt.Fake{}, &fakeTable{}
-			p := newProxyLoop(from, x, table, nginxService("172.16.78.9:80"))
+			p := newProxyLoop(from, x, table, agenttest.Nginx("172.16.78.9:80"))
 			step(t, p)
 			if err := in(t, p, to); err != nil {
 				t.Fatal(err)
 			}
 			freshX, freshTable := &kernelxt.Fake{}, &fakeTable{}
-			step(t, newProxyLoop(to, freshX, freshTable, nginxService("172.16.78.9:80")))
+			step(t, newProxyLoop(to, freshX, freshTable, agenttest.Nginx("172.16.78.9:80")))
 			got, err := x.Read(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -70,7 +71,7 @@ func TestModesLeaveNothing(t *testing.T) {
 // TestRefusedModeKeepsTheOneBefore: as long as the kernel refuses the rules of a new mode services are served by the old one's.
 func TestRefusedModeKeepsTheOneBefore(t *testing.T) {
 	x, table := &brokenXT{Fake: &kernelxt.Fake{}}, &fakeTable{}
-	p := newProxyLoop(facts.NFTables, nil, table, nginxService("172.16.78.9:80"))
+	p := newProxyLoop(facts.NFTables, nil, table, agenttest.Nginx("172.16.78.9:80"))
 	p.xt = x
 	step(t, p)
 	before := table.table.String()
@@ -107,7 +108,7 @@ func TestRefusedModeKeepsTheOneBefore(t *testing.T) {
 
 // TestListenersDrain: they stay for who is connected, and go with their service or with time.
 func TestListenersDrain(t *testing.T) {
-	x, table, s := &kernelxt.Fake{}, &fakeTable{}, nginxService("172.16.78.9:80")
+	x, table, s := &kernelxt.Fake{}, &fakeTable{}, agenttest.Nginx("172.16.78.9:80")
 	p := newProxyLoop(facts.Userspace, x, table, s)
 	p.turn.again = make(chan struct{}, 1)
 	step(t, p)
@@ -142,7 +143,7 @@ func TestListenersDrain(t *testing.T) {
 // TestModeNoneServesNothing: no rule of a service, its masquerading all the same.
 func TestModeNoneServesNothing(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	s := nginxService("172.16.78.9:80")
+	s := agenttest.Nginx("172.16.78.9:80")
 	s.ClusterIPs = []netip.Addr{netip.MustParseAddr("10.254.9.9")}
 	p := newProxyLoop(facts.NoProxy, x, table, s)
 	step(t, p)
@@ -197,11 +198,11 @@ func (f *countingTable) Apply(ops []nft.Op) error {
 // transaction.
 func TestElementsGoAfterTheirRules(t *testing.T) {
 	table := &countingTable{fakeTable: &fakeTable{}}
-	s := nginxService("172.16.78.9:80", "172.16.78.10:80")
+	s := agenttest.Nginx("172.16.78.9:80", "172.16.78.10:80")
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, s)
 	p.nft = table
 	step(t, p)
-	f := walkthroughFacts(facts.IPTables)
+	f := agenttest.Walkthrough(facts.IPTables)
 	f.EdgeCheck = false
 	p.setting = func() facts.Setting { return facts.Setting{Facts: f} }
 	table.all = nil
@@ -214,11 +215,11 @@ func TestElementsGoAfterTheirRules(t *testing.T) {
 			t.Errorf("in the first transaction: %s", op)
 		}
 	}
-	p.setting = func() facts.Setting { return facts.Setting{Facts: walkthroughFacts(facts.NFTables)} }
+	p.setting = func() facts.Setting { return facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)} }
 	step(t, p)
 	table.all = nil
 	p.cluster = func() (api.Snapshot, bool) {
-		return api.Snapshot{Services: []api.ServicePort{nginxService("172.16.78.9:80")}}, true
+		return api.Snapshot{Services: []api.ServicePort{agenttest.Nginx("172.16.78.9:80")}}, true
 	}
 	if _, err := p.step(t.Context(), loop.ByPlan); err != nil || len(table.all) != 1 {
 		t.Errorf("%d transactions for an endpoint that goes, %v", len(table.all), err)
@@ -235,7 +236,7 @@ func (f partTable) Apply(ops []nft.Op) error {
 // TestOneRefusedObjectHoldsNothingUp: the mode is in force, the rules of the one before are gone, and the object is named.
 func TestOneRefusedObjectHoldsNothingUp(t *testing.T) {
 	x, table := &kernelxt.Fake{}, &fakeTable{}
-	p := newProxyLoop(facts.IPTables, x, table, nginxService("172.16.78.9:80"))
+	p := newProxyLoop(facts.IPTables, x, table, agenttest.Nginx("172.16.78.9:80"))
 	step(t, p)
 	p.nft = partTable{table}
 	if err := in(t, p, facts.NFTables); err == nil || !strings.Contains(err.Error(), "not this one") {
@@ -252,7 +253,7 @@ func TestOneRefusedObjectHoldsNothingUp(t *testing.T) {
 
 // TestThroughRules: what is served on loopback in every mode is not left of mode userspace.
 func TestThroughRules(t *testing.T) {
-	s := nginxService("172.16.78.9:80")
+	s := agenttest.Nginx("172.16.78.9:80")
 	s.NodePort = 30080
 	own := proxy.Localhost(proxy.Node{LocalhostNodePorts: true, Addresses: []netip.Addr{netip.MustParseAddr("172.17.42.31")}}, s)
 	if len(own) == 0 {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/explain"
@@ -43,17 +44,17 @@ func plainNode(n api.Node) *explain.Host {
 func addNode(w *explain.World, f facts.Facts, snap api.Snapshot, leases []api.Lease) error {
 	own, ok := leaseOf(f, leases)
 	if !ok {
-		return errNoLease
+		return ways.ErrNoLease
 	}
-	ways, err := waysOf(f, own, leases)
+	used, err := ways.Of(f, own, leases)
 	if err != nil {
 		return err
 	}
-	leases = named(snap.Nodes, leases)
-	place(ways, endpointsOf(snap.Nodes, leases))
+	leases = ways.Named(snap.Nodes, leases)
+	ways.Place(used, ways.Endpoints(snap.Nodes, leases))
 	pods := podsOf(snap, f.Node)
-	state, inPod := planNode(f, ways, own, leases, pods)
-	rules := planRules(f, own, snap, planGuard(f, ways, own, leases))
+	state, inPod := ways.PlanNode(f, used, own, leases, pods)
+	rules := planRules(f, own, snap, planGuard(f, used, own, leases))
 	h := &explain.Host{Name: f.Node, Underlay: f.UnderlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
 	h.Rules = rules.explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)

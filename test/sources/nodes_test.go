@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/agent"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/explain"
@@ -130,7 +131,7 @@ func (l *lab) world(t *testing.T, c config, nodes []*node) explain.World {
 		where := must[[]byte](t)(json.Marshal(places))
 		a := own[n.name]
 		snap.Nodes = append(snap.Nodes, api.Node{
-			Name: n.name, Addresses: a[:], Annotations: map[string]string{facts.Annotation: text, agent.PodsAnnotation: string(where)},
+			Name: n.name, Addresses: a[:], Annotations: map[string]string{facts.Annotation: text, ways.PodsAnnotation: string(where)},
 		})
 		leases = append(leases, n.lease(c.backend, f.Options))
 	}

@@ -1,10 +1,11 @@
-package agent
+package ways
 
 import (
 	"net/netip"
 	"strings"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/attach"
@@ -13,7 +14,7 @@ import (
 
 // TestPodsOfAllNodesAreKnown: what one node publishes is a path on another; what a node says of addresses that are not its own is not.
 func TestPodsOfAllNodesAreKnown(t *testing.T) {
-	text, err := podPlaces([]attach.Pod{
+	text, err := PodPlaces([]attach.Pod{
 		{Name: "web", IPs: []netip.Addr{netip.MustParseAddr("172.16.78.2"), netip.MustParseAddr("fd00:78::2")}},
 		{Name: "thief", IPs: []netip.Addr{netip.MustParseAddr("172.16.28.9")}},
 		{Name: "new"},
@@ -26,25 +27,25 @@ func TestPodsOfAllNodesAreKnown(t *testing.T) {
 		{Name: "kube-node2", Addresses: []netip.Addr{netip.MustParseAddr("172.17.42.32")}, Annotations: map[string]string{PodsAnnotation: text}},
 		{Name: "kube-node3", Annotations: map[string]string{PodsAnnotation: "no JSON"}},
 	}
-	own := leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.L2, 1, "02:00:00:00:00:01")
-	peer := leaseWith("", "172.16.78.0/24", "172.17.42.32", lease.L2, 1, "02:00:00:00:00:02")
+	own := agenttest.Lease("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.L2, 1, "02:00:00:00:00:01")
+	peer := agenttest.Lease("", "172.16.78.0/24", "172.17.42.32", lease.L2, 1, "02:00:00:00:00:02")
 	peer.SubnetV6 = netip.MustParsePrefix("fd00:78::/64")
-	all := named(nodes, []api.Lease{own, peer})
+	all := Named(nodes, []api.Lease{own, peer})
 	if all[1].Node != "kube-node2" {
 		t.Fatalf("the peer's lease is of %q", all[1].Node)
 	}
-	endpoints := endpointsOf(nodes, all)
+	endpoints := Endpoints(nodes, all)
 	if len(endpoints) != 2 || endpoints[1].MAC != endpoints[0].MAC || endpoints[0].MAC != attach.MAC(netip.MustParseAddr("172.16.78.2")) {
 		t.Errorf("endpoints: %+v", endpoints)
 	}
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	f.Backend, f.Attach, f.Options.VNI = lease.L2, attach.L2, 1
-	ways, err := waysOf(f, own, all)
+	used, err := Of(f, own, all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	place(ways, endpoints)
-	host, _ := planNode(f, ways, own, all, nil)
+	Place(used, endpoints)
+	host, _ := PlanNode(f, used, own, all, nil)
 	plan := host.String()
 	for _, want := range []string{"weftl2.1", "master docker0", "02:42:ac:10:4e:02 dev weftl2.1 dst 172.17.42.32", "172.16.78.2 lladdr 02:42:ac:10:4e:02"} {
 		if !strings.Contains(plan, want) {

@@ -1,4 +1,4 @@
-package agent
+package ways
 
 import (
 	"fmt"
@@ -24,8 +24,8 @@ var backends = map[string]overlay.Backend{
 	lease.L2:        l2.Backend{},
 }
 
-// backendOf returns the backend with the name; the error lists those there are.
-func backendOf(name string) (overlay.Backend, error) {
+// Backend returns the backend with the name; the error lists those there are.
+func Backend(name string) (overlay.Backend, error) {
 	b, ok := backends[name]
 	if !ok {
 		return nil, fmt.Errorf("network configuration: Backend.Type %q is not supported: use one of %s",

@@ -1,4 +1,4 @@
-package agent
+package ways
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/lease"
@@ -45,7 +46,7 @@ func (c *changing) lease(i int, cfg lease.Config) api.Lease {
 		k := lease.Kind{Type: b.Type}
 		switch b.Type {
 		case lease.VXLAN:
-			k.VNI, k.Port, k.VTEPMAC = b.VNI, portOf(b.Type, facts.OptionsOf(b)), fmt.Sprintf("02:00:00:00:%02x:%02x", b.VNI, i)
+			k.VNI, k.Port, k.VTEPMAC = b.VNI, PortOf(b.Type, facts.OptionsOf(b)), fmt.Sprintf("02:00:00:00:%02x:%02x", b.VNI, i)
 		case lease.WireGuard:
 			k.WGKey, k.Port = strings.Repeat(fmt.Sprint(i), 42)+"A=", b.ListenPort
 		}
@@ -100,14 +101,14 @@ func (c *changing) step(i, more int) {
 	if n.facts.Backend != "" && n.facts.Backend != f.Backend {
 		f.Earlier = map[string]overlay.Options{n.facts.Backend: n.facts.Options}
 	}
-	ways, err := waysOf(f, own, all)
+	used, err := Of(f, own, all)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	n.facts, n.sealed = f, f.Sealed()
-	n.kernel = netstate.Union(planWays(f, ways, all)...)
-	peers, _ := overlay.Peers(ways[0].self, all)
-	if told := announced(f, own, peers, false); told != n.told {
+	n.kernel = netstate.Union(planWays(f, used, all)...)
+	peers, _ := overlay.Peers(used[0].Self, all)
+	if told := Announced(f, own, peers, false); told != n.told {
 		n.told = told
 		c.log = append(c.log, entry{node: i, lease: told})
 	}
@@ -261,13 +262,13 @@ func TestChangeKeepsEveryPath(t *testing.T) {
 
 // TestSealedNodeSendsNothingInClear: a peer that can't receive encrypted packets gets none at all, whatever else both could do.
 func TestSealedNodeSendsNothingInClear(t *testing.T) {
-	f := walkthroughFacts(facts.NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	f.Backend, f.Other = lease.WireGuard, &facts.OtherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1}, Change: "x"}
-	own := leaseWith("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.WireGuard, 0, "")
+	own := agenttest.Lease("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.WireGuard, 0, "")
 	own = lease.Announce(own, lease.Kind{Type: lease.VXLAN, VNI: 1, Port: 8472, VTEPMAC: "02:00:00:00:00:01"})
 	for _, peer := range []api.Lease{
-		leaseWith("kube-node2", "172.16.78.0/24", "172.17.42.32", lease.VXLAN, 1, "02:00:00:00:00:02"),
-		leaseWith("kube-node2", "172.16.78.0/24", "172.17.42.32", lease.HostGW, 0, ""),
+		agenttest.Lease("kube-node2", "172.16.78.0/24", "172.17.42.32", lease.VXLAN, 1, "02:00:00:00:00:02"),
+		agenttest.Lease("kube-node2", "172.16.78.0/24", "172.17.42.32", lease.HostGW, 0, ""),
 	} {
 		plan := planOf(t, f, own, peer)
 		if !strings.Contains(plan, "dev flannel.1") && !strings.Contains(plan, "link flannel.1") {
