@@ -25,26 +25,26 @@ spec:
   containers: [{name: c, image: busybox, command: [sleep, "3600"]}]
 ---`, h)
 	}
-	if err := c.WriteFile(c.t.Context(), master, "/root/pods.yaml", []byte(text.String())); err != nil {
-		c.t.Fatal(err)
+	if err := c.WriteFile(c.T.Context(), master, "/root/pods.yaml", []byte(text.String())); err != nil {
+		c.T.Fatal(err)
 	}
-	c.kubectl("apply", "-f", "/root/pods.yaml")
+	c.Kubectl("apply", "-f", "/root/pods.yaml")
 	addrs := map[string]string{}
 	for _, h := range hosts {
-		c.kubectl("wait", "--for=condition=Ready", "pod/on-"+h, "--timeout=60s")
-		addrs[h] = c.kubectl("get", "pod", "on-"+h, "-o", "jsonpath={.status.podIP}")
+		c.Kubectl("wait", "--for=condition=Ready", "pod/on-"+h, "--timeout=60s")
+		addrs[h] = c.Kubectl("get", "pod", "on-"+h, "-o", "jsonpath={.status.podIP}")
 	}
 	return addrs
 }
 
 // apply puts a backend in force and returns what the command printed.
 func (c *cluster) apply(backend, flags string) (string, error) {
-	c.t.Helper()
+	c.T.Helper()
 	conf := `{"Network": "172.16.0.0/12", "SubnetLen": 24, "Backend": ` + backend + `}`
-	if err := c.WriteFile(c.t.Context(), master, "/root/net.json", []byte(conf)); err != nil {
-		c.t.Fatal(err)
+	if err := c.WriteFile(c.T.Context(), master, "/root/net.json", []byte(conf)); err != nil {
+		c.T.Fatal(err)
 	}
-	return c.sh(master, "weft network apply -f /root/net.json "+flags+etcdAt+" 2>&1")
+	return c.Sh(master, "weft network apply -f /root/net.json "+flags+etcdAt+" 2>&1")
 }
 
 // clear counts, from now on, what leaves a host for pods without encryption.
@@ -62,15 +62,15 @@ E`
 
 // sealed makes sure that nothing leaves in clear while all pods send.
 func (c *cluster) sealed() {
-	c.t.Helper()
+	c.T.Helper()
 	for _, h := range hosts {
-		c.must(h, clear)
+		c.Must(h, clear)
 	}
 	time.Sleep(300 * time.Millisecond)
 	for _, h := range hosts {
-		out := c.must(h, "nft list chain ip watch out; nft delete table ip watch")
+		out := c.Must(h, "nft list chain ip watch out; nft delete table ip watch")
 		if n := strings.Count(out, "counter packets 0 bytes 0"); n != 2 {
-			c.t.Errorf("%s sends in clear after wireguard was put in force:\n%s", h, out)
+			c.T.Errorf("%s sends in clear after wireguard was put in force:\n%s", h, out)
 		}
 	}
 }
@@ -160,23 +160,23 @@ const psk = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 func (c *cluster) subnets() string {
 	var all string
 	for _, h := range hosts {
-		all += c.must(h, "grep SUBNET /run/flannel/subnet.env") + "\n"
+		all += c.Must(h, "grep SUBNET /run/flannel/subnet.env") + "\n"
 	}
 	return all
 }
 
 // leftovers makes sure that nothing of earlier backends is left on the hosts but what lingers, and nothing differs from the plan.
 func (c *cluster) leftovers() {
-	c.t.Helper()
+	c.T.Helper()
 	for _, h := range hosts {
-		if out := c.must(h, "weft diff"); out != "" {
-			c.t.Errorf("%s is not as planned:\n%s", h, out)
+		if out := c.Must(h, "weft diff"); out != "" {
+			c.T.Errorf("%s is not as planned:\n%s", h, out)
 		}
-		if out := c.must(h, "ip -o link | cut -d: -f2 | grep -E 'weft4|weft6|flannel-wg|flannel0|flannel.1' || true"); out != "" {
-			c.t.Errorf("%s: devices of earlier backends: %s", h, out)
+		if out := c.Must(h, "ip -o link | cut -d: -f2 | grep -E 'weft4|weft6|flannel-wg|flannel0|flannel.1' || true"); out != "" {
+			c.T.Errorf("%s: devices of earlier backends: %s", h, out)
 		}
-		if out := c.must(h, "weft network show -o json"+etcdAt); strings.Contains(out, `"also"`) || strings.Contains(out, `"change"`) {
-			c.t.Errorf("a change is still under way: %s", out)
+		if out := c.Must(h, "weft network show -o json"+etcdAt); strings.Contains(out, `"also"`) || strings.Contains(out, `"change"`) {
+			c.T.Errorf("a change is still under way: %s", out)
 		}
 	}
 }

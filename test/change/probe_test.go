@@ -139,11 +139,11 @@ type probes struct {
 
 // podNamespace is how nsenter enters the network of the host's pod, but not its files: the host does not see the test's binary.
 func (c *cluster) podNamespace(host string) []string {
-	pid, err := c.PID(c.t.Context(), host)
+	pid, err := c.PID(c.T.Context(), host)
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
-	path := c.must(host, fmt.Sprintf(`grep -A6 '"Name": "on-%s"' /run/weft/attachments.json | grep -o '/[^"]*' | tail -1`, host))
+	path := c.Must(host, fmt.Sprintf(`grep -A6 '"Name": "on-%s"' /run/weft/attachments.json | grep -o '/[^"]*' | tail -1`, host))
 	args := []string{fmt.Sprintf("--net=/proc/%d/root%s", pid, path)}
 	if os.Geteuid() != 0 {
 		args = append(args, fmt.Sprintf("--user=/proc/%d/ns/user", pid), "--preserve-credentials")
@@ -153,10 +153,10 @@ func (c *cluster) podNamespace(host string) []string {
 
 // probe starts a prober in each pod.
 func (c *cluster) probe(addrs map[string]string) *probes {
-	p := &probes{t: c.t, begun: time.Now()}
+	p := &probes{t: c.T, begun: time.Now()}
 	self, err := os.Executable()
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	for _, h := range hosts {
 		p.addrs = append(p.addrs, addrs[h])

@@ -2,12 +2,10 @@ package chaos
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 
-	"weft/internal/lab"
+	"weft/test/labtest"
 )
 
 var (
@@ -19,24 +17,6 @@ var (
 )
 
 // bin is the directory of the binaries under test.
-var bin string
+var bin = labtest.Bin()
 
-func TestMain(m *testing.M) {
-	if code, ran := lab.Helper(os.Args[1:]); ran {
-		os.Exit(code)
-	}
-	flag.Parse()
-	dir := os.Getenv("WEFT_BIN")
-	if dir == "" {
-		dir = "../../bin"
-	}
-	var err error
-	if bin, err = filepath.Abs(dir); err == nil {
-		_, err = os.Stat(filepath.Join(bin, "weft-server"))
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "no programs: %v: run make build, or set WEFT_BIN to where they are\n", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(labtest.Main(m, nil, "weft-server", "kubectl")) }

@@ -27,7 +27,7 @@ func TestContainersOfThreeDaemons(t *testing.T) {
 	all := h.Topology().Names()
 	h.background("h1", "etcd", "exec etcd --data-dir /var/lib/etcd --listen-client-urls "+etcd+" --advertise-client-urls "+etcd+
 		" --listen-peer-urls http://127.0.0.1:2380")
-	h.must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan"}}' > /root/net.json`)
+	h.Must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan"}}' > /root/net.json`)
 	h.eventually("h1", "weft network apply -f /root/net.json --etcd-endpoints="+etcd, 20*time.Second)
 
 	rootfs := image(t)
@@ -42,25 +42,25 @@ func TestContainersOfThreeDaemons(t *testing.T) {
 	}
 	at := map[string]string{}
 	for _, host := range all {
-		at[host] = h.must(host, "docker inspect -f '{{.NetworkSettings.IPAddress}}' web")
-		env := h.must(host, "cat /run/flannel/subnet.env")
-		bridge := h.must(host, "ip addr show docker0; iptables -S FORWARD")
+		at[host] = h.Must(host, "docker inspect -f '{{.NetworkSettings.IPAddress}}' web")
+		env := h.Must(host, "cat /run/flannel/subnet.env")
+		bridge := h.Must(host, "ip addr show docker0; iptables -S FORWARD")
 		for _, want := range []string{"mtu 1450", "inet " + value(env, "FLANNEL_SUBNET") + " ", "-P FORWARD DROP"} {
 			if !strings.Contains(bridge, want) {
 				t.Errorf("%s: no %q in\n%s", host, want, bridge)
 			}
 		}
-		if inside := h.must(host, "docker exec web ip link show eth0"); !strings.Contains(inside, "mtu 1450") {
+		if inside := h.Must(host, "docker exec web ip link show eth0"); !strings.Contains(inside, "mtu 1450") {
 			t.Errorf("%s: container's interface: %s", host, inside)
 		}
 	}
 	h.everyPair(all, at)
 	for _, host := range all { // dockerd and the agent do not fight over the bridge
-		if diff := h.must(host, "weft diff"); diff != "" {
+		if diff := h.Must(host, "weft diff"); diff != "" {
 			t.Errorf("%s is not as planned:\n%s", host, diff)
 		}
 	}
-	h.must("h1", "docker rm -f web")
+	h.Must("h1", "docker rm -f web")
 }
 
 // value is that of a line NAME=value.
@@ -76,9 +76,9 @@ func value(env, name string) string {
 // docker runs agent, dockerd and a container with a web server on a host. It is called beside the test: it reports, it does not stop it.
 func (h *hosts) docker(host, mode string, file bool, group string, rootfs []byte) {
 	try := func(command string) (string, bool) {
-		out, err := h.text(h.t.Context(), host, command)
+		out, err := h.text(host, command)
 		if err != nil {
-			h.t.Errorf("%s: %s: %v\n%s", host, command, err, out)
+			h.T.Errorf("%s: %s: %v\n%s", host, command, err, out)
 		}
 		return out, err == nil
 	}
@@ -103,10 +103,10 @@ docker info -f '{{.Driver}} {{.CgroupVersion}}'`
 	if !ok {
 		return
 	}
-	h.t.Logf("%s: storage driver and version of cgroups: %s", host, driver)
+	h.T.Logf("%s: storage driver and version of cgroups: %s", host, driver)
 	var out bytes.Buffer
-	if err := h.ExecIO(h.t.Context(), host, lab.Stdio{In: bytes.NewReader(rootfs), Out: &out, Err: &out}, "docker", "import", "-", "web"); err != nil {
-		h.t.Errorf("%s: docker import: %v\n%s", host, err, out.String())
+	if err := h.ExecIO(h.T.Context(), host, lab.Stdio{In: bytes.NewReader(rootfs), Out: &out, Err: &out}, "docker", "import", "-", "web"); err != nil {
+		h.T.Errorf("%s: docker import: %v\n%s", host, err, out.String())
 		return
 	}
 	try("docker run -d --name web web httpd -f -p 80 -h /www")
@@ -117,13 +117,13 @@ docker info -f '{{.Driver}} {{.CgroupVersion}}'`
 // everyPair sends between containers of all hosts, and between containers and hosts, and looks at the source address that arrives.
 func (h *hosts) everyPair(all []string, at map[string]string) {
 	ask := func(from, to, want string, inside bool) {
-		h.t.Helper()
+		h.T.Helper()
 		command := get(to, "/cgi-bin/who") + " | tail -n 1"
 		if inside {
 			command = `docker exec web sh -c "` + command + `"`
 		}
-		if got, err := h.text(h.t.Context(), from, command); err != nil || got != want {
-			h.t.Errorf("%s: %s: source %q, %v; want %s", from, command, got, err, want)
+		if got, err := h.text(from, command); err != nil || got != want {
+			h.T.Errorf("%s: %s: source %q, %v; want %s", from, command, got, err, want)
 		}
 	}
 	for _, from := range all {
@@ -133,16 +133,16 @@ func (h *hosts) everyPair(all []string, at map[string]string) {
 			if from == to {
 				continue
 			}
-			h.must(from, "docker exec web ping -c 1 -W 5 "+at[to])
+			h.Must(from, "docker exec web ping -c 1 -W 5 "+at[to])
 			// Container to container: nobody masquerades. Container to a host: the agent does, as outside the pod network.
 			ask(from, at[to]+" 80", at[from], true)
 			ask(from, other.Address.String()+" 8080", host.Address.String(), true)
 			// Host to a container elsewhere: the address of its tunnel.
-			tunnel, _, _ := strings.Cut(h.must(from, "ip -4 -o addr show flannel.1 | awk '{print $4}'"), "/")
+			tunnel, _, _ := strings.Cut(h.Must(from, "ip -4 -o addr show flannel.1 | awk '{print $4}'"), "/")
 			ask(from, at[to]+" 80", tunnel, false)
-			n, err := strconv.Atoi(h.must(from, `docker exec web sh -c "`+get(at[to]+" 80", "/bulk")+` | wc -c"`))
+			n, err := strconv.Atoi(h.Must(from, `docker exec web sh -c "`+get(at[to]+" 80", "/bulk")+` | wc -c"`))
 			if err != nil || n < 4<<20 {
-				h.t.Errorf("%s to %s: %d bytes of 4 MB and the answer's head, %v", from, to, n, err)
+				h.T.Errorf("%s to %s: %d bytes of 4 MB and the answer's head, %v", from, to, n, err)
 			}
 		}
 	}

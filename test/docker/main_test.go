@@ -3,7 +3,6 @@ package docker
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,108 +10,45 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"weft/internal/lab"
 	"weft/internal/lab/topology"
+	"weft/test/labtest"
 )
 
-// bin is the directory of the binaries under test.
-var bin string
-
-func TestMain(m *testing.M) {
-	if code, ran := lab.Helper(os.Args[1:]); ran {
-		os.Exit(code)
-	}
-	dir := os.Getenv("WEFT_BIN")
-	if dir == "" {
-		dir = "../../bin"
-	}
-	var err error
-	if bin, err = filepath.Abs(dir); err == nil {
-		_, err = os.Stat(filepath.Join(bin, "weft"))
-	}
-	if err != nil {
-		fmt.Fprintf(os.Stderr, "no program: %v: run make build, or set WEFT_BIN to where it is\n", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(labtest.Main(m, nil)) }
 
 // hosts is a lab of plain hosts; what runs on them the test starts itself.
-type hosts struct {
-	*lab.Lab
-	t *testing.T
-}
+type hosts struct{ *labtest.Cluster }
 
 func up(t *testing.T, n int) *hosts {
 	t.Helper()
-	l, err := lab.Up(t.Context(), topology.HostsOnly(n), lab.Options{
-		Name: fmt.Sprintf("docker-%d", os.Getpid()), Attached: true, HostsOnly: true, Bin: bin, Self: filepath.Join(bin, "weft"), Timeout: time.Minute,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hosts{l, t}
-	t.Cleanup(func() {
-		if t.Failed() {
-			h.logs()
-		}
-		if err := l.Down(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
-}
-
-// logs shows the end of every program's log.
-func (h *hosts) logs() {
-	for _, host := range h.Topology().Names() {
-		out, err := h.text(context.Background(), host, "tail -n 25 /var/log/*.log; ip route; iptables-save")
-		h.t.Logf("%s:\n%s%v", host, out, err)
-	}
+	c := labtest.Up(t, "docker", topology.HostsOnly(n), lab.Options{HostsOnly: true})
+	c.Nodes, c.Show = c.Topology().Names(), "tail -n 25 /var/log/*.log; ip route; iptables-save"
+	return &hosts{c}
 }
 
 // text runs a shell's command line on a host and returns all it prints.
-func (h *hosts) text(ctx context.Context, host, command string) (string, error) {
-	ctx, stop := context.WithTimeout(ctx, 30*time.Second)
-	defer stop()
-	var out bytes.Buffer
-	err := h.ExecIO(ctx, host, lab.Stdio{Out: &out, Err: &out}, "sh", "-c", command)
-	return strings.TrimSpace(out.String()), err
-}
-
-func (h *hosts) must(host, command string) string {
-	h.t.Helper()
-	out, err := h.text(h.t.Context(), host, command)
-	if err != nil {
-		h.t.Fatalf("%s: %s: %v\n%s", host, command, err, out)
-	}
-	return out
-}
+func (h *hosts) text(host, command string) (string, error) { return h.Sh(host, "exec 2>&1\n"+command) }
 
 // background starts a program on a host; it ends with the lab.
 func (h *hosts) background(host, name, command string) {
-	h.t.Helper()
-	h.must(host, fmt.Sprintf("{ %s; } >>/var/log/%s.log 2>&1 </dev/null &", command, name))
+	h.T.Helper()
+	h.Must(host, fmt.Sprintf("{ %s; } >>/var/log/%s.log 2>&1 </dev/null &", command, name))
 }
 
 // eventually repeats a command on a host until it works.
-func (h *hosts) eventually(host, command string, limit time.Duration) string {
-	h.t.Helper()
-	begun := time.Now()
-	for {
-		out, err := h.text(h.t.Context(), host, command)
-		if err == nil {
-			return out
+func (h *hosts) eventually(host, command string, limit time.Duration) (out string) {
+	h.T.Helper()
+	labtest.Eventually(h.T, host+": "+command, limit, func() (err error) {
+		if out, err = h.text(host, command); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
 		}
-		if time.Since(begun) > limit {
-			h.t.Fatalf("%s: %s: not after %s: %v\n%s", host, command, limit, err, out)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		return err
+	})
+	return out
 }
 
 // image is a root file system with busybox and a page that says who asks, as a tar archive.

@@ -9,6 +9,7 @@ import (
 
 	"weft/internal/lab"
 	"weft/internal/lab/topology"
+	"weft/test/labtest"
 )
 
 // podsManifest are a server on node 2 that sends back what it gets, and a client on node 1.
@@ -29,12 +30,12 @@ spec:
 `
 
 func (c *cluster) pods() (server string) {
-	if err := c.WriteFile(c.t.Context(), master, "/root/pods.yaml", []byte(podsManifest)); err != nil {
-		c.t.Fatal(err)
+	if err := c.WriteFile(c.T.Context(), master, "/root/pods.yaml", []byte(podsManifest)); err != nil {
+		c.T.Fatal(err)
 	}
-	c.kubectl("apply", "-f", "/root/pods.yaml")
-	c.kubectl("wait", "--for=condition=Ready", "pod/server", "pod/client", "--timeout=30s")
-	return c.kubectl("get", "pod", "server", "-o", "jsonpath={.status.podIP}")
+	c.Kubectl("apply", "-f", "/root/pods.yaml")
+	c.Kubectl("wait", "--for=condition=Ready", "pod/server", "pod/client", "--timeout=30s")
+	return c.Kubectl("get", "pod", "server", "-o", "jsonpath={.status.podIP}")
 }
 
 // table collects what the test measured.
@@ -54,22 +55,22 @@ func TestChangesUnderTraffic(t *testing.T) {
 	t.Cleanup(func() {
 		t.Logf("what changed, until it was right again, longest silence of the connection:\n%s", r.String())
 	})
-	subnet := c.must(node1, "grep SUBNET /run/flannel/subnet.env")
+	subnet := c.Must(node1, "grep SUBNET /run/flannel/subnet.env")
 
 	c.injuries(s, &r)
 	c.underlay(s, &r)
 	c.backends(s, &r)
 
-	if now := c.must(node1, "grep SUBNET /run/flannel/subnet.env"); now != subnet {
+	if now := c.Must(node1, "grep SUBNET /run/flannel/subnet.env"); now != subnet {
 		t.Errorf("the subnet changed from %s to %s", subnet, now)
 	}
 	s.close(t)
 	for _, h := range []string{node1, node2} {
-		if diff := c.must(h, "weft diff"); diff != "" {
+		if diff := c.Must(h, "weft diff"); diff != "" {
 			t.Errorf("%s is not as planned:\n%s", h, diff)
 		}
 	}
-	if addr := c.kubectl("get", "node", node1, "-o", "jsonpath={.status.addresses}"); !strings.Contains(addr, "172.17.42.41") {
+	if addr := c.Kubectl("get", "node", node1, "-o", "jsonpath={.status.addresses}"); !strings.Contains(addr, "172.17.42.41") {
 		t.Errorf("the node's addresses: %s", addr)
 	}
 }
@@ -99,10 +100,10 @@ func (c *cluster) injuries(s *stream, r *table) {
 	} {
 		begun := time.Now()
 		took := c.repair(node1, x.injure, x.check, 5*time.Second)
-		s.alive(c.t, 10*time.Second)
+		s.alive(c.T, 10*time.Second)
 		r.row(x.what, took, s.gap(begun))
 		if took > healed {
-			c.t.Errorf("%s: healed after %s", x.what, took)
+			c.T.Errorf("%s: healed after %s", x.what, took)
 		}
 	}
 }
@@ -114,26 +115,26 @@ func (c *cluster) underlay(s *stream, r *table) {
 		took := c.repair(node1, fmt.Sprintf("ip link set eth0 mtu %d", mtu), fmt.Sprintf(
 			"ip link show flannel.1 | grep 'mtu %[1]d' && grep MTU=%[1]d /run/flannel/subnet.env && %[2]s ip link show eth0 | grep 'mtu %[1]d'",
 			mtu-50, fmt.Sprintf(netnsOf, "client")), 10*time.Second)
-		s.alive(c.t, 10*time.Second)
+		s.alive(c.T, 10*time.Second)
 		r.row(fmt.Sprintf("eth0's MTU %d, pods told", mtu), took, s.gap(begun))
 	}
 
 	begun := time.Now()
-	c.must(node1, "ip link set eth0 down; sleep 0.3; ip link set eth0 up; ip route replace default via 172.17.42.1")
-	took := eventually(c.t, "flannel.1 after eth0 was down", 10*time.Second,
-		c.says(node1, "ip route show 172.16.78.0/24; bridge fdb show dev flannel.1", "flannel.1", "172.17.42.32"))
-	s.alive(c.t, 10*time.Second)
+	c.Must(node1, "ip link set eth0 down; sleep 0.3; ip link set eth0 up; ip route replace default via 172.17.42.1")
+	took := labtest.Eventually(c.T, "flannel.1 after eth0 was down", 10*time.Second,
+		c.Says(node1, "ip route show 172.16.78.0/24; bridge fdb show dev flannel.1", "flannel.1", "172.17.42.32"))
+	s.alive(c.T, 10*time.Second)
 	r.row("eth0 down for 300 ms", took, s.gap(begun))
 
 	begun = time.Now()
-	c.must(node1, "ip addr add 172.17.42.41/16 dev eth0; ip addr del 172.17.42.31/16 dev eth0; "+
+	c.Must(node1, "ip addr add 172.17.42.41/16 dev eth0; ip addr del 172.17.42.31/16 dev eth0; "+
 		"ip addr show eth0 | grep -q 172.17.42.41 || ip addr add 172.17.42.41/16 dev eth0; ip route replace default via 172.17.42.1")
-	took = eventually(c.t, "node 2 sends to node 1's new address", 30*time.Second,
-		c.says(node2, "bridge fdb show dev flannel.1", "dst 172.17.42.41"))
-	s.alive(c.t, 20*time.Second)
+	took = labtest.Eventually(c.T, "node 2 sends to node 1's new address", 30*time.Second,
+		c.Says(node2, "bridge fdb show dev flannel.1", "dst 172.17.42.41"))
+	s.alive(c.T, 20*time.Second)
 	r.row("eth0's address, until the other node uses the new one", took, s.gap(begun))
-	took = eventually(c.t, "the facts say so", 10*time.Second, func() error {
-		if f := c.kubectl("get", "node", node1, "-o", `jsonpath={.metadata.annotations.weft\.dev/facts}`); !strings.Contains(f, "172.17.42.41") {
+	took = labtest.Eventually(c.T, "the facts say so", 10*time.Second, func() error {
+		if f := c.Kubectl("get", "node", node1, "-o", `jsonpath={.metadata.annotations.weft\.dev/facts}`); !strings.Contains(f, "172.17.42.41") {
 			return fmt.Errorf("facts: %s", f)
 		}
 		return nil
@@ -143,12 +144,12 @@ func (c *cluster) underlay(s *stream, r *table) {
 
 // apply puts a network configuration in force.
 func (c *cluster) apply(backend string) {
-	c.t.Helper()
+	c.T.Helper()
 	conf := `{"Network": "172.16.0.0/12", "SubnetLen": 24, "Backend": ` + backend + `}`
-	if err := c.WriteFile(c.t.Context(), master, "/root/net.json", []byte(conf)); err != nil {
-		c.t.Fatal(err)
+	if err := c.WriteFile(c.T.Context(), master, "/root/net.json", []byte(conf)); err != nil {
+		c.T.Fatal(err)
 	}
-	c.must(master, "weft network apply -f /root/net.json --etcd-endpoints=http://172.17.42.30:2379")
+	c.Must(master, "weft network apply -f /root/net.json --etcd-endpoints=http://172.17.42.30:2379")
 }
 
 func (c *cluster) backends(s *stream, r *table) {
@@ -164,10 +165,10 @@ func (c *cluster) backends(s *stream, r *table) {
 		begun := time.Now()
 		c.apply(x.backend)
 		for h, want := range map[string]string{node1: x.look1, node2: x.look2} {
-			eventually(c.t, x.what+" on "+h, 10*time.Second, c.says(h, "ip route; ip -d link show type vxlan", want))
+			labtest.Eventually(c.T, x.what+" on "+h, 10*time.Second, c.routes(h, "ip route; ip -d link show type vxlan", want))
 		}
 		took := time.Since(begun)
-		s.alive(c.t, 10*time.Second)
+		s.alive(c.T, 10*time.Second)
 		r.row(x.what, took, s.gap(begun))
 	}
 }
@@ -179,7 +180,7 @@ func TestIPTablesHeals(t *testing.T) {
 	c := up(t, top)
 	var r table
 	t.Cleanup(func() { t.Logf("what was changed, until it was right again:\n%s", r.String()) })
-	if v := c.must(node1, "iptables --version"); !strings.Contains(v, "nf_tables") {
+	if v := c.Must(node1, "iptables --version"); !strings.Contains(v, "nf_tables") {
 		t.Skipf("%s tells of no changes: only the full check finds them", v)
 	}
 	vip := "iptables -t nat -S KUBE-PORTALS-CONTAINER | grep 10.254.0.1/32"
@@ -198,8 +199,8 @@ func TestIPTablesHeals(t *testing.T) {
 		}
 	}
 	// Somebody who takes our rules away again and again is noticed, slowed down and reported once.
-	c.must(node1, "for i in $(seq 160); do iptables -t nat -F KUBE-PORTALS-CONTAINER; sleep 0.02; done")
-	took := eventually(t, "the rules are back after the fight", 15*time.Second, c.says(node1, vip, "10.254.0.1"))
+	c.Must(node1, "for i in $(seq 160); do iptables -t nat -F KUBE-PORTALS-CONTAINER; sleep 0.02; done")
+	took := labtest.Eventually(t, "the rules are back after the fight", 15*time.Second, c.Says(node1, vip, "10.254.0.1"))
 	r.row("after a fight", took, 0)
 	text, err := os.ReadFile(c.LogFile(node1, lab.Agent))
 	if err != nil {

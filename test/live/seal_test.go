@@ -16,6 +16,7 @@ import (
 	"weft/internal/lab"
 	"weft/internal/lab/topology"
 	"weft/internal/packet"
+	"weft/test/labtest"
 )
 
 // underlayWire counts the IP packets on a host's wire that have a pod's address where everybody can read it: outside and inside VXLAN.
@@ -27,10 +28,10 @@ type underlayWire struct {
 
 // listen captures what passes eth0 of the host until the test ends.
 func (c *cluster) listen(host string) *underlayWire {
-	c.t.Helper()
-	pid, err := c.PID(c.t.Context(), host)
+	c.T.Helper()
+	pid, err := c.PID(c.T.Context(), host)
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	var fd int
 	err = netns.Do(fmt.Sprintf("/proc/%d/ns/net", pid), func() error {
@@ -45,7 +46,7 @@ func (c *cluster) listen(host string) *underlayWire {
 		return nil
 	})
 	if err != nil {
-		c.t.Fatalf("capture on %s: %v", host, err)
+		c.T.Fatalf("capture on %s: %v", host, err)
 	}
 	w := &underlayWire{}
 	done, stop := make(chan struct{}), make(chan struct{})
@@ -53,7 +54,7 @@ func (c *cluster) listen(host string) *underlayWire {
 		defer close(done)
 		w.read(fd, stop)
 	}()
-	c.t.Cleanup(func() {
+	c.T.Cleanup(func() {
 		close(stop)
 		<-done
 		_ = unix.Close(fd)
@@ -133,7 +134,7 @@ func TestNothingLeavesInClear(t *testing.T) {
 	server := c.pods()
 	w := c.listen(node1)
 	c.senders(server)
-	eventually(t, "pods' packets in VXLAN", 10*time.Second, func() error {
+	labtest.Eventually(t, "pods' packets in VXLAN", 10*time.Second, func() error {
 		if _, vxlan := w.counts(); vxlan < 10 {
 			return fmt.Errorf("%d in VXLAN", vxlan)
 		}
@@ -142,12 +143,12 @@ func TestNothingLeavesInClear(t *testing.T) {
 
 	c.apply(`{"Type": "wireguard"}`)
 	for _, h := range []string{node1, node2} {
-		eventually(t, "wireguard on "+h, 10*time.Second, c.says(h, "ip route", "172.16.0.0/12 dev flannel-wg"))
+		labtest.Eventually(t, "wireguard on "+h, 10*time.Second, c.routes(h, "ip route", "172.16.0.0/12 dev flannel-wg"))
 	}
 	vxlan := w.reset() // before, pods' packets to nobody left by the default route
 	t.Logf("with vxlan: %d packets of pods on the wire for everybody to read", vxlan)
 	ping := fmt.Sprintf(netnsOf+"ping -c 1 -W 1 %s", "client", server)
-	eventually(t, "pods reach each other encrypted", 15*time.Second, c.says(node1, ping, "1 received"))
+	labtest.Eventually(t, "pods reach each other encrypted", 15*time.Second, c.Says(node1, ping, "1 received"))
 
 	steal := "for i in 1 2 3 4 5 6 7 8 9 10; do ip route replace 172.16.78.0/24 via 172.17.42.32 dev eth0; sleep 0.05; done"
 	for _, x := range []struct{ what, injure string }{
@@ -156,28 +157,28 @@ func TestNothingLeavesInClear(t *testing.T) {
 		{"device down", "ip link set flannel-wg down; sleep 0.3"},
 		{"device deleted", "ip link del flannel-wg; sleep 0.3"},
 	} {
-		if out, err := c.sh(node1, x.injure); err != nil {
+		if out, err := c.Sh(node1, x.injure); err != nil {
 			t.Logf("%s: %v %s", x.what, err, out)
 		}
-		eventually(t, "healed: "+x.what, 20*time.Second, c.says(node1, ping, "1 received"))
+		labtest.Eventually(t, "healed: "+x.what, 20*time.Second, c.Says(node1, ping, "1 received"))
 		c.quiet(w, x.what)
 	}
 
 	c.kill(node1)
-	c.must(node1, "ip link del flannel-wg; ip route replace 172.16.0.0/12 via 172.17.42.32 dev eth0; sleep 1; ip route del 172.16.0.0/12")
+	c.Must(node1, "ip link del flannel-wg; ip route replace 172.16.0.0/12 via 172.17.42.32 dev eth0; sleep 1; ip route del 172.16.0.0/12")
 	c.quiet(w, "no agent, no device, the network's route stolen")
 	if err := c.Start(t.Context(), node1, lab.Agent); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "healed: a new agent", 30*time.Second, c.says(node1, ping, "1 received"))
+	labtest.Eventually(t, "healed: a new agent", 30*time.Second, c.Says(node1, ping, "1 received"))
 	c.quiet(w, "a new agent")
 	c.kill(node2)
-	c.must(node1, steal)
+	c.Must(node1, steal)
 	c.quiet(w, "the peer has no agent")
 	if _, vxlan := w.counts(); vxlan != 0 {
 		t.Errorf("%d packets left in VXLAN", vxlan)
 	}
-	if out := c.must(node1, "weft status"); !strings.Contains(out, "sealed") || !strings.Contains(out, "wireguard cleartext") {
+	if out := c.Must(node1, "weft status"); !strings.Contains(out, "sealed") || !strings.Contains(out, "wireguard cleartext") {
 		t.Errorf("status tells of no seal:\n%s", out)
 	} else {
 		t.Logf("status of %s:\n%s", node1, out)
@@ -185,7 +186,7 @@ func TestNothingLeavesInClear(t *testing.T) {
 
 	// Without the seal the same injury shows on the wire: the look is a look.
 	c.kill(node1)
-	c.must(node1, "nft delete table inet weft; ip route replace 172.16.78.0/24 via 172.17.42.32 dev eth0; sleep 1")
+	c.Must(node1, "nft delete table inet weft; ip route replace 172.16.78.0/24 via 172.17.42.32 dev eth0; sleep 1")
 	if plain, _ := w.counts(); plain == 0 {
 		t.Error("without the seal nothing was seen either: the test can't fail")
 	} else {
@@ -195,19 +196,19 @@ func TestNothingLeavesInClear(t *testing.T) {
 
 // quiet checks that nothing was seen in clear so far.
 func (c *cluster) quiet(w *underlayWire, what string) {
-	c.t.Helper()
+	c.T.Helper()
 	plain, _ := w.counts()
-	c.t.Logf("%-50s %d packets in clear", what, plain)
+	c.T.Logf("%-50s %d packets in clear", what, plain)
 	if plain > 0 {
-		c.t.Errorf("%s: %d packets in clear, the last %s", what, plain, w.example)
+		c.T.Errorf("%s: %d packets in clear, the last %s", what, plain, w.example)
 	}
 }
 
 // kill ends the agent without a chance to tidy up.
 func (c *cluster) kill(host string) {
-	c.t.Helper()
-	if err := c.Signal(c.t.Context(), host, lab.Agent, syscall.SIGKILL); err != nil {
-		c.t.Fatal(err)
+	c.T.Helper()
+	if err := c.Signal(c.T.Context(), host, lab.Agent, syscall.SIGKILL); err != nil {
+		c.T.Fatal(err)
 	}
 }
 
@@ -226,5 +227,5 @@ func (c *cluster) senders(server string) {
 			}
 		})
 	}
-	c.t.Cleanup(func() { stop(); all.Wait() })
+	c.T.Cleanup(func() { stop(); all.Wait() })
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"weft/internal/lab"
+	"weft/test/labtest"
 )
 
 // stream is one TCP connection between two pods that carries a line every few milliseconds there and back, all the while.
@@ -90,7 +91,7 @@ func (s *stream) gap(since time.Time) time.Duration {
 func (s *stream) alive(t *testing.T, limit time.Duration) {
 	t.Helper()
 	n := s.count()
-	eventually(t, "the connection between the pods goes on", limit, func() error {
+	labtest.Eventually(t, "the connection between the pods goes on", limit, func() error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.err != nil {
@@ -111,7 +112,7 @@ func (s *stream) close(t *testing.T) {
 	if err != nil {
 		t.Errorf("the connection between the pods broke: %v", err)
 	}
-	eventually(t, "every line comes back", 10*time.Second, func() error {
+	labtest.Eventually(t, "every line comes back", 10*time.Second, func() error {
 		if n := s.count(); n < sent {
 			return fmt.Errorf("%d of %d lines", n, sent)
 		}

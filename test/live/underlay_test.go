@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/lab/topology"
+	"weft/test/labtest"
 )
 
 const prefix = "flannel.alpha.coreos.com/"
@@ -23,10 +24,10 @@ func TestAnnotatedAddress(t *testing.T) {
 	c.attached()
 
 	published := func(want string) func() error {
-		return c.says(master, "kubectl get node "+node1+` -o jsonpath='{.metadata.annotations.flannel\.alpha\.coreos\.com/public-ip}.'`, want+".")
+		return c.Says(master, "kubectl get node "+node1+` -o jsonpath='{.metadata.annotations.flannel\.alpha\.coreos\.com/public-ip}.'`, want+".")
 	}
-	eventually(t, "the interface's address is published", 5*time.Second, published("172.17.42.31"))
-	c.must(node1, "ip addr add 172.17.42.91/16 dev eth0")
+	labtest.Eventually(t, "the interface's address is published", 5*time.Second, published("172.17.42.31"))
+	c.Must(node1, "ip addr add 172.17.42.91/16 dev eth0")
 	for _, x := range []struct{ what, annotate, want, local string }{
 		{"node-public-ip, a second address of the interface", "node-public-ip=172.17.42.91", "172.17.42.91", "local 172.17.42.91"},
 		{"one that can't be read counts for nothing", "node-public-ip=eth0", "172.17.42.31", "local 172.17.42.31"},
@@ -36,14 +37,14 @@ func TestAnnotatedAddress(t *testing.T) {
 		{"without any", "node-public-ip-", "172.17.42.31", "local 172.17.42.31"},
 	} {
 		begun := time.Now()
-		c.kubectl("annotate", "node", node1, prefix+x.annotate, "--overwrite")
-		took := eventually(t, x.what, 10*time.Second, published(x.want))
-		eventually(t, x.what+": the tunnel starts there", 10*time.Second, c.says(node1, "ip -d link show flannel.1", x.local+" "))
-		eventually(t, x.what+": the other node sends there", 10*time.Second, c.says(node2, "bridge fdb show dev flannel.1", "dst "+x.want+" "))
+		c.Kubectl("annotate", "node", node1, prefix+x.annotate, "--overwrite")
+		took := labtest.Eventually(t, x.what, 10*time.Second, published(x.want))
+		labtest.Eventually(t, x.what+": the tunnel starts there", 10*time.Second, c.Says(node1, "ip -d link show flannel.1", x.local+" "))
+		labtest.Eventually(t, x.what+": the other node sends there", 10*time.Second, c.Says(node2, "bridge fdb show dev flannel.1", "dst "+x.want+" "))
 		s.alive(t, 10*time.Second)
 		t.Logf("%s: published after %s, connection silent for at most %s", x.what, took.Round(10*time.Millisecond), s.gap(begun).Round(10*time.Millisecond))
 	}
-	if log := c.must(node1, "weft diff"); log != "" {
+	if log := c.Must(node1, "weft diff"); log != "" {
 		t.Errorf("not as planned:\n%s", log)
 	}
 }
@@ -51,14 +52,14 @@ func TestAnnotatedAddress(t *testing.T) {
 // TestInterfaceComesLater: an agent waits for its interface, and one that runs follows the order of its flags.
 func TestInterfaceComesLater(t *testing.T) {
 	c := pathLab(t)
-	c.must("h1", "etcd --data-dir /var/lib/etcd --listen-client-urls "+narrowEtcd+" --advertise-client-urls "+narrowEtcd+
+	c.Must("h1", "etcd --data-dir /var/lib/etcd --listen-client-urls "+narrowEtcd+" --advertise-client-urls "+narrowEtcd+
 		" --listen-peer-urls http://127.0.0.1:2380 >/var/log/etcd.log 2>&1 </dev/null &")
-	c.must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan"}}' > /root/net.json`)
-	eventually(t, "etcd", 20*time.Second, c.says("h1", "weft network apply -f /root/net.json --etcd-endpoints="+narrowEtcd+" && echo done", "done"))
+	c.Must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan"}}' > /root/net.json`)
+	labtest.Eventually(t, "etcd", 20*time.Second, c.Says("h1", "weft network apply -f /root/net.json --etcd-endpoints="+narrowEtcd+" && echo done", "done"))
 
-	c.must("h2", `sh -c 'echo $$ > /run/agent.pid; exec weft agent --kubeconfig= --etcd-endpoints=`+narrowEtcd+` --pod-runtime=none \
+	c.Must("h2", `sh -c 'echo $$ > /run/agent.pid; exec weft agent --kubeconfig= --etcd-endpoints=`+narrowEtcd+` --pod-runtime=none \
   --iface=up0 --iface-regex="^10[.]77[.]" --public-ip=203.0.113.32' >/var/log/agent.log 2>&1 </dev/null &`)
-	eventually(t, "the agent says what it waits for", 5*time.Second, c.says("h2", "cat /var/log/agent.log", "waiting for the underlay",
+	labtest.Eventually(t, "the agent says what it waits for", 5*time.Second, c.Says("h2", "cat /var/log/agent.log", "waiting for the underlay",
 		"--iface=up0: there is no such interface; --iface-regex=^10[.]77[.]: no interface's name or address matches (interfaces here: lo, eth0)"))
 	for _, x := range []struct{ what, change, want string }{
 		{"an address that the pattern matches", "ip addr add 10.77.0.1/24 dev eth0", "local 10.77.0.1 dev eth0"},
@@ -67,26 +68,26 @@ func TestInterfaceComesLater(t *testing.T) {
 		{"the link up again", "ip link set up0 up", "local 10.78.0.1 dev up0"},
 		{"another link gets the name", "ip link set up0 down name old0; ip link set eth0 down name up0; ip link set up0 up; ip addr del 10.77.0.1/24 dev up0", "local 172.17.42.32 dev up0"},
 	} {
-		c.must("h2", x.change)
-		eventually(t, x.what, 10*time.Second, c.says("h2", "ip -d link show flannel.1", x.want))
+		c.Must("h2", x.change)
+		labtest.Eventually(t, x.what, 10*time.Second, c.Says("h2", "ip -d link show flannel.1", x.want))
 	}
-	eventually(t, "the public address", 5*time.Second, c.says("h1", "weft network show --etcd-endpoints="+narrowEtcd, "203.0.113.32"))
-	c.must("h2", "ip link set up0 down name gone0")
-	eventually(t, "said that it is gone", 5*time.Second, c.says("h2", "cat /var/log/agent.log", "the underlay is gone: everything stays as it is"))
-	c.must("h2", "ip link set gone0 name up0; ip link set up0 up")
-	eventually(t, "said that it is back", 10*time.Second, c.says("h2", "cat /var/log/agent.log; weft status", "the underlay is back", "converged"))
-	if n := c.must("h2", "grep -c underlay /var/log/agent.log"); len(n) > 2 {
+	labtest.Eventually(t, "the public address", 5*time.Second, c.Says("h1", "weft network show --etcd-endpoints="+narrowEtcd, "203.0.113.32"))
+	c.Must("h2", "ip link set up0 down name gone0")
+	labtest.Eventually(t, "said that it is gone", 5*time.Second, c.Says("h2", "cat /var/log/agent.log", "the underlay is gone: everything stays as it is"))
+	c.Must("h2", "ip link set gone0 name up0; ip link set up0 up")
+	labtest.Eventually(t, "said that it is back", 10*time.Second, c.Says("h2", "cat /var/log/agent.log; weft status", "the underlay is back", "converged"))
+	if n := c.Must("h2", "grep -c underlay /var/log/agent.log"); len(n) > 2 {
 		t.Errorf("%s lines of the log are about it", n)
 	}
 }
 
 // attached looks at what attaches the client's pod on node 1.
 func (c *cluster) attached() {
-	c.t.Helper()
+	c.T.Helper()
 	inClient := fmt.Sprintf(netnsOf, "client")
-	pod := c.kubectl("get", "pod", "client", "-o", "jsonpath={.status.podIP}")
-	if rules := c.must(node1, "ip rule | wc -l; ip -6 rule | wc -l"); rules != "3\n2" {
-		c.t.Errorf("policy rules beside the kernel's own: %s", c.must(node1, "ip rule; ip -6 rule"))
+	pod := c.Kubectl("get", "pod", "client", "-o", "jsonpath={.status.podIP}")
+	if rules := c.Must(node1, "ip rule | wc -l; ip -6 rule | wc -l"); rules != "3\n2" {
+		c.T.Errorf("policy rules beside the kernel's own: %s", c.Must(node1, "ip rule; ip -6 rule"))
 	}
 	for command, want := range map[string]string{
 		"ip neigh show " + pod:              "PERMANENT",
@@ -97,12 +98,12 @@ func (c *cluster) attached() {
 		inClient + "ip neigh show dev eth0": "PERMANENT",
 		inClient + "ip route show default":  "proto 119",
 	} {
-		if out := c.must(node1, command); !strings.Contains(out, want) {
-			c.t.Errorf("%s: no %q in %q", command, want, out)
+		if out := c.Must(node1, command); !strings.Contains(out, want) {
+			c.T.Errorf("%s: no %q in %q", command, want, out)
 		}
 	}
-	if out := c.must(node1, "ip neigh show nud reachable; ip neigh show nud stale; "+inClient+"ip neigh show nud reachable"); strings.Contains(out, pod) ||
+	if out := c.Must(node1, "ip neigh show nud reachable; ip neigh show nud stale; "+inClient+"ip neigh show nud reachable"); strings.Contains(out, pod) ||
 		strings.Contains(out, "dev veth") {
-		c.t.Errorf("neighbours that were learned: %s", out)
+		c.T.Errorf("neighbours that were learned: %s", out)
 	}
 }

@@ -2,28 +2,28 @@ package modes
 
 import (
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"weft/internal/lab"
+	"weft/test/labtest"
 )
 
 const kubeProxy = "kube-proxy"
 
 // startKubeProxy starts the real one on the host and waits until its rules are there.
 func (c *cluster) startKubeProxy(host, mode string) {
-	c.t.Helper()
-	err := c.Run(c.t.Context(), host, kubeProxy, "kube-proxy", "--kubeconfig=/root/.kube/config", "--hostname-override="+host, "--proxy-mode="+mode,
+	c.T.Helper()
+	err := c.Run(c.T.Context(), host, kubeProxy, "kube-proxy", "--kubeconfig=/root/.kube/config", "--hostname-override="+host, "--proxy-mode="+mode,
 		"--cluster-cidr=10.244.0.0/16", "--healthz-bind-address=127.0.0.1:10356", "--metrics-bind-address=127.0.0.1:10349",
 		"--conntrack-max-per-core=0", "--v=1")
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	c.eventually("kube-proxy's rules are there", time.Minute, func() (bool, string) {
-		out, err := c.sh(host, kubeProxyRules)
+		out, err := c.Sh(host, kubeProxyRules)
 		return err == nil && regexp.MustCompile("default/echo[:/]udp").MatchString(out) && regexp.MustCompile("default/echo[:/]tcp").MatchString(out), out
 	})
 }
@@ -33,12 +33,12 @@ const kubeProxyRules = `iptables-save -t nat | grep -E 'KUBE-SVC' | grep -v PORT
 
 // nothingOf fails the test when a host has something of the kind.
 func (c *cluster) nothingOf(host, when string, words ...string) {
-	c.t.Helper()
-	out := c.must(host, "iptables-save; ip6tables-save; nft list tables; nft list table inet weft")
+	c.T.Helper()
+	out := c.Must(host, "iptables-save; ip6tables-save; nft list tables; nft list table inet weft")
 	for _, w := range words {
 		for line := range strings.SplitSeq(out, "\n") {
 			if strings.Contains(line, w) {
-				c.t.Errorf("%s: left: %s", when, line)
+				c.T.Errorf("%s: left: %s", when, line)
 			}
 		}
 	}
@@ -51,21 +51,21 @@ var (
 
 // step runs the commands of a step of the page, with the mode of this run.
 func (c *cluster) step(host, name, mode string) {
-	c.t.Helper()
+	c.T.Helper()
 	page, err := os.ReadFile("../../docs/migration/from-kube-proxy.md")
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	m := regexp.MustCompile("<!-- run: " + name + " -->\n```sh\n((?s:.*?))```").FindSubmatch(page)
 	if m == nil {
-		c.t.Fatalf("docs/migration/from-kube-proxy.md has no step %s", name)
+		c.T.Fatalf("docs/migration/from-kube-proxy.md has no step %s", name)
 	}
-	c.must(host, "set -e\n"+strings.ReplaceAll(string(m[1]), "proxy-mode: nftables", "proxy-mode: "+mode))
+	c.Must(host, "set -e\n"+strings.ReplaceAll(string(m[1]), "proxy-mode: nftables", "proxy-mode: "+mode))
 }
 
 // TestKubeProxyToWeftAndBack follows docs/migration/from-kube-proxy.md on one node, while connections live and others are made.
 func TestKubeProxyToWeftAndBack(t *testing.T) {
-	if _, err := os.Stat(filepath.Join(bin, kubeProxy)); err != nil {
+	if _, err := os.Stat(labtest.Program(kubeProxy)); err != nil {
 		t.Fatalf("%v: run make bin/kube-proxy, or set WEFT_BIN to where it is", err)
 	}
 	for _, x := range []struct{ theirs, ours string }{{"iptables", "nftables"}, {"nftables", "iptables"}} {
@@ -86,7 +86,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 				_, text := c.status(node1)
 				return strings.Contains(text, "a kube-proxy's rules are here too"), text
 			})
-			if out, err := c.sh(node1, "weft cleanup --kube-proxy 2>&1"); err == nil || !strings.Contains(out, "kube-proxy runs here") {
+			if out, err := c.Sh(node1, "weft cleanup --kube-proxy 2>&1"); err == nil || !strings.Contains(out, "kube-proxy runs here") {
 				t.Errorf("beside a running one: %v\n%s", err, out)
 			}
 			if err := c.Stop(t.Context(), node1, kubeProxy); err != nil {
@@ -94,7 +94,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			}
 			c.step(node1, "clean", x.ours)
 			c.nothingOf(node1, "after weft cleanup --kube-proxy", ofKubeProxy...)
-			if out := c.must(node1, "weft diff"); out != "" {
+			if out := c.Must(node1, "weft diff"); out != "" {
 				t.Errorf("weft diff after the cleanup:\n%s", out)
 			}
 			time.Sleep(2 * time.Second) // weft alone
@@ -103,19 +103,19 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			c.step(node1, "back", x.ours)
 			c.inForce(node1, "none")
 			c.nothingOf(node1, "handed back", ofServices...)
-			if out, err := c.sh(node1, "weft cleanup --kube-proxy 2>&1"); err == nil {
+			if out, err := c.Sh(node1, "weft cleanup --kube-proxy 2>&1"); err == nil {
 				t.Errorf("in mode none: %s", out)
 			}
 
 			// The same without an agent: what it left in the kernel goes.
-			c.write(node1, settingsFile, "proxy-mode: "+x.ours+"\n")
+			c.Write(node1, settingsFile, "proxy-mode: "+x.ours+"\n")
 			c.inForce(node1, x.ours)
 			if err := c.Stop(t.Context(), node1, lab.Agent); err != nil {
 				t.Fatal(err)
 			}
 			c.step(node1, "services", x.ours)
 			c.nothingOf(node1, "after weft cleanup --services", ofServices...)
-			if out := c.must(node1, "nft list table inet weft"); !strings.Contains(out, "edge-input") {
+			if out := c.Must(node1, "nft list table inet weft"); !strings.Contains(out, "edge-input") {
 				t.Errorf("the edge check went, too:\n%s", out)
 			}
 			time.Sleep(time.Second) // kube-proxy alone

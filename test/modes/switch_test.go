@@ -43,27 +43,27 @@ spec:
 
 // populate makes an echo server and a client on each node and returns the service's address.
 func (c *cluster) populate() (vip string) {
-	c.t.Helper()
+	c.T.Helper()
 	text := objects
 	for _, h := range hosts {
 		text += podYAML("echo-"+h, h, "echo") + podYAML("client-"+h, h, "client")
 	}
-	c.write(master, "/root/objects.yaml", text)
-	c.kubectl("apply", "-f", "/root/objects.yaml")
+	c.Write(master, "/root/objects.yaml", text)
+	c.Kubectl("apply", "-f", "/root/objects.yaml")
 	for _, h := range hosts {
-		c.kubectl("wait", "--for=condition=Ready", "pod/echo-"+h, "pod/client-"+h, "--timeout=90s")
+		c.Kubectl("wait", "--for=condition=Ready", "pod/echo-"+h, "pod/client-"+h, "--timeout=90s")
 		c.in("echo on "+h, c.podNetns(h, "echo-"+h), echoArg)
 	}
 	c.eventually("the service has two endpoints", time.Minute, func() (bool, string) {
-		out := c.kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=echo", "-o", "jsonpath={.items[*].endpoints[*].addresses[0]}")
+		out := c.Kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=echo", "-o", "jsonpath={.items[*].endpoints[*].addresses[0]}")
 		return len(strings.Fields(out)) == 2, out
 	})
-	return c.kubectl("get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}")
+	return c.Kubectl("get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}")
 }
 
 // clients are in pods and on nodes, which use the service's address, and outside, where node ports are used.
 func (c *cluster) clients(vip string) []*program {
-	c.t.Helper()
+	c.T.Helper()
 	to := vip + ":7000"
 	var out []*program
 	for _, h := range hosts {
@@ -110,8 +110,8 @@ type status struct {
 }
 
 func (c *cluster) status(host string) (s status, text string) {
-	c.t.Helper()
-	text, err := c.sh(host, "weft status -o json")
+	c.T.Helper()
+	text, err := c.Sh(host, "weft status -o json")
 	if err == nil {
 		err = json.Unmarshal([]byte(text), &s)
 	}
@@ -123,7 +123,7 @@ func (c *cluster) status(host string) (s status, text string) {
 
 // inForce waits until the host serves in the mode.
 func (c *cluster) inForce(host, mode string) {
-	c.t.Helper()
+	c.T.Helper()
 	c.eventually(host+" in mode "+mode, time.Minute, func() (bool, string) {
 		s, text := c.status(host)
 		return s.ProxyMode == mode && s.Converged, text
@@ -134,8 +134,8 @@ var emptyChain = regexp.MustCompile(`^:[A-Z]+ ACCEPT \[|^\*|^COMMIT|^#|^$`)
 
 // kernel is all there is of packet filters and of listeners on a host, but for empty tables of iptables and for what grows by itself.
 func (c *cluster) kernel(host string) string {
-	c.t.Helper()
-	text := c.must(host, "nft list table inet weft; iptables-save; ip6tables-save; ss -Hltun | awk '{print $1, $5}' | sort; weft diff")
+	c.T.Helper()
+	text := c.Must(host, "nft list table inet weft; iptables-save; ip6tables-save; ss -Hltun | awk '{print $1, $5}' | sort; weft diff")
 	counters := regexp.MustCompile(`\[\d+:\d+\]|counter packets \d+ bytes \d+| expires \S+`)
 	var lines []string
 	for line := range strings.SplitSeq(counters.ReplaceAllString(text, ""), "\n") {
@@ -188,7 +188,7 @@ func TestSwitchModes(t *testing.T) {
 				next, text = first[node1], "" // one mode for all, to compare with the node that was in no other
 			}
 			now[h] = next
-			c.write(h, settingsFile, "proxy-mode: "+next+"\n"+text)
+			c.Write(h, settingsFile, "proxy-mode: "+next+"\n"+text)
 		}
 		for _, h := range hosts {
 			c.inForce(h, now[h])
@@ -222,19 +222,19 @@ func TestSettingsFile(t *testing.T) {
 			return slices.ContainsFunc(s.Warnings, func(w string) bool { return strings.Contains(w, want) }), text
 		})
 	}
-	c.write(node1, settingsFile, "proxy-mode: iptables\nedge-chek: false\n")
+	c.Write(node1, settingsFile, "proxy-mode: iptables\nedge-chek: false\n")
 	warned(settingsFile + ":2: edge-chek: there is no such setting")
 	if s, text := c.status(node1); s.ProxyMode != "nftables" {
 		t.Errorf("half of a file was taken up: %s", text)
 	}
-	c.write(node1, settingsFile, "proxy-mode: iptables\nhealthz-bind: 127.0.0.1:10999\nedge-check: false\n")
+	c.Write(node1, settingsFile, "proxy-mode: iptables\nhealthz-bind: 127.0.0.1:10999\nedge-check: false\n")
 	warned("needs restart: healthz-bind: 127.0.0.1:10999 in " + settingsFile)
 	c.inForce(node1, "iptables")
 	c.eventually("the edge check is off", 20*time.Second, func() (bool, string) {
-		out := c.must(node1, "nft list table inet weft")
+		out := c.Must(node1, "nft list table inet weft")
 		return !strings.Contains(out, "edge-input"), out
 	})
-	out := c.must(node1, "weft settings")
+	out := c.Must(node1, "weft settings")
 	for _, want := range []string{
 		`proxy-mode\s+iptables\s+` + settingsFile + `:1\s+live`, `edge-check\s+false\s+` + settingsFile + `:3\s+live`, `iface\s+eth0\s+flag\s+restart`,
 		`healthz-bind\s+127.0.0.1:10256\s`,
@@ -244,13 +244,13 @@ func TestSettingsFile(t *testing.T) {
 		}
 	}
 	// As the kubelet mounts a ConfigMap: a link to a link to a directory, which is swapped.
-	c.must(node1, `mkdir -p /etc/weft/..1 /etc/weft/..2; echo proxy-mode: userspace > /etc/weft/..1/agent.yaml; echo proxy-mode: nftables > /etc/weft/..2/agent.yaml
+	c.Must(node1, `mkdir -p /etc/weft/..1 /etc/weft/..2; echo proxy-mode: userspace > /etc/weft/..1/agent.yaml; echo proxy-mode: nftables > /etc/weft/..2/agent.yaml
 		cd /etc/weft && ln -s ..1 ..data && ln -s ..data/agent.yaml link && mv -T link agent.yaml`)
 	c.inForce(node1, "userspace")
-	c.must(node1, `cd /etc/weft && ln -s ..2 ..new && mv -T ..new ..data`)
+	c.Must(node1, `cd /etc/weft && ln -s ..2 ..new && mv -T ..new ..data`)
 	c.inForce(node1, "nftables")
-	c.must(node1, `rm /etc/weft/agent.yaml`)
+	c.Must(node1, `rm /etc/weft/agent.yaml`)
 	warned("read configuration")
-	c.write(node1, settingsFile, "proxy-mode: iptables\nverbose: 1\n")
+	c.Write(node1, settingsFile, "proxy-mode: iptables\nverbose: 1\n")
 	c.inForce(node1, "iptables")
 }

@@ -212,35 +212,35 @@ type program struct {
 
 // in starts the test's binary in the network namespace at a path.
 func (c *cluster) in(name, netns string, args ...string) *program {
-	c.t.Helper()
+	c.T.Helper()
 	self, err := os.Executable()
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	r, w := io.Pipe()
 	enter := []string{"--net=" + netns}
 	if os.Geteuid() != 0 {
-		pid, err := c.PID(c.t.Context(), master)
+		pid, err := c.PID(c.T.Context(), master)
 		if err != nil {
-			c.t.Fatal(err)
+			c.T.Fatal(err)
 		}
 		enter = append(enter, fmt.Sprintf("--user=/proc/%d/ns/user", pid), "--preserve-credentials")
 	}
 	cmd := exec.Command("nsenter", slices.Concat(enter, []string{self}, args)...)
 	out, sink, err := os.Pipe() // not StdoutPipe: Wait closes that, read or not
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, sink, os.Stderr
-	p := &program{c.t, name, w, bufio.NewReader(out)}
+	p := &program{c.T, name, w, bufio.NewReader(out)}
 	err = cmd.Start()
 	_ = sink.Close() // the program has its own
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }() // what it counted says how it went
-	c.t.Cleanup(func() {
+	c.T.Cleanup(func() {
 		_ = w.Close()
 		_ = cmd.Process.Kill() // ended already unless the test failed
 		<-ended
@@ -251,20 +251,20 @@ func (c *cluster) in(name, netns string, args ...string) *program {
 
 // hostNetns is the path of a host's network namespace.
 func (c *cluster) hostNetns(host string) string {
-	pid, err := c.PID(c.t.Context(), host)
+	pid, err := c.PID(c.T.Context(), host)
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
 	return fmt.Sprintf("/proc/%d/ns/net", pid)
 }
 
 // podNetns is that of a pod on the host.
 func (c *cluster) podNetns(host, pod string) string {
-	pid, err := c.PID(c.t.Context(), host)
+	pid, err := c.PID(c.T.Context(), host)
 	if err != nil {
-		c.t.Fatal(err)
+		c.T.Fatal(err)
 	}
-	path := c.must(host, fmt.Sprintf(`grep -A6 '"Name": "%s"' /run/weft/attachments.json | grep -o '/[^"]*' | tail -1`, pod))
+	path := c.Must(host, fmt.Sprintf(`grep -A6 '"Name": "%s"' /run/weft/attachments.json | grep -o '/[^"]*' | tail -1`, pod))
 	return fmt.Sprintf("/proc/%d/root%s", pid, path)
 }
 
