@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"weft/internal/agent/facts"
@@ -29,6 +30,7 @@ func (a *agent) announce(ctx context.Context, changed ...loop.Trigger) error {
 			pods = ""
 		}
 		err1 := a.writeSubnetEnv()
+		a.subnetEnv.wrote(err1)
 		text, err2 := a.settings.Facts().JSON()
 		if err2 == nil && (text != published || due&loop.ByTime != 0) {
 			switch err2 = a.publishFacts(ctx, text); {
@@ -46,6 +48,30 @@ func (a *agent) announce(ctx context.Context, changed ...loop.Trigger) error {
 		return loop.Work{}, errors.Join(err1, err2, err3)
 	}
 	return l.Run(ctx)
+}
+
+// envFile is how the last writing of subnet.env went. Whoever waits for the agent wants to read the file next (weft docker-opts, a CNI
+// plugin), so that the agent has not converged without it.
+type envFile struct {
+	mu   sync.Mutex
+	done bool
+	err  string
+}
+
+func (f *envFile) wrote(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.done, f.err = err == nil, ""
+	if err != nil {
+		f.err = err.Error()
+	}
+}
+
+// state reports whether the file says what it should, and if not, why: "" is that nobody tried yet.
+func (f *envFile) state() (written bool, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done, f.err
 }
 
 // writeSubnetEnv writes the file other programs read, when it says something else than it should.

@@ -120,7 +120,11 @@ func (a *agent) Status() Status {
 	s.noLocal, s.rules = a.proxy.local(), a.proxy.ruleCounts()
 	a.turnStatus(&s)
 	s.Lease = a.leaseStatus()
-	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == ""
+	written, why := a.subnetEnv.state()
+	if why != "" {
+		s.Warnings = append(s.Warnings, why)
+	}
+	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == "" && written
 	return s
 }
 

@@ -54,6 +54,7 @@ type agent struct {
 	clusterChanged []<-chan struct{}
 	pods           *attachments
 	data           *dataplane
+	subnetEnv      envFile
 	healing        loop.Healing
 	proxy          *proxyLoop
 	tables         *nft.Conn // nil: the kernel has none

@@ -73,7 +73,7 @@ func (c *cluster) startAgent(host string, every time.Duration) {
 	c.T.Helper()
 	c.Must(host, fmt.Sprintf(`sh -c 'echo $$ > /run/agent.pid; exec weft agent --kubeconfig= --etcd-endpoints=%s --iface=eth0 --attach=bridge \
   --pod-runtime=none --mtu-probe=%s' >>/var/log/agent.log 2>&1 </dev/null &`, narrowEtcd, every))
-	labtest.Eventually(c.T, "agent on "+host, 20*time.Second, c.Says(host, "weft status", "converged"))
+	labtest.Eventually(c.T, "agent on "+host, 20*time.Second, c.Says(host, "weft status", ": converged"))
 }
 
 func (c *cluster) stopAgent(host string) {

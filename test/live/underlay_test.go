@@ -75,7 +75,7 @@ func TestInterfaceComesLater(t *testing.T) {
 	c.Must("h2", "ip link set up0 down name gone0")
 	labtest.Eventually(t, "said that it is gone", 5*time.Second, c.Says("h2", "cat /var/log/agent.log", "the underlay is gone: everything stays as it is"))
 	c.Must("h2", "ip link set gone0 name up0; ip link set up0 up")
-	labtest.Eventually(t, "said that it is back", 10*time.Second, c.Says("h2", "cat /var/log/agent.log; weft status", "the underlay is back", "converged"))
+	labtest.Eventually(t, "said that it is back", 10*time.Second, c.Says("h2", "cat /var/log/agent.log; weft status", "the underlay is back", ": converged"))
 	if n := c.Must("h2", "grep -c underlay /var/log/agent.log"); len(n) > 2 {
 		t.Errorf("%s lines of the log are about it", n)
 	}
