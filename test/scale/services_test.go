@@ -37,8 +37,10 @@ func services(b *testing.B, n, changes int) {
 		wipe(b)
 		d := newAgent(b, c)
 		start := d.start()
+		recorded := d.profile(profileName("cold", n), during(n))
 		_, at := d.settled(n, 2*time.Minute)
 		cold = append(cold, at.Sub(start))
+		recorded()
 		if have := endpoints(b); have != 10*n {
 			b.Fatalf("%d elements of endpoints in the kernel, want %d", have, 10*n)
 		}
@@ -50,8 +52,10 @@ func services(b *testing.B, n, changes int) {
 		idle, _ = d.memory()
 		d.kill()
 		start = d.start()
+		recorded = d.profile(profileName("restart", n), during(n))
 		s, at := d.settled(n, 2*time.Minute)
 		restart = append(restart, at.Sub(start))
+		recorded()
 		ops = max(ops, s.Rules.FirstOps)
 		d.kill()
 	}
