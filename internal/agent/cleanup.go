@@ -153,7 +153,7 @@ func (o cleanup) tables(ops ...nft.Op) error {
 	}
 	defer c.Close()
 	for _, op := range ops {
-		t, err := c.Read(op.Family, op.Table)
+		t, err := c.Outline(op.Family, op.Table)
 		if err != nil {
 			return err
 		}

@@ -196,7 +196,7 @@ func (o cleanup) tableServices() error {
 		return err
 	}
 	defer c.Close()
-	have, err := c.Read(nft.INet, nft.TableName)
+	have, err := c.Outline(nft.INet, nft.TableName)
 	if err != nil || have == nil {
 		return err
 	}

@@ -56,13 +56,13 @@ type fakeTable struct {
 	forgets    int
 }
 
-func (f *fakeTable) Read(nft.Family, string) (*nft.Table, error) {
+func (f *fakeTable) Outline(nft.Family, string) (*nft.Table, error) {
 	f.reads++
 	return f.table, nil
 }
 
 func (f *fakeTable) ReadFor(want *nft.Table) (*nft.Table, error) {
-	return f.Read(want.Family, want.Name)
+	return f.Outline(want.Family, want.Name)
 }
 
 func (f *fakeTable) Apply(ops []nft.Op) error {

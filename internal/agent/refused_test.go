@@ -22,11 +22,6 @@ type spoiling struct {
 	reads int
 }
 
-func (s *spoiling) Read(f nft.Family, name string) (*nft.Table, error) {
-	s.reads++
-	return s.Conn.Read(f, name)
-}
-
 func (s *spoiling) ReadFor(want *nft.Table) (*nft.Table, error) {
 	s.reads++
 	return s.Conn.ReadFor(want)

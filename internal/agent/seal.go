@@ -30,7 +30,7 @@ func (p *proxyLoop) seal(f facts.Facts) error {
 	if p.noTables != nil {
 		return fmt.Errorf("%w: %w", errNoSeal, p.noTables)
 	}
-	have, err := p.nft.Read(nft.INet, nft.TableName)
+	have, err := p.nft.Outline(nft.INet, nft.TableName)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoSeal, err)
 	}

@@ -14,8 +14,8 @@ import (
 
 // tableEngine is kernel/nft as the agent uses it.
 type tableEngine interface {
-	Read(family nft.Family, name string) (*nft.Table, error)
-	ReadFor(want *nft.Table) (*nft.Table, error) // like Read, for less where much is as planned
+	Outline(family nft.Family, name string) (*nft.Table, error) // without elements
+	ReadFor(want *nft.Table) (*nft.Table, error)
 	Apply(ops []nft.Op) error
 	Forget(family nft.Family, table string, s nft.Set, gone func(nft.Element) bool) (int, error)
 }
@@ -126,7 +126,7 @@ func (p *proxyLoop) logTable(level slog.Level, ops []nft.Op) int {
 
 // tableDiff is what is left to do for the table; nil: there shall be none.
 func (p *proxyLoop) tableDiff(want *nft.Table) ([]nft.Op, error) {
-	read := func() (*nft.Table, error) { return p.nft.Read(nft.INet, nft.TableName) }
+	read := func() (*nft.Table, error) { return p.nft.Outline(nft.INet, nft.TableName) }
 	if want != nil {
 		read = func() (*nft.Table, error) { return p.nft.ReadFor(want) }
 	}

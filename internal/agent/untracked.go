@@ -40,7 +40,7 @@ func untracked(ports []uint16) xt.Ruleset {
 func openTables(mode facts.ProxyMode) (c *nft.Conn, missing, err error) {
 	c, err = nft.Open()
 	if err == nil {
-		if _, err = c.Read(values.INet, values.TableName); err != nil {
+		if _, err = c.Outline(values.INet, values.TableName); err != nil {
 			err = errors.Join(err, c.Close())
 		}
 	}

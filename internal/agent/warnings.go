@@ -41,7 +41,7 @@ func (p *proxyLoop) findWarnings() []string {
 		out = append(out, p.other.name+": "+p.otherErr)
 	}
 	out = append(out, p.localhost.warnings()...)
-	list, read := p.chains, p.nft.Read
+	list, read := p.chains, p.nft.Outline
 	p.mu.Unlock()
 	var all []kernelnft.BaseChain
 	if list != nil {

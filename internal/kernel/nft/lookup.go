@@ -266,25 +266,27 @@ func (c *Conn) count(family nft.Family, table string, s *nft.Set) (n int, all, k
 //
 // What others change in such a set meanwhile may be missed; Watch tells of it.
 func (c *Conn) ReadFor(want *nft.Table) (*nft.Table, error) {
-	return c.read(want.Family, want.Name, want)
+	return c.read(want.Family, want.Name, func(s *nft.Set) ([]nft.Element, error) {
+		out, ok, err := c.planned(want.Family, want.Name, want.Set(s.Name), s)
+		if err == nil && !ok {
+			out, err = c.elements(want.Family, want.Name, s)
+		}
+		return out, err
+	})
 }
 
 // planned reads a set by the plan's keys. ok is false when it has to be read as a whole.
-func (r *reader) planned(s *nft.Set) (out []nft.Element, ok bool, err error) {
-	if r.want == nil {
+func (c *Conn) planned(family nft.Family, table string, want, s *nft.Set) (out []nft.Element, ok bool, err error) {
+	if want == nil || len(want.Elements) < c.lookupFrom || want.Interval || !nft.SameDeclaration(*want, *s) {
 		return nil, false, nil
 	}
-	want := r.want.Set(s.Name)
-	if want == nil || len(want.Elements) < r.c.lookupFrom || want.Interval || !nft.SameDeclaration(*want, *s) {
-		return nil, false, nil
-	}
-	before, _, known, err := r.c.count(r.family, r.table, s)
+	before, _, known, err := c.count(family, table, s)
 	if err != nil || !known || before == 0 {
 		return nil, false, err
 	}
-	if out, err = r.c.elementsOf(r.family, r.table, want); err != nil {
+	if out, err = c.elementsOf(family, table, want); err != nil {
 		return nil, false, err
 	}
-	after, all, _, err := r.c.count(r.family, r.table, s)
+	after, all, _, err := c.count(family, table, s)
 	return out, after == len(out) && !all, err
 }

@@ -19,16 +19,21 @@ const readTries = 20
 // Read returns the table as it is in the kernel, in canonical form, or nil when there is none. Rules that this package does not make
 // hold a nft.Foreign; sets of unknown types have no key types. Elements of dynamic sets are left out: they are no part of a plan.
 func (c *Conn) Read(family nft.Family, name string) (*nft.Table, error) {
-	return c.read(family, name, nil)
+	return c.read(family, name, func(s *nft.Set) ([]nft.Element, error) { return c.elements(family, name, s) })
 }
 
-// read reads a table; want is what is planned, nil when nobody knows.
-func (c *Conn) read(family nft.Family, name string, want *nft.Table) (*nft.Table, error) {
+// Outline returns what Read returns without the elements of sets: of a large table they are nearly everything.
+func (c *Conn) Outline(family nft.Family, name string) (*nft.Table, error) {
+	return c.read(family, name, func(*nft.Set) ([]nft.Element, error) { return nil, nil })
+}
+
+// read reads a table, and the elements of each set by the function.
+func (c *Conn) read(family nft.Family, name string, elements func(*nft.Set) ([]nft.Element, error)) (*nft.Table, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for range readTries {
-		r := reader{c: c, family: family, table: name, want: want, t: nft.Table{Family: family, Name: name}, chains: map[string]int{}}
-		found, err := r.read()
+		r := reader{c: c, family: family, table: name, t: nft.Table{Family: family, Name: name}, chains: map[string]int{}}
+		found, err := r.read(elements)
 		switch {
 		case errors.Is(err, errInterrupted):
 			continue
@@ -49,12 +54,11 @@ type reader struct {
 	c      *Conn
 	family nft.Family
 	table  string
-	want   *nft.Table // nil: not known
 	t      nft.Table
 	chains map[string]int // index by name
 }
 
-func (r *reader) read() (found bool, err error) {
+func (r *reader) read(elements func(*nft.Set) ([]nft.Element, error)) (found bool, err error) {
 	ours := func(a *attrs, typ int) bool { return text(a[typ]) == r.table }
 	err = r.dump(unix.NFT_MSG_GETTABLE, nil, func(a *attrs) error {
 		found = found || ours(a, unix.NFTA_TABLE_NAME)
@@ -95,22 +99,12 @@ func (r *reader) read() (found bool, err error) {
 	}
 	for i := range r.t.Sets {
 		if s := &r.t.Sets[i]; !s.Dynamic && len(s.Key) > 0 {
-			if err = r.fill(s); err != nil {
+			if s.Elements, err = elements(s); err != nil {
 				return found, err
 			}
 		}
 	}
 	return found, nil
-}
-
-// fill reads the elements of a set.
-func (r *reader) fill(s *nft.Set) (err error) {
-	out, ok, err := r.planned(s)
-	if err == nil && !ok {
-		out, err = r.c.elements(r.family, r.table, s)
-	}
-	s.Elements = out
-	return err
 }
 
 // dump asks for all objects of a kind and calls f with the attributes of each.
