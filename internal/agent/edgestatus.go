@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/agent/guard"
 	"weft/internal/kernel/tun/datagram"
 	"weft/internal/kernel/tun/wg"
 	"weft/internal/nft"
@@ -73,7 +74,7 @@ func (p *proxyLoop) edgeStatus() (EdgeStatus, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.setting()
-	out := EdgeStatus{Check: "off", Sealed: len(sealOf(s.Facts).Networks) > 0}
+	out := EdgeStatus{Check: "off", Sealed: len(guard.SealOf(s.Facts).Networks) > 0}
 	if s.EdgeCheck {
 		out.Check = "on"
 	}
@@ -99,7 +100,7 @@ func (p *proxyLoop) edgeStatus() (EdgeStatus, error) {
 			out.Refused = append(out.Refused, RefusedCount{backend, string(r), n})
 		}
 	}
-	for _, w := range edge.Refused(p.table.guard.config) {
+	for _, w := range edge.Refused(p.table.guard.Config) {
 		keys, err := k.Members(nft.INet, nft.TableName, w.Set)
 		if err != nil {
 			return out, err

@@ -8,6 +8,7 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/lease/claim"
@@ -25,19 +26,19 @@ func BenchmarkGuardLease(b *testing.B) {
 	f := agenttest.Walkthrough(facts.NFTables)
 	f.Network, f.EdgeCheck = netip.MustParsePrefix("10.0.0.0/8"), true
 	s := facts.Setting{Facts: f}
-	store := &journalLeases{own: peerLease("172.17.42.31", "10.250.0.0/24"), all: leases}
-	store.journal.Reset()
+	store := &agenttest.Journal{Self: agenttest.Peer("172.17.42.31", "10.250.0.0/24"), Others: leases}
+	store.Log.Reset()
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	var g guards
+	var g guard.Keeper
 	var t tablePlan
 	step := func() int {
-		p, err := g.follow(time.Unix(1000, 0), 1, s, store.own, store, loop.ByPlan)
+		p, err := g.Follow(time.Unix(1000, 0), 1, s, store.Self, store, loop.ByPlan)
 		if err != nil {
 			b.Fatal(err)
 		}
-		return len(t.update(contentOf(f, store.own, api.Snapshot{}, p)))
+		return len(t.update(contentOf(f, store.Self, api.Snapshot{}, p)))
 	}
 	step()
 	runtime.GC()
@@ -48,7 +49,7 @@ func BenchmarkGuardLease(b *testing.B) {
 		l := leases[0]
 		l.Subnet = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 100 + byte(next>>8)%100, byte(next), 0}), 24)
 		l.PublicIP = netip.AddrFrom4([4]byte{198, 19, byte(next >> 8), byte(next)})
-		store.journal.Add(claim.Delta{Fresh: []api.Lease{l}})
+		store.Log.Add(claim.Delta{Fresh: []api.Lease{l}})
 		if n := step(); n == 0 {
 			b.Fatal("a lease more changed nothing")
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/api"
 	"weft/internal/masq"
 	"weft/internal/nft"
@@ -21,7 +22,7 @@ const (
 
 // content is what table inet weft is planned from.
 type content struct {
-	guard guard
+	guard guard.Guard
 	// The services and the masquerading are in it in some modes only.
 	inTable  bool // the masquerading is, and, if served, the services are
 	served   bool
@@ -62,8 +63,8 @@ func (t *tablePlan) update(c content) []nft.Op {
 		return t.rebuild(c)
 	}
 	parts := map[string]nft.Table{}
-	if !reflect.DeepEqual(t.guard.config, c.guard.config) {
-		parts[ownerGuard] = edge.Rules(c.guard.config)
+	if !reflect.DeepEqual(t.guard.Config, c.guard.Config) {
+		parts[ownerGuard] = edge.Rules(c.guard.Config)
 	}
 	if c.inTable {
 		t.changedRules(parts, c, gone, fresh)
@@ -73,8 +74,8 @@ func (t *tablePlan) update(c content) []nft.Op {
 
 // put puts the parts into the union, and the members beside them.
 func (t *tablePlan) put(parts map[string]nft.Table, c content) []nft.Op {
-	if t.rules.Family == "" || !reflect.DeepEqual(t.guard.config, c.guard.config) {
-		t.rules = edge.Rules(c.guard.config)
+	if t.rules.Family == "" || !reflect.DeepEqual(t.guard.Config, c.guard.Config) {
+		t.rules = edge.Rules(c.guard.Config)
 	}
 	t.content = c
 	var ops []nft.Op
@@ -82,7 +83,7 @@ func (t *tablePlan) put(parts map[string]nft.Table, c content) []nft.Op {
 		ops = t.merge.Update(parts)
 	}
 	anew := len(ops) > 0 && ops[0].Kind == nft.KindTable // made, or made again
-	return append(ops, t.members.update(t.rules, c.guard.members, anew)...)
+	return append(ops, t.members.update(t.rules, c.guard.Members, anew)...)
 }
 
 // differs reports whether more than services and the guard's members differs.

@@ -11,6 +11,7 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
@@ -78,7 +79,7 @@ func TestIncrementalPlanIsTheWholePlan(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := planGuard(f, used, own, leases)
+		g := guard.Plan(f, used, own, leases)
 		kernel = nft.Apply(kernel, plan.update(contentOf(f, own, snap, g))...)
 		want := planRules(f, own, snap, g).Table
 		if ops := nft.Diff(*want, kernel); len(ops) > 0 {

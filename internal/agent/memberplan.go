@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"weft/internal/agent/guard"
 	"weft/internal/nft"
 	"weft/internal/overlay/edge"
 )
@@ -11,14 +12,14 @@ import (
 // memberPlan plans the elements of the edge check's sets. They are the bulk of a large network's table and simple: so they are not in the
 // union of fragments.
 type memberPlan struct {
-	declared []string   // the sets there are, sorted
-	list     memberList // whose elements they have
+	declared []string      // the sets there are, sorted
+	list     guard.Members // whose elements they have
 	peers    map[[16]byte]uint32
 }
 
 // update returns the ops that turn the elements of the plan before into those for the guard. They come after the ops for the rules, which
 // make and delete the sets. anew says that the table begins empty.
-func (p *memberPlan) update(rules nft.Table, list memberList, anew bool) []nft.Op {
+func (p *memberPlan) update(rules nft.Table, list guard.Members, anew bool) []nft.Op {
 	if declared := setNames(rules); anew || !slices.Equal(declared, p.declared) {
 		return p.whole(declared, list, anew)
 	}
@@ -31,7 +32,7 @@ func (p *memberPlan) update(rules nft.Table, list memberList, anew bool) []nft.O
 		}
 		p.count(m.Outer, more)
 	}
-	differences(p.list, list, func(m edge.Member) { note(m, -1, &gone) }, func(m edge.Member) { note(m, 1, &fresh) })
+	guard.Differences(p.list, list, func(m edge.Member) { note(m, -1, &gone) }, func(m edge.Member) { note(m, 1, &fresh) })
 	for outer, before := range touched {
 		switch now := p.count(outer, 0); {
 		case before == 0 && now > 0:
@@ -45,7 +46,7 @@ func (p *memberPlan) update(rules nft.Table, list memberList, anew bool) []nft.O
 }
 
 // whole plans all of them, for other sets than before.
-func (p *memberPlan) whole(declared []string, list memberList, anew bool) []nft.Op {
+func (p *memberPlan) whole(declared []string, list guard.Members, anew bool) []nft.Op {
 	var before, after elements
 	if !anew {
 		before.sets = sets(p.declared, p.list)
@@ -68,8 +69,8 @@ func (p *memberPlan) whole(declared []string, list memberList, anew bool) []nft.
 	}
 	old.Sort()
 	now.Sort()
-	p.declared, p.list, p.peers = declared, list, make(map[[16]byte]uint32, list.n)
-	for m := range list.all() {
+	p.declared, p.list, p.peers = declared, list, make(map[[16]byte]uint32, list.Len())
+	for m := range list.All() {
 		p.count(m.Outer, 1)
 	}
 	return nft.Diff(now, &old)
@@ -101,8 +102,8 @@ func (p *memberPlan) fill(t *nft.Table) {
 }
 
 // sets are the declared ones with the members' elements.
-func sets(declared []string, list memberList) []nft.Set {
-	return slices.DeleteFunc(edge.Sets(list.all()), func(s nft.Set) bool { return !slices.Contains(declared, s.Name) })
+func sets(declared []string, list guard.Members) []nft.Set {
+	return slices.DeleteFunc(edge.Sets(list.All()), func(s nft.Set) bool { return !slices.Contains(declared, s.Name) })
 }
 
 func setNames(t nft.Table) []string {

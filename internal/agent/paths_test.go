@@ -206,7 +206,8 @@ func TestPeersToSendTo(t *testing.T) {
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
 	f := facts.Facts{Addrs: []netip.Addr{netip.MustParseAddr("172.17.42.31")}}
 	all := []api.Lease{
-		own, {Subnet: netip.MustParsePrefix("172.16.78.0/24"), PublicIP: netip.MustParseAddr("172.17.42.32")},
+		own,
+		{Subnet: netip.MustParsePrefix("172.16.78.0/24"), PublicIP: netip.MustParseAddr("172.17.42.32")},
 		{Subnet: netip.MustParsePrefix("172.16.79.0/24"), PublicIP: netip.MustParseAddr("172.17.42.33")},
 		{Subnet: netip.MustParsePrefix("172.16.99.0/24"), PublicIP: netip.IPv4Unspecified(), PublicIPv6: netip.MustParseAddr("2001:db8::1")},
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
@@ -59,7 +60,7 @@ type proxyLoop struct {
 	localhost localhost
 	tableOK   bool // the table was as planned after the last step
 	tableIs   bool // and there was one
-	guards    guards
+	guards    guard.Keeper
 	sealed    edge.Seal // in force before the first plan of an encrypted network
 	// noTables says why there are no nf_tables: then there is no edge check, and NOTRACK is iptables'.
 	noTables error
@@ -97,7 +98,7 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 		generation = p.generation()
 	}
 	s := p.setting()
-	g, err := p.guards.follow(time.Now(), generation, s, s.Own(own), p.leases, due)
+	g, err := p.guards.Follow(time.Now(), generation, s, s.Own(own), p.leases, due)
 	if err != nil {
 		return loop.Work{}, err
 	}
@@ -136,13 +137,13 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 }
 
 // planXT is the plan without table inet weft, and with what else would be in that when the kernel has none.
-func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard) rules {
+func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard.Guard) rules {
 	r := planXT(f, own, snap, ports)
 	if p.noTables != nil {
 		if modeOf(f).table { // there is no table for the masquerading
 			r.XT = masq.XT(masqConfig(f, own))
 		}
-		r.XT = xt.Union(r.XT, untracked(g.config.Untracked))
+		r.XT = xt.Union(r.XT, untracked(g.Config.Untracked))
 	}
 	return r
 }
@@ -208,7 +209,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 		return nil, ways.ErrNoLease
 	}
 	s := p.setting()
-	g, err := p.guards.plan(time.Now(), s, s.Own(own), p.leases.Leases())
+	g, err := p.guards.Plan(time.Now(), s, s.Own(own), p.leases.Leases())
 	if err != nil {
 		return nil, err
 	}

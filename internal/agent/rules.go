@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/api"
 	"weft/internal/explain"
 	"weft/internal/lease"
@@ -36,7 +37,7 @@ func (r rules) text() string {
 }
 
 // planRules plans for the node with the facts, with the ports that its relay would choose.
-func planRules(f facts.Facts, own api.Lease, snap api.Snapshot, g guard) rules {
+func planRules(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) rules {
 	r := planXT(f, own, snap, nil)
 	r.Table = planTable(contentOf(f, own, snap, g))
 	return r
@@ -69,7 +70,7 @@ func planTable(c content) *nft.Table {
 }
 
 // contentOf is what the table of a node with the facts is planned from.
-func contentOf(f facts.Facts, own api.Lease, snap api.Snapshot, g guard) content {
+func contentOf(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) content {
 	mode := modeOf(f)
 	c := content{guard: g, inTable: mode.table, served: mode.services}
 	if c.inTable {
@@ -85,7 +86,7 @@ func contentOf(f facts.Facts, own api.Lease, snap api.Snapshot, g guard) content
 // services' common part, and the pods' masquerading.
 func fragments(c content) map[string]nft.Table {
 	parts := make(map[string]nft.Table, len(c.services)+3)
-	parts[ownerGuard] = edge.Rules(c.guard.config)
+	parts[ownerGuard] = edge.Rules(c.guard.Config)
 	if !c.inTable {
 		return parts
 	}

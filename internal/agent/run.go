@@ -257,7 +257,7 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
 		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return throughRules(engine.Connections()) }},
 	}
-	a.proxy.guards.expired = make(chan struct{}, 1)
+	a.proxy.guards.Expired = make(chan struct{}, 1)
 	if table != nil {
 		a.proxy.nft, a.proxy.writer, a.proxy.chains, a.tables = table, table.Writer, table.BaseChains, table
 	}
@@ -280,7 +280,8 @@ func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-c
 		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
 	}
 	l := loop.Loop{Name: "services", Step: a.proxy.step, Every: loop.FullCheck, Gap: burstGap, Healing: &a.healing, Log: a.log, Triggers: []loop.Trigger{
-		loop.On(leases, loop.ByPlan), loop.On(a.settings.Subscribe(), loop.ByHost), loop.On(a.proxy.guards.expired, loop.ByPlan), loop.On(a.proxy.turn.again, loop.ByPlan),
+		loop.On(leases, loop.ByPlan), loop.On(a.settings.Subscribe(), loop.ByHost), loop.On(a.proxy.guards.Expired, loop.ByPlan),
+		loop.On(a.proxy.turn.again, loop.ByPlan),
 	}}
 	if a.clusterChanged != nil {
 		l.Triggers = append(l.Triggers, loop.On(a.clusterChanged[0], loop.ByPlan))

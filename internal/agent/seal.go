@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/nft"
 	"weft/internal/overlay/edge"
 )
@@ -19,7 +20,7 @@ var errNoSeal = errors.New("backend wireguard: the rules that keep packets for p
 func (p *proxyLoop) seal(f facts.Facts) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	want := sealOf(f)
+	want := guard.SealOf(f)
 	if !f.Sealed() || f.Turning {
 		p.sealed = edge.Seal{}
 		return nil

@@ -13,6 +13,7 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
@@ -84,7 +85,7 @@ func TestServiceFactsReachThePlan(t *testing.T) {
 	text := func(mode facts.ProxyMode, x facts.Services) string {
 		f := agenttest.Walkthrough(mode)
 		f.Services = x
-		r := planRules(f, own, snap, guard{})
+		r := planRules(f, own, snap, guard.Guard{})
 		return r.text() + netstate.New(r.objects()...).String()
 	}
 	some := []facts.ProxyMode{facts.NFTables, facts.IPTables}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
@@ -46,7 +47,7 @@ const (
 func (p *proxyLoop) inTable(f facts.Facts) bool { return modeOf(f).table && p.noTables == nil }
 
 // apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
-func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, g guard) (loop.Work, error) {
+func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) (loop.Work, error) {
 	c := contentOf(f, own, snap, g)
 	opened := p.openLocalhost(f, snap)
 	var w loop.Work

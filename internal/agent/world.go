@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/guard"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/attach"
@@ -54,7 +55,7 @@ func addNode(w *explain.World, f facts.Facts, snap api.Snapshot, leases []api.Le
 	ways.Place(used, ways.Endpoints(snap.Nodes, leases))
 	pods := podsOf(snap, f.Node)
 	state, inPod := ways.PlanNode(f, used, own, leases, pods)
-	rules := planRules(f, own, snap, planGuard(f, used, own, leases))
+	rules := planRules(f, own, snap, guard.Plan(f, used, own, leases))
 	h := &explain.Host{Name: f.Node, Underlay: f.UnderlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
 	h.Rules = rules.explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)

@@ -14,6 +14,7 @@ import (
 	"weft/internal/overlay/wireguard"
 )
 
+// PortOf is the UDP port of backends that have one for all hosts, with its default; 0 for the others.
 func PortOf(backend string, o overlay.Options) uint16 {
 	switch backend {
 	case lease.VXLAN:

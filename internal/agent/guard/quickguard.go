@@ -1,4 +1,4 @@
-package agent
+package guard
 
 import (
 	"slices"
@@ -12,9 +12,14 @@ import (
 	"weft/internal/overlay/edge"
 )
 
-// follow is plan for a store of leases that can tell what changed in them: then only the leases that changed are planned, and what that costs
+// Leases is the store of leases: those that are good, the own one too. One that is ways.Deltas too costs less.
+type Leases interface {
+	Leases() []api.Lease
+}
+
+// Follow is plan for a store of leases that can tell what changed in them: then only the leases that changed are planned, and what that costs
 // does not depend on how many there are but for copies of short lists. Where more may have changed, as in every full check, it is plan.
-func (g *guards) follow(now time.Time, generation uint64, s facts.Setting, own api.Lease, l leases, due loop.Cause) (guard, error) {
+func (g *Keeper) Follow(now time.Time, generation uint64, s facts.Setting, own api.Lease, l Leases, due loop.Cause) (Guard, error) {
 	log, _ := l.(ways.Deltas)
 	own.Expiry = time.Time{} // moves with every renewal and is in no plan
 	if log != nil && due&(loop.ByHost|loop.ByTime) == 0 && g.quick(now, generation, own, log) {
@@ -26,7 +31,7 @@ func (g *guards) follow(now time.Time, generation uint64, s facts.Setting, own a
 		version, _, _ = log.Delta(0)
 	}
 	all := l.Leases()
-	out, err := g.plan(now, s, own, all)
+	out, err := g.Plan(now, s, own, all)
 	if err != nil || version == 0 || s.Other != nil {
 		return out, err
 	}
@@ -42,7 +47,7 @@ func (g *guards) follow(now time.Time, generation uint64, s facts.Setting, own a
 }
 
 // quick brings the members up to date by what changed in the leases. It reports whether that was all there is to do.
-func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log ways.Deltas) bool {
+func (g *Keeper) quick(now time.Time, generation uint64, own api.Lease, log ways.Deltas) bool {
 	b := &g.ground
 	if b.Version == 0 || b.Generation != generation || own != b.Own || past(now, g.next) {
 		return false
@@ -63,9 +68,9 @@ func (g *guards) quick(now time.Time, generation uint64, own api.Lease, log ways
 }
 
 // moved are the members of the leases that changed. ok is false when the whole plan has to decide on one.
-func (g *guards) moved(d claim.Delta) (gone, fresh []edge.Member, ok bool) {
-	segments := g.planned.config.Segments
-	if !g.planned.config.Check || len(segments) == 0 {
+func (g *Keeper) moved(d claim.Delta) (gone, fresh []edge.Member, ok bool) {
+	segments := g.planned.Config.Segments
+	if !g.planned.Config.Check || len(segments) == 0 {
 		return nil, nil, true
 	}
 	for _, l := range d.Fresh {
@@ -74,13 +79,13 @@ func (g *guards) moved(d claim.Delta) (gone, fresh []edge.Member, ok bool) {
 		}
 	}
 	gone, fresh = members(segments, nil, d.Gone), members(segments, nil, d.Fresh)
-	other := func(m edge.Member) bool { return !g.result.config.Shapes.Has(m) }
+	other := func(m edge.Member) bool { return !g.result.Config.Shapes.Has(m) }
 	return gone, fresh, !slices.ContainsFunc(fresh, other)
 }
 
 // swap puts the fresh members in force at once; those that are gone linger, and those that did so for long enough go.
-func (g *guards) swap(now time.Time, gone, fresh []edge.Member) {
-	list := g.result.members
+func (g *Keeper) swap(now time.Time, gone, fresh []edge.Member) {
+	list := g.result.Members
 	for _, m := range gone {
 		if _, lingers := g.gone[m]; !lingers && list.has(m) {
 			g.left(m, now.Add(ways.Linger))
@@ -97,6 +102,6 @@ func (g *guards) swap(now time.Time, gone, fresh []edge.Member) {
 		}
 	}
 	g.nextGone = earliest(g.gone)
-	g.result.members = list
+	g.result.Members = list
 	g.wake(now)
 }

@@ -1,4 +1,4 @@
-package agent
+package guard
 
 import (
 	"iter"
@@ -7,22 +7,22 @@ import (
 	"weft/internal/overlay/edge"
 )
 
-// partSize is how many members a part of a memberList has at first; it never has twice as many.
+// partSize is how many members a part of Members has at first; it never has twice as many.
 const partSize = 64
 
-// memberList is a sorted list of members that is never changed: a change makes another one, which shares nearly all memory with it.
-type memberList struct {
+// Members is a sorted list of members that is never changed: a change makes another one, which shares nearly all memory with it.
+type Members struct {
 	parts [][]edge.Member // none is empty
 	n     int
 }
 
 // listOf is the list of members that are sorted and compact already.
-func listOf(sorted []edge.Member) memberList {
-	return memberList{parts: slices.Collect(slices.Chunk(slices.Clip(sorted), partSize)), n: len(sorted)}
+func listOf(sorted []edge.Member) Members {
+	return Members{parts: slices.Collect(slices.Chunk(slices.Clip(sorted), partSize)), n: len(sorted)}
 }
 
-// all yields the members in order.
-func (l memberList) all() iter.Seq[edge.Member] {
+// All yields the members in order.
+func (l Members) All() iter.Seq[edge.Member] {
 	return func(yield func(edge.Member) bool) {
 		for _, p := range l.parts {
 			for _, m := range p {
@@ -34,8 +34,11 @@ func (l memberList) all() iter.Seq[edge.Member] {
 	}
 }
 
+// Len is how many members there are.
+func (l Members) Len() int { return l.n }
+
 // find returns where the member is, or would be.
-func (l memberList) find(m edge.Member) (part, at int, there bool) {
+func (l Members) find(m edge.Member) (part, at int, there bool) {
 	part, there = slices.BinarySearchFunc(l.parts, m, func(p []edge.Member, m edge.Member) int { return compareMembers(p[0], m) })
 	if there || part == 0 {
 		return part, 0, there
@@ -45,13 +48,13 @@ func (l memberList) find(m edge.Member) (part, at int, there bool) {
 	return part, at, there
 }
 
-func (l memberList) has(m edge.Member) bool {
+func (l Members) has(m edge.Member) bool {
 	_, _, there := l.find(m)
 	return there
 }
 
 // with is the list with the member too.
-func (l memberList) with(m edge.Member) memberList {
+func (l Members) with(m edge.Member) Members {
 	i, at, there := l.find(m)
 	if there {
 		return l
@@ -68,7 +71,7 @@ func (l memberList) with(m edge.Member) memberList {
 }
 
 // without is the list without the member.
-func (l memberList) without(m edge.Member) memberList {
+func (l Members) without(m edge.Member) Members {
 	i, at, there := l.find(m)
 	switch {
 	case !there:
@@ -80,12 +83,12 @@ func (l memberList) without(m edge.Member) memberList {
 }
 
 // replace puts others in the place of a part.
-func (l memberList) replace(i, more int, parts ...[]edge.Member) memberList {
-	return memberList{parts: slices.Concat(l.parts[:i], parts, l.parts[i+1:]), n: l.n + more}
+func (l Members) replace(i, more int, parts ...[]edge.Member) Members {
+	return Members{parts: slices.Concat(l.parts[:i], parts, l.parts[i+1:]), n: l.n + more}
 }
 
-// differences calls gone and fresh for what is in one list only. What both share costs nothing.
-func differences(before, after memberList, gone, fresh func(edge.Member)) {
+// Differences calls gone and fresh for what is in one list only. What both share costs nothing.
+func Differences(before, after Members, gone, fresh func(edge.Member)) {
 	a, b := cursor{rest: before.parts}, cursor{rest: after.parts}
 	for {
 		for len(a.part)+len(b.part) == 0 && samePart(a.rest, b.rest) {

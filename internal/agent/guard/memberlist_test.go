@@ -1,4 +1,4 @@
-package agent
+package guard
 
 import (
 	"math/rand/v2"
@@ -20,7 +20,7 @@ func memberOf(i int) edge.Member {
 // differences of two of them are those of the slices.
 func TestMemberListIsASortedList(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	var l, old memberList
+	var l, old Members
 	var want, oldWant []edge.Member
 	for step := range 6000 {
 		m := memberOf(r.IntN(600))
@@ -38,14 +38,14 @@ func TestMemberListIsASortedList(t *testing.T) {
 		if step%97 != 0 {
 			continue
 		}
-		if got := slices.Collect(l.all()); !slices.Equal(got, want) || l.n != len(want) {
+		if got := slices.Collect(l.All()); !slices.Equal(got, want) || l.n != len(want) {
 			t.Fatalf("step %d: %d members, want %d", step, l.n, len(want))
 		}
-		if got := slices.Collect(old.all()); !slices.Equal(got, oldWant) {
+		if got := slices.Collect(old.All()); !slices.Equal(got, oldWant) {
 			t.Fatalf("step %d: the list before has changed", step)
 		}
 		var gone, fresh []edge.Member
-		differences(old, l, func(m edge.Member) { gone = append(gone, m) }, func(m edge.Member) { fresh = append(fresh, m) })
+		Differences(old, l, func(m edge.Member) { gone = append(gone, m) }, func(m edge.Member) { fresh = append(fresh, m) })
 		not := func(a, b []edge.Member) []edge.Member {
 			return slices.DeleteFunc(slices.Clone(a), func(m edge.Member) bool { return slices.Contains(b, m) })
 		}

@@ -1,4 +1,4 @@
-package agent
+package guard
 
 import (
 	"math/rand/v2"
@@ -11,34 +11,7 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
-	"weft/internal/lease/claim"
-	"weft/internal/store"
 )
-
-// journalLeases is a store that can tell what changed.
-type journalLeases struct {
-	own     api.Lease
-	all     []api.Lease
-	journal store.Journal
-	lists   int
-}
-
-func (j *journalLeases) Own() (api.Lease, bool)   { return j.own, true }
-func (j *journalLeases) Changed() <-chan struct{} { return nil }
-func (j *journalLeases) Leases() []api.Lease {
-	j.lists++
-	return append(slices.Clone(j.all), j.own)
-}
-
-func (j *journalLeases) Delta(since uint64) (uint64, claim.Delta, bool) {
-	return j.journal.Since(since)
-}
-
-func (j *journalLeases) change(gone, fresh []api.Lease) {
-	j.all = slices.DeleteFunc(j.all, func(l api.Lease) bool { return slices.Contains(gone, l) })
-	j.all = append(j.all, fresh...)
-	j.journal.Add(claim.Delta{Gone: gone, Fresh: fresh})
-}
 
 func numbered(i, host int) api.Lease {
 	return api.Lease{
@@ -55,47 +28,47 @@ func TestQuickGuardIsPlan(t *testing.T) {
 		now := time.Unix(1000, 0)
 		s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
 		s.EdgeCheck = true
-		l := &journalLeases{own: peerLease("172.17.42.31", "172.16.28.0/24")}
-		l.journal.Reset()
-		var quick, whole guards
+		l := &agenttest.Journal{Self: agenttest.Peer("172.17.42.31", "172.16.28.0/24")}
+		l.Log.Reset()
+		var quick, whole Keeper
 		quickSteps := 0
 		for step := range 60 {
 			var gone, fresh []api.Lease
 			for range r.IntN(3) {
-				if i := r.IntN(20); slices.IndexFunc(l.all, func(x api.Lease) bool { return x.Subnet == numbered(i, 0).Subnet }) < 0 &&
+				if i := r.IntN(20); slices.IndexFunc(l.Others, func(x api.Lease) bool { return x.Subnet == numbered(i, 0).Subnet }) < 0 &&
 					!slices.ContainsFunc(fresh, func(x api.Lease) bool { return x.Subnet == numbered(i, 0).Subnet }) {
 					fresh = append(fresh, numbered(i, i+20*r.IntN(5)))
 				}
 			}
-			for _, x := range l.all {
+			for _, x := range l.Others {
 				if r.IntN(8) == 0 {
 					gone = append(gone, x)
 				}
 			}
-			l.change(gone, fresh)
+			l.Change(gone, fresh)
 			now = now.Add(time.Duration(r.IntN(12)) * time.Second)
 			due := loop.ByPlan
 			if r.IntN(20) == 0 {
 				due |= loop.ByTime
 			}
-			before := l.lists
-			got, err := quick.follow(now, 7, s, l.own, l, due)
+			before := l.Lists
+			got, err := quick.Follow(now, 7, s, l.Self, l, due)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l.lists == before {
+			if l.Lists == before {
 				quickSteps++
 			}
-			own := l.own
-			want, err := whole.plan(now, s, own, append(slices.Clone(l.all), own))
+			own := l.Self
+			want, err := whole.Plan(now, s, own, append(slices.Clone(l.Others), own))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if memberTexts(got) != memberTexts(want) {
 				t.Fatalf("seed %d step %d:\nhave %s\nwant %s", seed, step, memberTexts(got), memberTexts(want))
 			}
-			if !slices.Equal(got.config.Untracked, want.config.Untracked) || !slices.Equal(got.config.Segments, want.config.Segments) {
-				t.Fatalf("seed %d step %d: config %+v, want %+v", seed, step, got.config, want.config)
+			if !slices.Equal(got.Config.Untracked, want.Config.Untracked) || !slices.Equal(got.Config.Segments, want.Config.Segments) {
+				t.Fatalf("seed %d step %d: config %+v, want %+v", seed, step, got.Config, want.Config)
 			}
 		}
 		if quickSteps == 0 {

@@ -1,4 +1,8 @@
-package agent
+// Package guard plans the part of table inet weft that is there in every proxy mode: which packets of other nodes are taken, what is kept from
+// connection tracking, and what may leave in clear. What was planned before lingers, while packets may be under way by it.
+//
+// Floor 4, programs.
+package guard
 
 import (
 	"cmp"
@@ -17,36 +21,36 @@ import (
 	"weft/internal/overlay/wireguard"
 )
 
-// guard is the part of table inet weft that is there in every proxy mode: outer packets untracked, the edge check, the seal.
-type guard struct {
-	config  edge.Config
-	members memberList
+// Guard is the part of table inet weft that is there in every proxy mode: outer packets untracked, the edge check, the seal.
+type Guard struct {
+	Config  edge.Config
+	Members Members
 	own     []edge.Member // what the node is to the others: its form is looked for before there is a peer of it
 	refused int           // leases that are no peers
 }
 
-// planGuard plans for the ways in use: a host that announces none of them any more may still send by it.
-func planGuard(f facts.Facts, used []ways.Way, own api.Lease, leases []api.Lease) guard {
-	g := guard{config: edge.Config{
-		Check: f.EdgeCheck, V4: own.Subnet.IsValid(), V6: own.SubnetV6.IsValid(), Seal: sealOf(f),
+// Plan plans for the ways in use: a host that announces none of them any more may still send by it.
+func Plan(f facts.Facts, used []ways.Way, own api.Lease, leases []api.Lease) Guard {
+	g := Guard{Config: edge.Config{
+		Check: f.EdgeCheck, V4: own.Subnet.IsValid(), V6: own.SubnetV6.IsValid(), Seal: SealOf(f),
 	}}
 	var l2VNIs []uint32
 	for _, w := range used {
 		ports, vni := outerPorts(w)
-		g.config.Untracked = append(g.config.Untracked, ports...)
+		g.Config.Untracked = append(g.Config.Untracked, ports...)
 		if vni != 0 {
-			g.config.Segments = append(g.config.Segments, edge.Segment{Port: ports[0], VNI: vni})
+			g.Config.Segments = append(g.Config.Segments, edge.Segment{Port: ports[0], VNI: vni})
 		}
 		if w.Backend.Name() == l2.Name {
 			l2VNIs = append(l2VNIs, vni)
 		}
 	}
 	var all []edge.Member
-	if f.EdgeCheck && len(g.config.Segments) > 0 {
+	if f.EdgeCheck && len(g.Config.Segments) > 0 {
 		peers, refused := overlay.Peers(f.Self(own), leases)
 		g.refused = len(refused)
-		all = members(g.config.Segments, l2VNIs, peers)
-		g.own = members(g.config.Segments, l2VNIs, []api.Lease{own})
+		all = members(g.Config.Segments, l2VNIs, peers)
+		g.own = members(g.Config.Segments, l2VNIs, []api.Lease{own})
 	}
 	slices.SortFunc(all, compareMembers)
 	return g.of(slices.Compact(all))
@@ -90,13 +94,13 @@ func members(segments []edge.Segment, l2VNIs []uint32, peers []api.Lease) []edge
 }
 
 // of is the guard, in canonical form, with the members, which are sorted.
-func (g guard) of(all []edge.Member) guard {
-	slices.Sort(g.config.Untracked)
-	g.config.Untracked = slices.Compact(g.config.Untracked)
-	slices.SortFunc(g.config.Segments, func(a, b edge.Segment) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.VNI, b.VNI)) })
-	g.config.Segments = slices.Compact(g.config.Segments)
-	g.members = listOf(all)
-	g.config.Shapes = edge.ShapesOf(slices.Concat(all, g.own))
+func (g Guard) of(all []edge.Member) Guard {
+	slices.Sort(g.Config.Untracked)
+	g.Config.Untracked = slices.Compact(g.Config.Untracked)
+	slices.SortFunc(g.Config.Segments, func(a, b edge.Segment) int { return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.VNI, b.VNI)) })
+	g.Config.Segments = slices.Compact(g.Config.Segments)
+	g.Members = listOf(all)
+	g.Config.Shapes = edge.ShapesOf(slices.Concat(all, g.own))
 	return g
 }
 
@@ -109,8 +113,8 @@ func compareMembers(a, b edge.Member) int {
 // and of Docker.
 var localDevices = []string{"lo", "veth*", "cni0", "docker0"}
 
-// sealOf is in force as long as the network's configuration asks for encryption, whatever the state of its devices.
-func sealOf(f facts.Facts) edge.Seal {
+// SealOf is in force as long as the network's configuration asks for encryption, whatever the state of its devices.
+func SealOf(f facts.Facts) edge.Seal {
 	if !f.Sealed() || f.Turning {
 		return edge.Seal{}
 	}

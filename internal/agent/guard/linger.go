@@ -1,4 +1,4 @@
-package agent
+package guard
 
 import (
 	"maps"
@@ -13,14 +13,14 @@ import (
 	"weft/internal/overlay/edge"
 )
 
-// guards keeps what was planned before for as long as packets may be under way by it: a peer's old address while the others learn the
+// Keeper keeps what was planned before for as long as packets may be under way by it: a peer's old address while the others learn the
 // new one, the network that was in force before.
-type guards struct {
+type Keeper struct {
 	self    facts.Setting
 	own     api.Lease
 	leases  []api.Lease
-	planned guard // of these
-	result  guard // planned and what lingers
+	planned Guard // of these
+	result  Guard // planned and what lingers
 	refused int   // leases of planned that are no peers
 	ground  ways.Ground
 
@@ -33,32 +33,32 @@ type guards struct {
 	nextGone time.Time // as next
 
 	timer   *time.Timer
-	expired chan struct{} // receives when something that lingered may go; nil: nobody waits
+	Expired chan struct{} // receives when something that lingered may go; nil: nobody waits
 }
 
-// plan returns what is to be in force now.
-func (g *guards) plan(now time.Time, s facts.Setting, own api.Lease, leases []api.Lease) (guard, error) {
+// Plan returns what is to be in force now.
+func (g *Keeper) Plan(now time.Time, s facts.Setting, own api.Lease, leases []api.Lease) (Guard, error) {
 	same := own == g.own && slices.Equal(leases, g.leases) && reflect.DeepEqual(s, g.self)
 	if same && !past(now, g.next) && !past(now, g.nextGone) {
 		return g.result, nil
 	}
-	members := slices.DeleteFunc(slices.Collect(g.result.members.all()), func(m edge.Member) bool { return !g.gone[m].IsZero() })
+	members := slices.DeleteFunc(slices.Collect(g.result.Members.All()), func(m edge.Member) bool { return !g.gone[m].IsZero() })
 	if !same {
 		used, err := ways.Of(s.Facts, own, leases)
 		if err != nil {
 			return g.result, err
 		}
-		g.planned = planGuard(s.Facts, used, own, leases)
+		g.planned = Plan(s.Facts, used, own, leases)
 		g.refused = g.planned.refused
-		members = slices.Collect(g.planned.members.all())
-		g.planned.members = memberList{}
+		members = slices.Collect(g.planned.Members.All())
+		g.planned.Members = Members{}
 		g.self, g.own, g.leases = s, own, slices.Clone(leases)
 	}
 	g.next = time.Time{}
-	before := g.result.members
-	g.result = guard{config: g.planned.config, own: g.planned.own}
-	g.result.config.Untracked = keep(g, &g.ports, now, g.planned.config.Untracked)
-	g.result.config.Segments = keep(g, &g.segments, now, g.planned.config.Segments)
+	before := g.result.Members
+	g.result = Guard{Config: g.planned.Config, own: g.planned.own}
+	g.result.Config.Untracked = keep(g, &g.ports, now, g.planned.Config.Untracked)
+	g.result.Config.Segments = keep(g, &g.segments, now, g.planned.Config.Segments)
 	g.result = g.result.of(g.keepMembers(now, before, members))
 	g.wake(now)
 	return g.result, nil
@@ -68,9 +68,9 @@ func (g *guards) plan(now time.Time, s facts.Setting, own api.Lease, leases []ap
 func past(now, t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 
 // keepMembers returns the members planned and those of before that linger.
-func (g *guards) keepMembers(now time.Time, before memberList, planned []edge.Member) []edge.Member {
+func (g *Keeper) keepMembers(now time.Time, before Members, planned []edge.Member) []edge.Member {
 	out := slices.Clone(planned)
-	differences(before, listOf(planned), func(m edge.Member) {
+	Differences(before, listOf(planned), func(m edge.Member) {
 		until, was := g.gone[m]
 		if !was {
 			until = now.Add(ways.Linger)
@@ -93,7 +93,7 @@ func (g *guards) keepMembers(now time.Time, before memberList, planned []edge.Me
 }
 
 // left notes that a member no longer is.
-func (g *guards) left(m edge.Member, until time.Time) {
+func (g *Keeper) left(m edge.Member, until time.Time) {
 	if g.gone == nil {
 		g.gone = map[edge.Member]time.Time{}
 	}
@@ -110,7 +110,7 @@ func earliest(times map[edge.Member]time.Time) (first time.Time) {
 }
 
 // wake asks for a step when the first of what lingers ends.
-func (g *guards) wake(now time.Time) {
+func (g *Keeper) wake(now time.Time) {
 	if g.timer != nil {
 		g.timer.Stop()
 		g.timer = nil
@@ -119,8 +119,8 @@ func (g *guards) wake(now time.Time) {
 	if next.IsZero() || !g.nextGone.IsZero() && g.nextGone.Before(next) {
 		next = g.nextGone
 	}
-	if g.expired != nil && !next.IsZero() {
-		g.timer = time.AfterFunc(next.Sub(now), func() { loop.Poke(g.expired) })
+	if g.Expired != nil && !next.IsZero() {
+		g.timer = time.AfterFunc(next.Sub(now), func() { loop.Poke(g.Expired) })
 	}
 }
 
@@ -128,7 +128,7 @@ func (g *guards) wake(now time.Time) {
 type lingering[T comparable] map[T]time.Time
 
 // keep returns the values planned and those that linger.
-func keep[T comparable](g *guards, l *lingering[T], now time.Time, planned []T) []T {
+func keep[T comparable](g *Keeper, l *lingering[T], now time.Time, planned []T) []T {
 	if *l == nil {
 		*l = lingering[T]{}
 	}
