@@ -20,7 +20,7 @@ func TestGuardInEveryMode(t *testing.T) {
 		p := newProxyLoop(mode, &kernelxt.Fake{}, table)
 		p.leases = fakeLeases{own: p.leases.(fakeLeases).own, peer: agenttest.Peer("172.17.42.32", "172.16.78.0/24")}
 		step(t, p)
-		for _, chain := range []string{"overlay-prerouting", "overlay-output", "edge-input", "edge-vni-1"} {
+		for _, chain := range []string{"overlay-prerouting", "overlay-output", "edge-port-8472", "edge-inner"} {
 			if table.table.Chain(chain) == nil {
 				t.Errorf("mode %s: no chain %s", mode, chain)
 			}
@@ -32,7 +32,7 @@ func TestGuardInEveryMode(t *testing.T) {
 		f.EdgeCheck = false
 		p.setting = func() facts.Setting { return facts.Setting{Facts: f} }
 		step(t, p)
-		if table.table.Chain("edge-input") != nil || table.table.Chain("overlay-output") == nil {
+		if table.table.Chain("edge-port-8472") != nil || table.table.Chain("overlay-output") == nil {
 			t.Errorf("mode %s: --edge-check=false leaves\n%s", mode, table.table)
 		}
 	}

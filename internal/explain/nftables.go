@@ -155,10 +155,12 @@ func (e *nftWalk) statement(s nft.Statement) (matched bool, v nft.Verdict, o Out
 		return true, v, Outcome{Action: SetMark, Mark: s.Value, Mask: s.Mask}
 	case nft.Verdict:
 		return true, s, o
+	case nft.Notrack:
+		e.natted = true // no chain of type nat sees it
 	case nft.Foreign:
 		return false, v, o // what it does is not known
 	}
-	return true, v, o // notrack, counter, update: nothing that decides
+	return true, v, o // counter, update: nothing that decides
 }
 
 func (e *nftWalk) vmap(s nft.VMap) (bool, nft.Verdict, Outcome) {
@@ -336,7 +338,7 @@ func (e *nftWalk) number(f nft.Field) (uint32, bool) {
 		return 0, true
 	case nft.VNI, nft.InnerType:
 		return e.inside(f)
-	case nft.FibDaddrType:
+	case nft.FibDaddrType, nft.FibDaddrHere:
 		return e.addrType(e.p.Dst.Addr()), true
 	case nft.FibSaddrType:
 		return e.addrType(e.p.Src.Addr()), true

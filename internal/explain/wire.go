@@ -128,14 +128,15 @@ func (k *walker) tunnel(h *Host, l netstate.Link, dst netip.Addr, p Packet) erro
 	return k.end(remote, Dropped)
 }
 
-// edge asks the rules at the input hook whether they take the outer packet.
+// edge asks the rules whether the host takes the outer packet.
 func (k *walker) edge(h *Host, outer packet.Flow, vni uint32, p Packet) bool {
 	in := &Inside{VNI: vni, EtherType: nft.EtherIPv4, Src: p.Src.Addr()}
 	if in.Src.Is6() {
 		in.EtherType = nft.EtherIPv6
 	}
 	for _, rules := range h.Rules {
-		for _, o := range rules.Eval(Input, Packet{Flow: outer, Inside: in}) {
+		wrapped := Packet{Flow: outer, Inside: in}
+		for _, o := range append(rules.Eval(Prerouting, wrapped), rules.Eval(Input, wrapped)...) {
 			switch o.Action {
 			case Accept:
 				k.step(h, "edge", o.Rule, "taken", p)

@@ -43,7 +43,7 @@ func (f family) nft(to []nft.Rule, rules []rule) []nft.Rule {
 	for _, r := range rules {
 		var s []nft.Statement
 		if r.marked {
-			if len(to) > 0 {
+			if v6 && len(to) > 0 {
 				continue
 			}
 			s = append(s, nft.Match{Field: nft.MetaMark, Mask: f.mark(), Num: f.mark()})

@@ -37,8 +37,7 @@ func (f family) first() []rule {
 		rules = append(rules, rule{src: in(f.subnet), dst: in(dst), verdict: v})
 	}
 	if f.Mode != None && len(f.open) > 0 || f.Mode == Outside {
-		rules = append(rules, rule{marked: true})
-		add(f.subnet, leave)
+		rules = append(rules, rule{dst: in(f.subnet)}, rule{marked: true}) // the way in ends here
 	}
 	for _, n := range f.open {
 		if f.Mode != None {
@@ -66,10 +65,10 @@ func (f family) last() []rule {
 	return nil
 }
 
-// outside decides as flannel's chain FLANNEL-POSTRTG does (S the node's subnet, N the network): marked packets, S to N, N to S, and others
-// to S keep their source; N to anything but multicast, and others to N, do not.
+// outside decides as flannel's chain FLANNEL-POSTRTG does (S the node's subnet, N the network): marked packets, any to S, and S to N keep
+// their source; N to anything but multicast, and others to N, do not.
 func (f family) outside() []rule {
-	rules := []rule{{marked: true}}
+	rules := []rule{{dst: in(f.subnet)}, {marked: true}}
 	for _, n := range f.open {
 		rules = append(rules, rule{src: in(f.network), dst: in(n)})
 	}
@@ -78,8 +77,6 @@ func (f family) outside() []rule {
 	}
 	return append(rules,
 		rule{src: in(f.subnet), dst: in(f.network)},
-		rule{src: in(f.network), dst: in(f.subnet)},
-		rule{src: out(f.network), dst: in(f.subnet)},
 		rule{src: in(f.network), dst: out(f.multicast), verdict: masquerade},
 		rule{src: out(f.network), dst: in(f.network), verdict: masquerade})
 }

@@ -22,6 +22,7 @@ const (
 	PktType                       // meta pkttype; 0 host, 1 broadcast, 2 multicast, 3 other
 	FibDaddrType                  // fib daddr type; the RTN_ numbers: 1 unicast, 2 local, 3 broadcast, 5 multicast
 	FibSaddrType                  // fib saddr type
+	FibDaddrHere                  // fib daddr . iif type: of the interface the packet came by, in the tables of its VRF
 	IPSaddr                       // ip saddr; like all ip fields it matches IPv4 packets only
 	IPDaddr                       // ip daddr
 	IP6Saddr                      // ip6 saddr
@@ -79,6 +80,9 @@ const (
 	EtherIPv4 = 0x0800
 	EtherIPv6 = 0x86dd
 )
+
+// TypeUnicast is their value for addresses of others (RTN_UNICAST).
+const TypeUnicast = 1
 
 // TypeLocal is the value of FibDaddrType and FibSaddrType for the host's own addresses (RTN_LOCAL).
 const TypeLocal = 2

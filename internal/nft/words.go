@@ -34,6 +34,7 @@ var fields = [...]struct {
 	PktType:      {"meta pkttype", 0},
 	FibDaddrType: {"fib daddr type", 0},
 	FibSaddrType: {"fib saddr type", 0},
+	FibDaddrHere: {"fib daddr . iif type", 0},
 	IPSaddr:      {"ip saddr", IPv4Addr},
 	IPDaddr:      {"ip daddr", IPv4Addr},
 	IP6Saddr:     {"ip6 saddr", IPv6Addr},
@@ -108,11 +109,12 @@ var numberWords = map[Field][]word{
 	PktType:      {{"host", 0}, {"broadcast", 1}, {"multicast", 2}, {"other", 3}},
 	FibDaddrType: fibWords,
 	FibSaddrType: fibWords,
+	FibDaddrHere: fibWords,
 	CtDirection:  {{"original", 0}, {"reply", 1}},
 	InnerType:    {{"0x0800", EtherIPv4}, {"0x86dd", EtherIPv6}},
 }
 
-var fibWords = []word{{"unicast", 1}, {"local", TypeLocal}, {"broadcast", 3}, {"anycast", 4}, {"multicast", 5}}
+var fibWords = []word{{"unicast", TypeUnicast}, {"local", TypeLocal}, {"broadcast", 3}, {"anycast", 4}, {"multicast", 5}}
 
 // bitWords are the named bits of the fields that are sets of bits.
 var bitWords = map[Field][]word{

@@ -115,7 +115,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			}
 			c.step(node1, "services", x.ours)
 			c.nothingOf(node1, "after weft cleanup --services", ofServices...)
-			if out := c.Must(node1, "nft list table inet weft"); !strings.Contains(out, "edge-input") {
+			if out := c.Must(node1, "nft list table inet weft"); !strings.Contains(out, "edge-inner") {
 				t.Errorf("the edge check went, too:\n%s", out)
 			}
 			time.Sleep(time.Second) // kube-proxy alone

@@ -232,7 +232,7 @@ func TestSettingsFile(t *testing.T) {
 	c.inForce(node1, "iptables")
 	c.eventually("the edge check is off", 20*time.Second, func() (bool, string) {
 		out := c.Must(node1, "nft list table inet weft")
-		return !strings.Contains(out, "edge-input"), out
+		return !strings.Contains(out, "edge-inner"), out
 	})
 	out := c.Must(node1, "weft settings")
 	for _, want := range []string{

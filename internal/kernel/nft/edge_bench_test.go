@@ -76,9 +76,9 @@ func BenchmarkEdgeCheck(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	with := nft.Op{Verb: nft.Change, Kind: nft.KindRules, Family: nft.INet, Table: nft.TableName, Chain: *table.Chain("edge-input")}
+	with := nft.Op{Verb: nft.Change, Kind: nft.KindRules, Family: nft.INet, Table: nft.TableName, Chain: *table.Chain("edge-port-8472")}
 	without := with
-	without.Chain.Rules = nil
+	without.Chain.Rules = with.Chain.Rules[:1] // notrack
 	var connect [2][]time.Duration
 	var bulk [2][]float64
 	var connectCPU, bulkCPU [2][]float64 // of both hosts: tells less of a busy machine than the clock

@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"weft/internal/explain"
 	"weft/internal/kernel/netns"
@@ -198,6 +201,64 @@ func TestEdgeCheck(t *testing.T) {
 	refusedOnes(t, c, edgeConfig(members))
 }
 
+// TestEdgeCheckJudges: which packets that no peer sent are this host's to refuse, by where they go.
+func TestEdgeCheckJudges(t *testing.T) {
+	c := open(t)
+	ns := edgeWire(t)
+	program(t, c, edgeTable(edgeMembers()))
+	run(t, `ip link add other type veth peer name onward; ip addr add 198.51.100.1/32 dev other; ip link set other up
+		ip addr add 198.18.0.1/24 dev onward; ip link set onward up; sysctl -qw net.ipv4.ip_forward=1
+		ip -n underlay route add 198.51.100.1 via 192.0.2.1; ip -n underlay route add 198.18.0.0/24 via 192.0.2.1`)
+	t.Cleanup(func() { run(t, "sysctl -qw net.ipv4.ip_forward=0; ip link del onward") })
+	vrf := exec.Command("ip", "link", "add", "red", "type", "vrf", "table", "10").Run() == nil
+	if vrf {
+		run(t, `ip link set red up; ip link add vr type veth peer name eth1 netns underlay; ip link set vr master red
+			ip addr add 203.0.113.1/24 dev vr; ip link set vr up; ip -n underlay addr add 203.0.113.9/24 dev eth1; ip -n underlay link set eth1 up`)
+		t.Cleanup(func() { run(t, "ip link del vr; ip link del red") })
+	}
+	for _, x := range []struct {
+		name, to string
+		judged   uint64
+	}{
+		{"the interface's address", "192.0.2.1", 1},
+		{"another interface's address", "198.51.100.1", 1},
+		{"the address of an interface in a VRF", "203.0.113.1", 1},
+		{"broadcast", "192.0.2.255", 1},
+		{"another host", "198.18.0.7", 0},
+	} {
+		if x.to[:3] == "203" && !vrf {
+			t.Log("no VRF in this kernel: not tried")
+			continue
+		}
+		before := counts(t, c)[edge.Peer.Chain()]
+		err := ns.Do(func() error {
+			d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+				return raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1) })
+			}}
+			if x.to[:3] != "203" {
+				d.LocalAddr = &net.UDPAddr{IP: net.IPv4(192, 0, 2, 9)}
+			}
+			conn, err := d.Dial("udp", net.JoinHostPort(x.to, fmt.Sprint(edgePort)))
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			_, err = conn.Write(frame{1, ip4, "172.16.28.7", 0}.bytes())
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := counts(t, c)[edge.Peer.Chain()] - before
+		for end := time.Now().Add(time.Second); got != x.judged && time.Now().Before(end); got = counts(t, c)[edge.Peer.Chain()] - before {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if got != x.judged {
+			t.Errorf("to %s: %d refused, want %d", x.name, got, x.judged)
+		}
+	}
+}
+
 // foretold is what explain says of the frame, from the table as the kernel has it: the reason of its refusal.
 func foretold(t *testing.T, c *kernel.Conn, from string, f frame) edge.Reason {
 	t.Helper()
@@ -208,7 +269,8 @@ func foretold(t *testing.T, c *kernel.Conn, from string, f frame) edge.Reason {
 	if p.Src.Addr().Is6() {
 		p.Dst = netip.MustParseAddrPort("[2001:db8::1]:8472")
 	}
-	for _, o := range (explain.NFTables{Table: *read(t, c)}).Eval(explain.Input, p) {
+	local := func(a netip.Addr) bool { return a == p.Dst.Addr() }
+	for _, o := range (explain.NFTables{Table: *read(t, c), Local: local}).Eval(explain.Prerouting, p) {
 		for _, r := range edge.Reasons() {
 			if o.Action == explain.Drop && strings.Contains(o.Rule, r.Chain()+":") {
 				return r

@@ -158,7 +158,7 @@ func (e *ruleEncoder) match(m nft.Match) error {
 		e.cmp(true, word32(0))
 	case nft.L4Proto, nft.NFProto, nft.PktType, nft.CtDirection:
 		e.cmp(m.Not, []byte{byte(m.Num)})
-	case nft.FibDaddrType, nft.FibSaddrType:
+	case nft.FibDaddrType, nft.FibSaddrType, nft.FibDaddrHere:
 		e.cmp(m.Not, word32(m.Num))
 	case nft.ThSport, nft.ThDport, nft.InnerType:
 		e.cmp(m.Not, []byte{byte(m.Num >> 8), byte(m.Num)})
@@ -269,7 +269,10 @@ var (
 		nft.VNI: {transportHeader, 12, 3}, nft.InnerType: {transportHeader, 28, 2},
 		nft.InnerSaddr: {transportHeader, 42, 4}, nft.InnerSaddr6: {transportHeader, 38, 16},
 	}
-	fibFlags = map[nft.Field]uint32{nft.FibSaddrType: unix.NFTA_FIB_F_SADDR, nft.FibDaddrType: unix.NFTA_FIB_F_DADDR}
+	fibFlags = map[nft.Field]uint32{
+		nft.FibSaddrType: unix.NFTA_FIB_F_SADDR, nft.FibDaddrType: unix.NFTA_FIB_F_DADDR,
+		nft.FibDaddrHere: unix.NFTA_FIB_F_DADDR | unix.NFTA_FIB_F_IIF,
+	}
 )
 
 type payload struct{ base, offset, length uint32 }

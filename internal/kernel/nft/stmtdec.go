@@ -109,7 +109,7 @@ func comparedPlain(m *nft.Match, v []byte) bool {
 		if m.Num = uint32(number(v)); len(v) != 1 {
 			return false
 		}
-	case nft.FibDaddrType, nft.FibSaddrType:
+	case nft.FibDaddrType, nft.FibSaddrType, nft.FibDaddrHere:
 		if len(v) != 4 {
 			return false
 		}

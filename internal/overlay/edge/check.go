@@ -7,18 +7,11 @@ import (
 	"weft/internal/nft"
 )
 
-// check adds the chains of the check. They are at the input hook: a packet that only passes through this host, to another host's VTEP,
-// is not ours to judge, and one that came in fragments is whole there. The reasons have chains of their own, which do not
+// check adds the chains of the check, which the hook at prerouting leads to. The reasons have chains of their own, which do not
 // change, so that their counters go on when the rules before them do.
 func (c Config) check(t *nft.Table) {
-	var input []nft.Rule
 	for _, p := range c.ports() {
-		input = append(input, rule(udp, nft.Match{Field: nft.ThDport, Num: uint32(p)}, jump(fmt.Sprintf("edge-port-%d", p))))
 		t.Chains = append(t.Chains, c.port(p))
-	}
-	base(t, chainInput, nft.Input, input)
-	for _, vni := range c.vnis() {
-		t.Chains = append(t.Chains, c.vni(vni))
 	}
 	for _, s := range c.Shapes.all {
 		if slices.Contains(c.vnis(), s.vni) {
@@ -47,31 +40,39 @@ func (c Config) vnis() (out []uint32) {
 	return slices.Compact(out)
 }
 
-// port tells the networks of a port apart. A packet too short for a field matches neither the field's value nor any other one.
+func portChain(port uint16) string { return fmt.Sprintf("edge-port-%d", port) }
+
+// port accepts what comes from members of the port's networks, before anything else is asked: nearly all packets end there. What does
+// not and is on its way to another host is not ours to judge; the rest is refused, for the reason that is found. Addresses are local ones
+// of any interface or, where the interface is of a VRF, of that. A packet too short for a field matches neither the field's value nor any
+// other one.
 func (c Config) port(port uint16) nft.Chain {
-	ch := nft.Chain{Name: fmt.Sprintf("edge-port-%d", port)}
-	var one uint32
-	for _, s := range c.Segments {
-		if s.Port == port {
-			one = s.VNI
-			ch.Rules = append(ch.Rules, rule(nft.Match{Field: nft.VNI, Num: s.VNI}, jump(fmt.Sprintf("edge-vni-%d", s.VNI))))
-		}
+	ch := nft.Chain{Name: portChain(port)}
+	if slices.Contains(c.Untracked, port) {
+		ch.Rules = append(ch.Rules, rule(nft.Notrack{}))
 	}
+	var good, bad []nft.Rule
+	var one uint32
+	for _, seg := range c.Segments {
+		if seg.Port != port {
+			continue
+		}
+		one = seg.VNI
+		vni := nft.Match{Field: nft.VNI, Num: seg.VNI}
+		for _, s := range c.Shapes.all {
+			if s.vni == seg.VNI {
+				good = append(good, rule(vni, inner(s.innerV6), nft.Lookup{Key: s.key(), Set: s.set().Name}, accept))
+			}
+		}
+		bad = append(bad, rule(vni, jump(chainInner)))
+	}
+	ch.Rules = append(ch.Rules, good...)
+	ch.Rules = append(ch.Rules, rule(
+		nft.Match{Field: nft.FibDaddrType, Num: nft.TypeUnicast}, nft.Match{Field: nft.FibDaddrHere, Not: true, Num: nft.TypeLocal}, accept))
+	ch.Rules = append(ch.Rules, bad...)
 	ch.Rules = append(ch.Rules,
 		rule(nft.Match{Field: nft.VNI, Not: true, Num: one}, jump(VNI.Chain())),
 		rule(jump(Short.Chain())))
-	return ch
-}
-
-// vni accepts what comes from members.
-func (c Config) vni(vni uint32) nft.Chain {
-	ch := nft.Chain{Name: fmt.Sprintf("edge-vni-%d", vni)}
-	for _, s := range c.Shapes.all {
-		if s.vni == vni {
-			ch.Rules = append(ch.Rules, rule(inner(s.innerV6), nft.Lookup{Key: s.key(), Set: s.set().Name}, nft.Verdict{Kind: nft.Accept}))
-		}
-	}
-	ch.Rules = append(ch.Rules, rule(jump(chainInner)))
 	return ch
 }
 

@@ -118,23 +118,22 @@ type Seal struct {
 
 // The names in table inet weft.
 const (
-	chainNotrackIn  = "overlay-prerouting"
-	chainNotrackOut = "overlay-output"
-	chainInput      = "edge-input"
-	chainInner      = "edge-inner"
-	chainMember     = "edge-member"
-	chainSeal       = "seal-postrouting"
-	chainSealed     = "seal-cleartext"
-	setPeers4       = "edge-peers4"
-	setPeers6       = "edge-peers6"
+	chainIn     = "overlay-prerouting"
+	chainOut    = "overlay-output"
+	chainInner  = "edge-inner"
+	chainMember = "edge-member"
+	chainSeal   = "seal-postrouting"
+	chainSealed = "seal-cleartext"
+	setPeers4   = "edge-peers4"
+	setPeers6   = "edge-peers6"
 )
 
 // Rules are the chains and the sets, without members.
 func Rules(c Config) nft.Table {
 	t := nft.New()
-	c.notrack(&t)
+	c.outer(&t)
 	c.seal(&t)
-	if c.Check && len(c.Segments) > 0 {
+	if c.checks() {
 		c.check(&t)
 	}
 	return t
@@ -187,15 +186,37 @@ func Sets(members iter.Seq[Member]) []nft.Set {
 	return append(out, peers[:]...)
 }
 
-func (c Config) notrack(t *nft.Table) {
-	var rules []nft.Rule
+func (c Config) checks() bool { return c.Check && len(c.Segments) > 0 }
+
+// outer adds the hooks for outer packets, one of each direction: every packet pays for every hook, one from a pod as well.
+func (c Config) outer(t *nft.Table) {
+	checked := map[uint16]bool{}
+	var in, out []nft.Rule
+	for _, p := range c.ports() {
+		if c.checks() {
+			checked[p] = true
+			in = append(in, toPort(p, jump(portChain(p))))
+		}
+	}
 	for _, p := range c.Untracked {
-		rules = append(rules, rule(udp, nft.Match{Field: nft.ThDport, Num: uint32(p)}, nft.Notrack{}))
+		out = append(out, toPort(p, nft.Notrack{}))
+		if !checked[p] {
+			in = append(in, toPort(p, nft.Notrack{}))
+		}
 	}
-	if len(rules) > 0 {
-		base(t, chainNotrackIn, nft.Prerouting, rules)
-		base(t, chainNotrackOut, nft.Output, rules)
+	for _, h := range []struct {
+		name  string
+		hook  nft.Hook
+		rules []nft.Rule
+	}{{chainIn, nft.Prerouting, in}, {chainOut, nft.Output, out}} {
+		if len(h.rules) > 0 {
+			base(t, h.name, h.hook, h.rules)
+		}
 	}
+}
+
+func toPort(p uint16, s nft.Statement) nft.Rule {
+	return rule(udp, nft.Match{Field: nft.ThDport, Num: uint32(p)}, s)
 }
 
 // seal drops at postrouting, where the device is known, and before a source address is changed there.
@@ -228,6 +249,7 @@ func rule(s ...nft.Statement) nft.Rule { return nft.Rule{Statements: s} }
 func jump(chain string) nft.Verdict { return nft.Verdict{Kind: nft.Goto, Chain: chain} }
 
 var (
-	udp  = nft.Match{Field: nft.L4Proto, Num: nft.UDP}
-	drop = nft.Verdict{Kind: nft.Drop}
+	udp    = nft.Match{Field: nft.L4Proto, Num: nft.UDP}
+	accept = nft.Verdict{Kind: nft.Accept}
+	drop   = nft.Verdict{Kind: nft.Drop}
 )
