@@ -40,31 +40,6 @@ func (a *agent) know(look func() api.Snapshot) (snap api.Snapshot, known bool) {
 	}
 }
 
-// serviceList is the services of a snapshot as one who plans from them keeps it.
-type serviceList struct {
-	services []api.ServicePort // sorted as the snapshot's
-	version  uint64            // of them, where the snapshots have versions
-}
-
-// next takes the services of a snapshot and returns those that are no longer and those that are new or different. A reader that missed a
-// version does not know: then ok is false.
-func (l *serviceList) next(services []api.ServicePort, c *api.ServiceChanges) (gone, fresh []api.ServicePort, ok bool) {
-	before := *l
-	l.services, l.version = services, 0
-	if c == nil {
-		gone, fresh = changedServices(before.services, services)
-		return gone, fresh, true
-	}
-	l.version = c.To
-	switch before.version {
-	case c.To:
-		return nil, nil, true
-	case c.From:
-		return c.Gone, c.Fresh, true
-	}
-	return nil, nil, false
-}
-
 // healthChecked reports whether any of the services wants its health to be asked for.
 func healthChecked(services []api.ServicePort) bool {
 	return slices.ContainsFunc(services, func(s api.ServicePort) bool { return s.HealthCheckNodePort != 0 })

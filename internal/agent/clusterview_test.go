@@ -5,8 +5,10 @@ import (
 	"slices"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rules"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/nft"
@@ -31,7 +33,7 @@ func (l *inPlace) change(c ...api.ServicePort) api.Snapshot {
 func TestChangesAreProgrammed(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	table := &fakeTable{}
-	list := &inPlace{services: manyServices(20, 3)}
+	list := &inPlace{services: agenttest.Services(20, 3)}
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table)
 	p.flows = newFlowKeeper(p.log, &fakeFlows{})
 	snap := api.Snapshot{Services: list.services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(list.services)}}
@@ -40,7 +42,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 	step(t, p)
 	for round := range 100 {
 		i := r.IntN(20)
-		snap = list.change(changed(list.services, i)[i])
+		snap = list.change(agenttest.Changed(list.services, i)[i])
 		if r.IntN(4) == 0 {
 			continue // the step that would have seen it did not come so far
 		}
@@ -48,7 +50,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 			t.Fatal(err)
 		}
 		own, _ := p.leases.Own()
-		want := planTable(contentOf(p.setting().Facts, own, api.Snapshot{Services: list.services}, p.table.guard))
+		want := rules.PlanTable(rules.ContentOf(p.setting().Facts, own, api.Snapshot{Services: list.services}, p.table.Guard))
 		if ops := nft.Diff(*want, table.table); len(ops) > 0 {
 			t.Fatalf("round %d: %d objects differ, the first: %s", round, len(ops), ops[0])
 		}
@@ -57,7 +59,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 
 // TestHealthPortsFollowChanges: a service that begins to want its health asked for is served, and one that ends is not.
 func TestHealthPortsFollowChanges(t *testing.T) {
-	list := &inPlace{services: manyServices(3, 1), version: 1}
+	list := &inPlace{services: agenttest.Services(3, 1), version: 1}
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, &fakeTable{})
 	p.health = &healthPorts{log: p.log}
 	defer func() { _ = p.health.close() }()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/internal/agent/rules"
 	"weft/internal/attach"
 )
 
@@ -100,7 +101,7 @@ func (c *Config) Validate() error {
 	if err := oneOf("--attach", c.Attach, "routed", "bridge"); err != nil {
 		return err
 	}
-	if err := checkMode(c.ProxyMode); err != nil {
+	if err := rules.CheckMode(c.ProxyMode); err != nil {
 		return err
 	}
 	if err := oneOf("--pod-runtime", c.PodRuntime, "process", "none"); err != nil {

@@ -100,7 +100,7 @@ func (p *proxyLoop) edgeStatus() (EdgeStatus, error) {
 			out.Refused = append(out.Refused, RefusedCount{backend, string(r), n})
 		}
 	}
-	for _, w := range edge.Refused(p.table.guard.Config) {
+	for _, w := range edge.Refused(p.table.Guard.Config) {
 		keys, err := k.Members(nft.INet, nft.TableName, w.Set)
 		if err != nil {
 			return out, err

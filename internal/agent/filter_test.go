@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -26,13 +27,13 @@ func (c *countingXT) Read(ctx context.Context) (xt.Ruleset, error) {
 // plan makes. When somebody else changed rules they are read.
 func TestPartialSync(t *testing.T) {
 	x := &countingXT{Fake: &kernelxt.Fake{}}
-	services := manyServices(50, 3)
+	services := agenttest.Services(50, 3)
 	p := newProxyLoop(facts.IPTables, x.Fake, &fakeTable{}, services...)
 	p.xt = x
 	step(t, p)
 	reads := x.reads
 	for i := range 10 {
-		services = changed(services, i*4)
+		services = agenttest.Changed(services, i*4)
 		now := services
 		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: now}, true }
 		w, err := p.step(t.Context(), loop.ByPlan)

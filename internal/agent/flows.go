@@ -16,6 +16,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rules"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
 	"weft/internal/proxy"
@@ -53,7 +54,7 @@ type flowKeeper struct {
 	mu      sync.Mutex
 	mode    facts.ProxyMode // "" before the first update
 	facts   facts.Facts
-	list    serviceList // that known is about
+	list    rules.ServiceList // that known is about
 	known   proxy.Flows
 	ports   userspace.Ports         // that the relay held
 	touched map[proxy.Frontend]bool // since the last look
@@ -79,9 +80,9 @@ func (k *flowKeeper) follow(f facts.Facts, snap api.Snapshot, ports userspace.Po
 	defer k.mu.Unlock()
 	k.settle()
 	if k.mode != f.ProxyMode {
-		k.mode, k.list, k.known, k.orphans = f.ProxyMode, serviceList{}, proxy.Flows{}, true
+		k.mode, k.list, k.known, k.orphans = f.ProxyMode, rules.ServiceList{}, proxy.Flows{}, true
 	}
-	gone, fresh, ok := k.list.next(services, snap.Changes)
+	gone, fresh, ok := k.list.Next(services, snap.Changes)
 	if !ok {
 		k.known, k.orphans = proxy.Flows{}, true
 	}

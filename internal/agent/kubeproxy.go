@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/agent/rules"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/nft"
 	values "weft/internal/xt"
@@ -139,7 +140,7 @@ func (o cleanup) cleanKubeProxy(ctx context.Context) error {
 	if !s.Converged {
 		return errors.New("the agent's rules must be in place before kube-proxy's go: weft status says not converged, see why there")
 	}
-	if !modes[s.ProxyMode].services {
+	if !rules.ModeNamed(s.ProxyMode).Services {
 		return fmt.Errorf("the agent is in --proxy-mode=%s: without kube-proxy's rules nobody would serve: choose another mode first", s.ProxyMode)
 	}
 	err = errors.Join(o.tables(kubeProxyTables...), o.chains(ctx, kubeProxyOps))
@@ -152,7 +153,7 @@ func (o cleanup) cleanKubeProxy(ctx context.Context) error {
 // keptChains are the iptables chains of ours that are not about services, keptPrefixes begin the names of those and the sets in table inet
 // weft.
 var (
-	keptChains   = []string{"WEFT-KEEP", "WEFT-POSTROUTING", "WEFT-FORWARD", chainNotrack}
+	keptChains   = []string{"WEFT-KEEP", "WEFT-POSTROUTING", "WEFT-FORWARD", rules.ChainNotrack}
 	keptPrefixes = []string{"edge-", "overlay-", "seal-", "pods-"}
 )
 

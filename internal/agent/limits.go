@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/rules"
 	"weft/internal/api"
 	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
@@ -17,13 +18,13 @@ import (
 func limit(f facts.Facts, s *api.ServicePort) string {
 	name := "service " + s.Name.String()
 	switch {
-	case !modeOf(f).services:
+	case !rules.ModeOf(f).Services:
 		return ""
-	case modeOf(f).relays() && userspace.Unsupported(*s) != "":
+	case rules.ModeOf(f).Relays() && userspace.Unsupported(*s) != "":
 		return userspace.Unsupported(*s) + ": it is rejected"
 	case s.Protocol == api.SCTP && f.Services.NoSCTP:
 		return name + " is rejected: connection tracking of this kernel does not know SCTP (CONFIG_NF_CT_PROTO_SCTP)"
-	case modeOf(f).relays() && s.ExternalLocal && proxy.Exposed(*s):
+	case rules.ModeOf(f).Relays() && s.ExternalLocal && proxy.Exposed(*s):
 		return name + ": externalTrafficPolicy Local does not keep the client's address in proxy mode " + string(f.ProxyMode) +
 			": endpoints see the node's; use mode nftables or iptables"
 	}
@@ -34,7 +35,7 @@ func limit(f facts.Facts, s *api.ServicePort) string {
 type limits struct {
 	mode     facts.ProxyMode
 	facts    facts.Services
-	list     serviceList
+	list     rules.ServiceList
 	byOwner  map[string]string
 	noLocal  map[string][2]bool // of service ports with a traffic policy Local and no endpoint here: internal, external
 	problems []string           // of the snapshot
@@ -42,15 +43,15 @@ type limits struct {
 
 // look takes a snapshot in and logs what is new.
 func (l *limits) look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
-	gone, fresh, ok := l.list.next(snap.Services, snap.Changes)
+	gone, fresh, ok := l.list.Next(snap.Services, snap.Changes)
 	said := l.byOwner
 	if !ok || l.byOwner == nil || l.mode != f.ProxyMode || !reflect.DeepEqual(l.facts, f.Services) {
 		l.mode, l.facts, l.byOwner, l.noLocal = f.ProxyMode, f.Services, map[string]string{}, map[string][2]bool{}
 		gone, fresh = nil, snap.Services
 	}
 	for i := range gone {
-		delete(l.byOwner, ownerOf(gone[i]))
-		delete(l.noLocal, ownerOf(gone[i]))
+		delete(l.byOwner, rules.OwnerOf(gone[i]))
+		delete(l.noLocal, rules.OwnerOf(gone[i]))
 	}
 	for i := range fresh {
 		l.lookLocal(f, &fresh[i])
@@ -58,7 +59,7 @@ func (l *limits) look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
 		if text == "" && len(l.byOwner) == 0 {
 			continue
 		}
-		owner := ownerOf(fresh[i])
+		owner := rules.OwnerOf(fresh[i])
 		if text != "" && said[owner] != text {
 			log.Warn("a service is not served as it wants", "what", text)
 		}
@@ -67,7 +68,7 @@ func (l *limits) look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
 		}
 	}
 	problems := snap.Problems
-	if !modeOf(f).services {
+	if !rules.ModeOf(f).Services {
 		problems = nil
 	}
 	for _, text := range problems {
@@ -88,11 +89,11 @@ func (l *limits) lookLocal(f facts.Facts, s *api.ServicePort) {
 		here = here || len(proxy.Endpoints(proxy.Node{Name: f.Node}, *s, v6, proxy.Local)) > 0
 		somewhere = somewhere || len(s.Usable(v6)) > 0
 	}
-	none := modeOf(f).services && somewhere && !here
+	none := rules.ModeOf(f).Services && somewhere && !here
 	if lacks := [2]bool{none && s.InternalLocal, none && s.ExternalLocal && proxy.Exposed(*s)}; lacks != [2]bool{} {
-		l.noLocal[ownerOf(*s)] = lacks
+		l.noLocal[rules.OwnerOf(*s)] = lacks
 	} else {
-		delete(l.noLocal, ownerOf(*s))
+		delete(l.noLocal, rules.OwnerOf(*s))
 	}
 }
 

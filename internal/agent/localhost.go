@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/rules"
 	"weft/internal/api"
 	"weft/internal/netstate"
 	"weft/internal/proxy"
@@ -44,10 +45,10 @@ func (l *localhost) set(n proxy.Node, services []api.ServicePort) {
 
 // openLocalhost opens the listeners on loopback before the rules of another mode go that served NodePorts there, and returns how many.
 func (p *proxyLoop) openLocalhost(f facts.Facts, snap api.Snapshot) int {
-	if p.localhost.made || !modeOf(f).localhost() {
+	if p.localhost.made || !rules.ModeOf(f).Localhost() {
 		return 0
 	}
-	n := proxyNode(f, snap)
+	n := rules.Node(f, snap)
 	p.localhost.set(n, snap.Services)
 	var keep []netstate.Listener
 	if held := p.heldByRules(); len(held) > 0 {
@@ -72,15 +73,15 @@ func (p *proxyLoop) heldByRules() userspace.Ports {
 func (p *proxyLoop) localhostChanged(f facts.Facts, snap api.Snapshot) bool {
 	services := snap.Services
 	switch {
-	case !modeOf(f).localhost():
+	case !rules.ModeOf(f).Localhost():
 		services = nil
 		if len(p.localhost.plan) == 0 && p.localhost.made {
 			return false
 		}
-	case modeOf(f).table && !p.table.last.all && !p.localhost.concerns(p.table.last.gone, p.table.last.fresh):
+	case rules.ModeOf(f).Table && !p.table.Last.All && !p.localhost.concerns(p.table.Last.Gone, p.table.Last.Fresh):
 		return false
 	}
-	p.localhost.set(proxyNode(f, snap), services)
+	p.localhost.set(rules.Node(f, snap), services)
 	p.want.Listeners = p.localhost.plan
 	return true
 }

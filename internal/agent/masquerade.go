@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/rules"
 	"weft/internal/kernel/xt"
 )
 
@@ -75,7 +76,7 @@ func (a *agent) nameIdle(f facts.Facts, m facts.Masquerading) {
 // checkRandomPorts lets source ports be kept where the host's iptables can't choose them fully at random.
 func (a *agent) checkRandomPorts(ctx context.Context, c *Config) {
 	m := &c.Masquerade.facts
-	if modes[facts.ProxyMode(c.ProxyMode)].table || m.KeepPorts {
+	if rules.ModeNamed(facts.ProxyMode(c.ProxyMode)).Table || m.KeepPorts {
 		return
 	}
 	if err := (xt.Kernel{}).RandomFully(ctx); err != nil {

@@ -10,6 +10,7 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rules"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
@@ -55,8 +56,8 @@ type proxyLoop struct {
 	healthAt     uint64
 
 	mu        sync.Mutex
-	want      rules // without the table, which is in table
-	table     tablePlan
+	want      rules.Rules // without the table, which is in table
+	table     rules.TablePlan
 	localhost localhost
 	tableOK   bool // the table was as planned after the last step
 	tableIs   bool // and there was one
@@ -105,13 +106,13 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 	f := s.Facts
 	p.balance.look(p.log, f.ProxyMode, snap)
 	p.limits.look(p.log, f, snap)
-	if p.flows != nil && modeOf(f).services {
+	if p.flows != nil && rules.ModeOf(f).Services {
 		p.flows.expect()
 	}
 	begun := time.Now()
 	w, err := p.apply(ctx, due, f, own, snap, g)
 	p.syncs.step(begun, time.Now(), due, f.ProxyMode, snap.Changes, err)
-	if !modeOf(f).services {
+	if !rules.ModeOf(f).Services {
 		snap.Services, snap.Changes = nil, nil
 	} else if p.flows != nil {
 		p.flows.follow(f, snap, p.heldByRules())
@@ -137,13 +138,13 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 }
 
 // planXT is the plan without table inet weft, and with what else would be in that when the kernel has none.
-func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard.Guard) rules {
-	r := planXT(f, own, snap, ports)
+func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard.Guard) rules.Rules {
+	r := rules.PlanXT(f, own, snap, ports)
 	if p.noTables != nil {
-		if modeOf(f).table { // there is no table for the masquerading
-			r.XT = masq.XT(masqConfig(f, own))
+		if rules.ModeOf(f).Table { // there is no table for the masquerading
+			r.XT = masq.XT(rules.Masquerade(f, own))
 		}
-		r.XT = xt.Union(r.XT, untracked(g.Config.Untracked))
+		r.XT = xt.Union(r.XT, rules.Untracked(g.Config.Untracked))
 	}
 	return r
 }
@@ -220,7 +221,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	if p.inTable(f) {
-		plan.XT = used(masq.Forwarding(masqConfig(f, own)), have)
+		plan.XT = used(masq.Forwarding(rules.Masquerade(f, own)), have)
 	}
 	var lines []string
 	for _, op := range xt.Diff(plan.XT, have) {
@@ -229,18 +230,18 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	if p.noTables != nil {
 		return lines, nil
 	}
-	ops, err := p.tableDiff(planTable(contentOf(f, own, snap, g)))
+	ops, err := p.tableDiff(rules.PlanTable(rules.ContentOf(f, own, snap, g)))
 	for _, op := range ops {
 		lines = append(lines, "nft "+op.String())
 	}
 	return lines, err
 }
 
-func (p *proxyLoop) state() rules {
+func (p *proxyLoop) state() rules.Rules {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.want
-	if t := p.table.table(); t != nil {
+	if t := p.table.Table(); t != nil {
 		r.Table = t
 	}
 	return r

@@ -11,6 +11,7 @@ import (
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rules"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/netstate"
@@ -103,7 +104,7 @@ func TestUserspaceRulesLeadToTheListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := p.relay.Ports()["default/my-nginx-service: TCP"]
-	if port < firstPort {
+	if port < rules.FirstPort {
 		t.Fatalf("the listener holds port %d", port)
 	}
 	want := "--dport 8080 -j REDIRECT --to-ports " + strconv.Itoa(int(port))

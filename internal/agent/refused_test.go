@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -47,7 +48,7 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	services := manyServices(3000, 10)
+	services := agenttest.Services(3000, 10)
 	bad := services[1234]
 	table := &spoiling{Conn: conn, key: nft.TupleBuilder(nil).Addr(bad.ClusterIPs[0]).Proto(nft.TCP).Port(bad.Port).Tuple()}
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, services...)
@@ -63,12 +64,12 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	if err != nil || have == nil {
 		t.Fatal(err)
 	}
-	left := nft.Diff(*p.table.table(), have)
+	left := nft.Diff(*p.table.Table(), have)
 	if len(left) != 1 || left[0].Count() != 1 {
 		t.Errorf("not programmed: %d ops", len(left))
 	}
 	reads := table.reads
-	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: changed(services, 42)}, true }
+	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: agenttest.Changed(services, 42)}, true }
 	if w, err := p.step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 || table.reads != reads {
 		t.Errorf("another service changed: %d ops, %d reads, %v", w.Ops, table.reads-reads, err)
 	}

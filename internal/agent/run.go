@@ -327,7 +327,7 @@ func split(ctx context.Context, in <-chan struct{}, n int) []<-chan struct{} {
 func (a *agent) State() string {
 	want := a.data.state()
 	r := a.proxy.state()
-	return netstate.Union(want, netstate.New(r.objects()...)).String() + r.text()
+	return netstate.Union(want, netstate.New(r.Objects()...)).String() + r.Text()
 }
 
 // Diff prints what the loops would do now: commands, nothing when all is as planned.

@@ -13,105 +13,11 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
-	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/netstate"
-	"weft/internal/proxy"
 )
-
-func TestServiceFlags(t *testing.T) {
-	plain := ServiceFlags{LocalhostNodePorts: true, NodePortRanges: true}
-	with := func(addresses ...string) ServiceFlags {
-		f := plain
-		f.NodePortAddresses = addresses
-		return f
-	}
-	for _, c := range []struct {
-		flags ServiceFlags
-		want  string // the facts, or what the error begins with
-	}{
-		{plain, "{[] false false false false false false}"},
-		{ServiceFlags{MasqueradeAll: true, Liberal: true}, "{[] false true true true true false}"},
-		{with("192.168.0.0/16", "fd00:1::/32", "192.168.0.0/16", "127.0.0.0/8", "0.0.0.0/0"), "{[192.168.0.0/16 fd00:1::/32 127.0.0.0/8 0.0.0.0/0] "},
-		{with("primary"), "{[] true "},
-		{with("primary", "10.0.0.0/8"), `--nodeport-addresses=[primary 10.0.0.0/8]: "primary" stands alone`},
-		{with("10.0.0.1/8"), "--nodeport-addresses=10.0.0.1/8: want a network"},
-		{with("::ffff:10.0.0.0/104"), "--nodeport-addresses=::ffff:10.0.0.0/104: want a network"},
-		{with("eth0"), "--nodeport-addresses=eth0: want a network"},
-		{with("64.0.0.0/2"), "--nodeport-addresses=64.0.0.0/2: holds 127.0.0.0/8 and more"},
-		{with("ff00::/8"), "--nodeport-addresses=ff00::/8: multicast"},
-	} {
-		err := c.flags.validate()
-		got := fmt.Sprint(c.flags.facts)
-		if err != nil {
-			got = err.Error()
-		}
-		if !strings.HasPrefix(got, c.want) {
-			t.Errorf("%+v: %s, want %s", c.flags, got, c.want)
-		}
-	}
-}
-
-func TestPrimaryAddresses(t *testing.T) {
-	a := func(texts ...string) (out []netip.Addr) {
-		for _, x := range texts {
-			out = append(out, netip.MustParseAddr(x))
-		}
-		return out
-	}
-	registered := api.Node{Name: "n", Addresses: a("172.17.42.31", "172.17.42.99", "fd00::31")}
-	for _, c := range []struct {
-		node *api.Node
-		want string
-	}{{&registered, "[172.17.42.31/32 fd00::31/128]"}, {&api.Node{}, "[10.0.0.1/32]"}, {nil, "[10.0.0.1/32]"}} {
-		var n proxy.Node
-		facts.Services{NodePortPrimary: true}.Apply(&n, addressesOf(c.node, a("10.0.0.1")))
-		if got := fmt.Sprint(n.NodePortAddresses); got != c.want || !n.LocalhostNodePorts {
-			t.Errorf("%+v: %s, want %s", c.node, got, c.want)
-		}
-	}
-}
-
-// TestServiceFactsReachThePlan: each setting changes what is planned, in each mode where it has a meaning there.
-func TestServiceFactsReachThePlan(t *testing.T) {
-	s := agenttest.Nginx("172.16.78.9:80")
-	s.NodePort, s.SourceRanges = 30080, []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
-	sctp := agenttest.Nginx("172.16.78.9:80")
-	sctp.Protocol, sctp.Name.Name = api.SCTP, "sctp"
-	snap := api.Snapshot{Services: []api.ServicePort{s, sctp}}
-	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
-	text := func(mode facts.ProxyMode, x facts.Services) string {
-		f := agenttest.Walkthrough(mode)
-		f.Services = x
-		r := planRules(f, own, snap, guard.Guard{})
-		return r.text() + netstate.New(r.objects()...).String()
-	}
-	some := []facts.ProxyMode{facts.NFTables, facts.IPTables}
-	all := append([]facts.ProxyMode{facts.Userspace}, some...)
-	for _, c := range []struct {
-		facts facts.Services
-		modes []facts.ProxyMode
-	}{
-		{facts.Services{NodePortAddresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, all},
-		{facts.Services{NodePortPrimary: true}, all},
-		{facts.Services{NoLocalhost: true}, all},
-		{facts.Services{OpenNodePorts: true}, all},
-		{facts.Services{MasqueradeAll: true}, some},
-		{facts.Services{Liberal: true}, some},
-		{facts.Services{NoSCTP: true}, some},
-	} {
-		for _, mode := range all {
-			if changed := text(mode, c.facts) != text(mode, facts.Services{}); changed != slices.Contains(c.modes, mode) {
-				t.Errorf("mode %s: %+v changes the plan: %v", mode, c.facts, changed)
-			}
-		}
-	}
-	if got := (facts.Services{Liberal: true}).Parameters().String(); !strings.Contains(got, "tcp_be_liberal") {
-		t.Errorf("parameters %q", got)
-	}
-}
 
 // busyRelay is one on whose host another program has some addresses.
 type busyRelay struct {
@@ -139,7 +45,7 @@ func (f *busyRelay) Apply(want []netstate.Listener) (map[string]uint16, error) {
 // opened is named and keeps nothing else from being served.
 func TestNodePortsOnLoopback(t *testing.T) {
 	for _, mode := range []facts.ProxyMode{facts.NFTables, facts.IPTables} {
-		s, other := agenttest.Nginx("172.16.78.9:80"), manyServices(1, 1)[0]
+		s, other := agenttest.Nginx("172.16.78.9:80"), agenttest.Services(1, 1)[0]
 		s.NodePort = 30080
 		p := newProxyLoop(mode, &kernelxt.Fake{}, &fakeTable{}, other, s)
 		relay := &busyRelay{}
@@ -157,7 +63,7 @@ func TestNodePortsOnLoopback(t *testing.T) {
 			t.Errorf("mode %s: %v, want %v", mode, relay.ports, want)
 		}
 		calls := relay.calls
-		next(changed([]api.ServicePort{other}, 0)[0], s)
+		next(agenttest.Changed([]api.ServicePort{other}, 0)[0], s)
 		if mode == facts.NFTables && relay.calls != calls {
 			t.Error("the relay was asked though no service with a NodePort changed")
 		}

@@ -16,6 +16,7 @@ import (
 	"weft/internal/agent/conffile"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rules"
 	"weft/internal/store/file"
 )
 
@@ -247,7 +248,7 @@ func (a *agent) possible(ctx context.Context, next *configured) error {
 	if mode == facts.NFTables && a.proxy.noTables != nil {
 		return fmt.Errorf("--proxy-mode=%s: %w: choose another mode", mode, a.proxy.noTables)
 	}
-	if !modes[mode].table {
+	if !rules.ModeNamed(mode).Table {
 		if _, err := a.proxy.xt.Read(ctx); err != nil {
 			return fmt.Errorf("--proxy-mode=%s: this host's iptables can't be used: %w: choose another mode", mode, err)
 		}

@@ -32,15 +32,15 @@ func (p *proxyLoop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) 
 	switch {
 	case known && len(ops) == 0:
 		return loop.Work{}, nil
-	case known && p.tableIs && !p.table.merge.Empty():
+	case known && p.tableIs && !p.table.Merge.Empty():
 		w := loop.Work{Ops: p.logTable(slog.LevelDebug, ops)}
-		err, alone := p.table.attributed(p.transact(ops))
+		err, alone := p.table.Attributed(p.transact(ops))
 		p.tableOK = alone
 		return w, errors.Join(err, p.forgetClients(ops))
 	}
-	want := p.table.table()
+	want := p.table.Table()
 	all, err := p.compareTable(want)
-	err, alone := p.table.attributed(err)
+	err, alone := p.table.Attributed(err)
 	p.tableOK, p.tableIs = alone, want != nil
 	err = errors.Join(err, p.forgetClients(all))
 	w := loop.Work{}
@@ -56,12 +56,12 @@ func (p *proxyLoop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) 
 // forgetClients makes the kernel forget the clients of endpoints that the ops may have taken from services with session affinity: they
 // would be sent there until their time is out.
 func (p *proxyLoop) forgetClients(ops []nft.Op) error {
-	if p.table.merge == nil || !nftables.Sticky(ops) {
+	if p.table.Merge == nil || !nftables.Sticky(ops) {
 		return nil
 	}
 	var errs []error
 	for _, s := range nftables.Remembered() {
-		n, err := p.nft.Forget(nft.INet, nft.TableName, s, nftables.Stale(s, p.table.merge.Element))
+		n, err := p.nft.Forget(nft.INet, nft.TableName, s, nftables.Stale(s, p.table.Merge.Element))
 		if n > 0 {
 			p.log.Info("forgot clients of endpoints that are gone", "clients", n)
 		}

@@ -11,6 +11,7 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/agent/guard"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rules"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/masq"
@@ -44,11 +45,11 @@ const (
 )
 
 // inTable reports whether the mode's rules are those of table inet weft.
-func (p *proxyLoop) inTable(f facts.Facts) bool { return modeOf(f).table && p.noTables == nil }
+func (p *proxyLoop) inTable(f facts.Facts) bool { return rules.ModeOf(f).Table && p.noTables == nil }
 
 // apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
 func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) (loop.Work, error) {
-	c := contentOf(f, own, snap, g)
+	c := rules.ContentOf(f, own, snap, g)
 	opened := p.openLocalhost(f, snap)
 	var w loop.Work
 	var err error
@@ -65,7 +66,7 @@ func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, ow
 		}
 		p.turn.standing, p.turn.until = f.ProxyMode, time.Now().Add(drainLimit)
 	}
-	if p.turn.standing != f.ProxyMode || modeOf(f).listeners != nil {
+	if p.turn.standing != f.ProxyMode || rules.ModeOf(f).Relays() {
 		return w, err
 	}
 	w.Ops += p.drain(due, f, snap)
@@ -73,41 +74,41 @@ func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, ow
 }
 
 // applyInTable costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
-func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Facts, c content) (loop.Work, error) {
-	table, err := p.applyTable(due, p.table.update(c))
+func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Facts, c rules.Content) (loop.Work, error) {
+	table, err := p.applyTable(due, p.table.Update(c))
 	if err != nil && !p.tableOK && p.turn.standing != f.ProxyMode {
 		return table, err
 	}
-	forwarding := masq.Forwarding(c.masq)
+	forwarding := masq.Forwarding(c.Masq)
 	filter, err2 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
-	p.want = rules{XT: p.main.made, Listeners: p.localhost.plan}
+	p.want = rules.Rules{XT: p.main.made, Listeners: p.localhost.plan}
 	return sum(table, filter), errors.Join(err, err2)
 }
 
 // applyInIPTables opens the listeners first, then come the rules that lead to the ports they hold.
-func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c content) (loop.Work, error) {
+func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content) (loop.Work, error) {
 	var w loop.Work
 	var err error
-	plan := p.planXT(f, own, snap, nil, c.guard)
-	if modeOf(f).listeners != nil {
+	plan := p.planXT(f, own, snap, nil, c.Guard)
+	if rules.ModeOf(f).Relays() {
 		held := userspace.Ports(p.relay.Ports())
-		plan = p.planXT(f, own, snap, preferredPorts(proxyNode(f, snap), snap.Services, held), c.guard)
+		plan = p.planXT(f, own, snap, rules.PreferredPorts(rules.Node(f, snap), snap.Services, held), c.Guard)
 		var ports userspace.Ports
 		ports, w.Ops, err = p.listen(slices.Concat(plan.Listeners, p.localhost.plan))
-		plan = p.planXT(f, own, snap, ports, c.guard)
+		plan = p.planXT(f, own, snap, ports, c.Guard)
 	}
-	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(masqConfig(f, own)), false)
-	if err1 == nil && p.localhost.made && modeOf(f).listeners != nil { // from now on the rules lead elsewhere from there
+	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(rules.Masquerade(f, own)), false)
+	if err1 == nil && p.localhost.made && rules.ModeOf(f).Relays() { // from now on the rules lead elsewhere from there
 		p.localhost = localhost{}
 		_, closed, err3 := p.listen(plan.Listeners)
 		w.Ops, err = w.Ops+closed, errors.Join(err, err3)
 	}
-	if err1 != nil && p.turn.standing != f.ProxyMode && modes[p.turn.standing].table {
+	if err1 != nil && p.turn.standing != f.ProxyMode && rules.ModeNamed(p.turn.standing).Table {
 		before := f
 		before.ProxyMode = p.turn.standing
-		c = contentOf(before, own, snap, c.guard)
+		c = rules.ContentOf(before, own, snap, c.Guard)
 	}
-	table, err2 := p.applyTable(due, p.table.update(c))
+	table, err2 := p.applyTable(due, p.table.Update(c))
 	p.want = plan
 	return sum(w, filter, table), errors.Join(err, err1, err2)
 }
@@ -165,7 +166,7 @@ func (p *proxyLoop) drain(due loop.Cause, f facts.Facts, snap api.Snapshot) int 
 	}
 	var left []netstate.Listener
 	if p.turn.draining+len(held) > 0 && time.Now().Before(p.turn.until) {
-		left = userspace.AllListeners(proxyNode(f, snap), snap.Services, held)
+		left = userspace.AllListeners(rules.Node(f, snap), snap.Services, held)
 		for i := range left {
 			left[i].Drain = true
 		}
@@ -221,7 +222,7 @@ func (a *agent) turnStatus(s *Status) {
 
 // printDraining says what is left of mode userspace.
 func printDraining(w io.Writer, s Status) {
-	if s.Relayed > 0 && !modes[s.ProxyMode].relays() {
+	if s.Relayed > 0 && !rules.ModeNamed(s.ProxyMode).Relays() {
 		fmt.Fprintf(w, "draining  %d connections through the agent are left of mode userspace, %d of its listeners are open\n", s.Relayed, s.Draining)
 	}
 }

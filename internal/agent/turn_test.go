@@ -11,6 +11,7 @@ import (
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rules"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	kernelxt "weft/internal/kernel/xt"
@@ -43,8 +44,9 @@ func in(t *testing.T, p *proxyLoop, mode facts.ProxyMode) error {
 
 // TestModesLeaveNothing goes from every mode to every other and compares with a host that was in no other.
 func TestModesLeaveNothing(t *testing.T) {
-	for from := range modes {
-		for to := range modes {
+	all := []facts.ProxyMode{facts.Userspace, facts.NFTables, facts.IPTables, facts.NoProxy}
+	for _, from := range all {
+		for _, to := range all {
 			x, table := &kernelxt.Fake{}, &fakeTable{}
 			p := newProxyLoop(from, x, table, agenttest.Nginx("172.16.78.9:80"))
 			step(t, p)
@@ -164,7 +166,7 @@ func TestUnknownModes(t *testing.T) {
 	for mode, want := range map[string]string{
 		"ebpf": "--proxy-mode=ebpf: this version has no such mode", "ipvs": "weft has no such mode", "x": "--proxy-mode=x: want iptables or nftables or none or userspace",
 	} {
-		if err := checkMode(mode); err == nil || !strings.Contains(err.Error(), want) {
+		if err := rules.CheckMode(mode); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", mode, err)
 		}
 	}

@@ -9,32 +9,7 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/kernel/nft"
 	values "weft/internal/nft"
-	"weft/internal/xt"
 )
-
-// chainNotrack is in table raw, where there are no nf_tables.
-const chainNotrack = "WEFT-NOTRACK"
-
-// untracked keeps outer packets from connection tracking by iptables.
-func untracked(ports []uint16) xt.Ruleset {
-	var r xt.Ruleset
-	for _, v6 := range []bool{false, true} {
-		if len(ports) == 0 {
-			break
-		}
-		t := r.Family(v6)
-		jump := xt.Rule{Match: []xt.Match{xt.Comment("overlay")}, Target: xt.Jump{Chain: chainNotrack}}
-		t.Add("raw", "PREROUTING", jump)
-		t.Add("raw", "OUTPUT", jump)
-		for _, p := range ports {
-			t.Add("raw", chainNotrack, xt.Rule{
-				Proto: xt.Proto{Name: "udp"}, Match: []xt.Match{xt.Ports{Proto: "udp", Dst: xt.PortRange{First: p, Last: p}}},
-				Target: xt.RawTarget("-j CT --notrack"),
-			})
-		}
-	}
-	return r
-}
 
 // openTables opens nf_tables. A kernel without them is an error in mode nftables; in the other modes it is why there is no edge check.
 func openTables(mode facts.ProxyMode) (c *nft.Conn, missing, err error) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/rules"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/nft"
 )
@@ -33,7 +34,7 @@ type warned struct {
 func (p *proxyLoop) findWarnings() []string {
 	p.mu.Lock()
 	var flannel, others []string
-	out, serves := slices.Clone(p.balance.list), modes[p.turn.standing].services
+	out, serves := slices.Clone(p.balance.list), rules.ModeNamed(p.turn.standing).Services
 	for _, f := range []*xtFilter{&p.main, &p.other} {
 		out, flannel, others = append(out, f.blocked...), append(flannel, f.flannel...), append(others, f.others...)
 	}

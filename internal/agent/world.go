@@ -6,6 +6,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/guard"
+	"weft/internal/agent/rules"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/attach"
@@ -55,9 +56,9 @@ func addNode(w *explain.World, f facts.Facts, snap api.Snapshot, leases []api.Le
 	ways.Place(used, ways.Endpoints(snap.Nodes, leases))
 	pods := podsOf(snap, f.Node)
 	state, inPod := ways.PlanNode(f, used, own, leases, pods)
-	rules := planRules(f, own, snap, guard.Plan(f, used, own, leases))
-	h := &explain.Host{Name: f.Node, Underlay: f.UnderlayState(), State: netstate.Union(state, netstate.New(rules.objects()...))}
-	h.Rules = rules.explainers(h.Local)
+	rules := rules.Plan(f, own, snap, guard.Plan(f, used, own, leases))
+	h := &explain.Host{Name: f.Node, Underlay: f.UnderlayState(), State: netstate.Union(state, netstate.New(rules.Objects()...))}
+	h.Rules = rules.Explainers(h.Local)
 	w.Hosts = append(w.Hosts, h)
 	for _, p := range pods {
 		w.Hosts = append(w.Hosts, &explain.Host{Name: p.Namespace + "/" + p.Name, Pod: true, Netns: p.Netns, State: inPod[p.UID]})

@@ -1,4 +1,4 @@
-package agent
+package rules
 
 import (
 	"fmt"
@@ -176,7 +176,7 @@ type modesPlan struct {
 func planModes(services []api.ServicePort) modesPlan {
 	parts := map[string]nft.Table{"": nftables.Planner{}.Base(fuzzNode)}
 	for _, s := range services {
-		parts[ownerOf(s)] = nftables.Planner{}.Plan(fuzzNode, s)
+		parts[OwnerOf(s)] = nftables.Planner{}.Plan(fuzzNode, s)
 	}
 	p := modesPlan{table: nft.Union(parts), ipt: iptproxy.Planner{}.All(fuzzNode, services)}
 	p.listeners = userspace.AllListeners(fuzzNode, services, nil)
@@ -222,7 +222,7 @@ func incremental(t *testing.T, d dealer, services []api.ServicePort, want nft.Ta
 			}
 		}
 		for _, s := range d.services(d.IntN(8)) {
-			parts[ownerOf(s)] = nftables.Planner{}.Plan(fuzzNode, s)
+			parts[OwnerOf(s)] = nftables.Planner{}.Plan(fuzzNode, s)
 		}
 		have = nft.Apply(have, m.Update(parts)...)
 	}
@@ -233,7 +233,7 @@ func incremental(t *testing.T, d dealer, services []api.ServicePort, want nft.Ta
 		}
 	}
 	for _, s := range services {
-		parts[ownerOf(s)] = nftables.Planner{}.Plan(fuzzNode, s)
+		parts[OwnerOf(s)] = nftables.Planner{}.Plan(fuzzNode, s)
 	}
 	have = nft.Apply(have, m.Update(parts)...)
 	if ops := nft.Diff(want, have); len(ops) > 0 {

@@ -1,4 +1,4 @@
-package agent
+package rules
 
 import (
 	"net/netip"
@@ -32,13 +32,13 @@ func BenchmarkGuardLease(b *testing.B) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	var g guard.Keeper
-	var t tablePlan
+	var t TablePlan
 	step := func() int {
 		p, err := g.Follow(time.Unix(1000, 0), 1, s, store.Self, store, loop.ByPlan)
 		if err != nil {
 			b.Fatal(err)
 		}
-		return len(t.update(contentOf(f, store.Self, api.Snapshot{}, p)))
+		return len(t.Update(ContentOf(f, store.Self, api.Snapshot{}, p)))
 	}
 	step()
 	runtime.GC()

@@ -1,4 +1,4 @@
-package agent
+package rules
 
 import (
 	"net/netip"

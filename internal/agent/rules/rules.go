@@ -1,4 +1,8 @@
-package agent
+// Package rules plans the packet filter and the services of a node in every proxy mode: listeners, rules of iptables and table inet weft, the
+// table so that what did not change costs nothing.
+//
+// Floor 4, programs.
+package rules
 
 import (
 	"net/netip"
@@ -20,77 +24,77 @@ import (
 	"weft/internal/xt"
 )
 
-// rules is the plan of a node's packet filter and service proxy: in mode userspace listeners and iptables rules, in mode iptables
+// Rules is the plan of a node's packet filter and service proxy: in mode userspace listeners and iptables rules, in mode iptables
 // rules alone, in mode nftables the content of table inet weft. The part of the other mode is empty, so what it left behind goes.
-type rules struct {
+type Rules struct {
 	Listeners []netstate.Listener
 	XT        xt.Ruleset
 	Table     *nft.Table // nil: there shall be none
 }
 
-// text is the rules as their programs print them.
-func (r rules) text() string {
+// Text is the rules as their programs print them.
+func (r Rules) Text() string {
 	if r.Table != nil {
 		return r.XT.String() + r.Table.String()
 	}
 	return r.XT.String()
 }
 
-// planRules plans for the node with the facts, with the ports that its relay would choose.
-func planRules(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) rules {
-	r := planXT(f, own, snap, nil)
-	r.Table = planTable(contentOf(f, own, snap, g))
+// Plan plans for the node with the facts, with the ports that its relay would choose.
+func Plan(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) Rules {
+	r := PlanXT(f, own, snap, nil)
+	r.Table = PlanTable(ContentOf(f, own, snap, g))
 	return r
 }
 
-// planXT is what of the rules is not in table inet weft.
-func planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) rules {
-	mode, n, m := modeOf(f), proxyNode(f, snap), masqConfig(f, own)
-	var r rules
+// PlanXT is what of the rules is not in table inet weft.
+func PlanXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) Rules {
+	mode, n, m := ModeOf(f), Node(f, snap), Masquerade(f, own)
+	var r Rules
 	if mode.listeners != nil {
 		if ports == nil {
-			ports = preferredPorts(n, snap.Services, nil)
+			ports = PreferredPorts(n, snap.Services, nil)
 		}
 		r.Listeners = mode.listeners(n, snap.Services, ports)
 	}
 	if mode.rules != nil {
 		r.XT = xt.Union(mode.rules(f, n, m, snap.Services, ports), masq.XT(m))
 	}
-	if mode.localhost() {
+	if mode.Localhost() {
 		r.Listeners = proxy.AllLocalhost(n, snap.Services)
 	}
 	return r
 }
 
-// planTable is the whole of table inet weft, nil when there shall be none.
-func planTable(c content) *nft.Table {
-	var p tablePlan
-	p.update(c)
-	return p.table()
+// PlanTable is the whole of table inet weft, nil when there shall be none.
+func PlanTable(c Content) *nft.Table {
+	var p TablePlan
+	p.Update(c)
+	return p.Table()
 }
 
-// contentOf is what the table of a node with the facts is planned from.
-func contentOf(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) content {
-	mode := modeOf(f)
-	c := content{guard: g, inTable: mode.table, served: mode.services}
+// ContentOf is what the table of a node with the facts is planned from.
+func ContentOf(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) Content {
+	mode := ModeOf(f)
+	c := Content{Guard: g, inTable: mode.Table, served: mode.Services}
 	if c.inTable {
-		c.masq = masqConfig(f, own)
+		c.Masq = Masquerade(f, own)
 	}
 	if c.inTable && c.served {
-		c.node, c.services, c.changes, c.facts = proxyNode(f, snap), snap.Services, snap.Changes, f.Services
+		c.node, c.services, c.changes, c.facts = Node(f, snap), snap.Services, snap.Changes, f.Services
 	}
 	return c
 }
 
 // fragments is the content of table inet weft by owner: the guard's rules, and in mode nftables each service port, the
 // services' common part, and the pods' masquerading.
-func fragments(c content) map[string]nft.Table {
+func fragments(c Content) map[string]nft.Table {
 	parts := make(map[string]nft.Table, len(c.services)+3)
-	parts[ownerGuard] = edge.Rules(c.guard.Config)
+	parts[ownerGuard] = edge.Rules(c.Guard.Config)
 	if !c.inTable {
 		return parts
 	}
-	parts[ownerPods] = masq.NFT(c.masq)
+	parts[ownerPods] = masq.NFT(c.Masq)
 	if !c.served {
 		return parts
 	}
@@ -98,15 +102,15 @@ func fragments(c content) map[string]nft.Table {
 	parts[ownerBase] = p.Base(c.node)
 	plans := p.For(c.node)
 	for _, s := range c.services {
-		parts[ownerOf(s)] = plans.Plan(s)
+		parts[OwnerOf(s)] = plans.Plan(s)
 	}
 	return parts
 }
 
 // planner plans services in mode nftables, with what they share with the pods' masquerading.
-func (c content) planner() nftables.Planner {
+func (c Content) planner() nftables.Planner {
 	p := nftables.Planner{MasqueradeAll: c.facts.MasqueradeAll, Liberal: c.facts.Liberal}
-	p.Mark, p.KeepPorts = c.masq.MarkBits, c.masq.KeepPorts
+	p.Mark, p.KeepPorts = c.Masq.MarkBits, c.Masq.KeepPorts
 	return p
 }
 
@@ -115,8 +119,8 @@ func iptablesPlanner(f facts.Facts, m masq.Config) iptproxy.Planner {
 	return iptproxy.Planner{Mark: m.MarkBits, KeepPorts: m.KeepPorts, MasqueradeAll: f.Services.MasqueradeAll, Liberal: f.Services.Liberal}
 }
 
-// proxyNode is the node as the proxies' planners see it.
-func proxyNode(f facts.Facts, snap api.Snapshot) proxy.Node {
+// Node is the node as the proxies' planners see it.
+func Node(f facts.Facts, snap api.Snapshot) proxy.Node {
 	// Nobody reaches a service at a link-local address of the node: it has one in each family it is not part of, too.
 	addrs := slices.DeleteFunc(slices.Clone(f.Addrs), netip.Addr.IsLinkLocalUnicast)
 	n := proxy.Node{Name: f.Node, Addresses: addrs, ClusterCIDRs: f.PodNetworks()}
@@ -130,7 +134,8 @@ func proxyNode(f facts.Facts, snap api.Snapshot) proxy.Node {
 	return n
 }
 
-func masqConfig(f facts.Facts, own api.Lease) masq.Config {
+// Masquerade says which packets of its pods the node gives its own address.
+func Masquerade(f facts.Facts, own api.Lease) masq.Config {
 	c := masq.Config{
 		Mode: masq.None, Network: f.Network, NetworkV6: f.NetworkV6, Subnet: own.Subnet, SubnetV6: own.SubnetV6,
 		Underlay: f.Connected, NonMasquerade: f.Masq.NonMasquerade, Forward: !f.Masq.NoForward, KeepPorts: f.Masq.KeepPorts,
@@ -151,8 +156,8 @@ func masqConfig(f facts.Facts, own api.Lease) masq.Config {
 	return c
 }
 
-// objects are the listeners as kernel objects, for explain.
-func (r rules) objects() []netstate.Object {
+// Objects are the listeners as kernel objects, for explain.
+func (r Rules) Objects() []netstate.Object {
 	out := make([]netstate.Object, len(r.Listeners))
 	for i, l := range r.Listeners {
 		out[i] = l
@@ -160,8 +165,8 @@ func (r rules) objects() []netstate.Object {
 	return out
 }
 
-// explainers are the rulesets as explain asks them; local reports whether an address is the host's own.
-func (r rules) explainers(local func(netip.Addr) bool) []explain.Rules {
+// Explainers are the rulesets as explain asks them; local reports whether an address is the host's own.
+func (r Rules) Explainers(local func(netip.Addr) bool) []explain.Rules {
 	var out []explain.Rules
 	if r.Table != nil {
 		out = append(out, explain.NFTables{Table: *r.Table, Local: local})

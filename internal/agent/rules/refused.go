@@ -1,4 +1,4 @@
-package agent
+package rules
 
 import (
 	"errors"
@@ -7,10 +7,10 @@ import (
 	kernelnft "weft/internal/kernel/nft"
 )
 
-// attributed puts the name of the service, or of what else wants it, before each object that the kernel refused. alone reports whether
+// Attributed puts the name of the service, or of what else wants it, before each object that the kernel refused. alone reports whether
 // refused objects are all that went wrong: then the rest of the table is as planned.
-func (t *tablePlan) attributed(err error) (out error, alone bool) {
-	if err == nil || t.merge == nil {
+func (t *TablePlan) Attributed(err error) (out error, alone bool) {
+	if err == nil || t.Merge == nil {
 		return err, err == nil
 	}
 	all := []error{err}
@@ -24,7 +24,7 @@ func (t *tablePlan) attributed(err error) (out error, alone bool) {
 			alone = false
 			continue
 		}
-		if owner := t.merge.OwnerOf(r.Op); owner != "" {
+		if owner := t.Merge.OwnerOf(r.Op); owner != "" {
 			all[i] = fmt.Errorf("%s: refused by the kernel and left out, the rest is programmed: %w", owner, r)
 		}
 	}

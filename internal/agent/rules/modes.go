@@ -1,4 +1,4 @@
-package agent
+package rules
 
 import (
 	"fmt"
@@ -15,12 +15,12 @@ import (
 	"weft/internal/xt"
 )
 
-// proxyMode is what a mode plans. Each part that a mode leaves out is empty, so what another mode left behind goes.
-type proxyMode struct {
-	// services: the mode serves them.
-	services bool
-	// table: services and masquerading are in table inet weft, planned service by service (see fragments). Otherwise they are iptables'.
-	table bool
+// Mode is what a mode plans. Each part that a mode leaves out is empty, so what another mode left behind goes.
+type Mode struct {
+	// Services: the mode serves them.
+	Services bool
+	// Table: services and masquerading are in table inet weft, planned service by service (see fragments). Otherwise they are iptables'.
+	Table bool
 	// rules plans the services in iptables.
 	rules func(f facts.Facts, n proxy.Node, m masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset
 	// listeners plans those of the relay: they are opened before the rules lead to the ports they hold.
@@ -28,18 +28,18 @@ type proxyMode struct {
 }
 
 // modes are all there are: another one is a planner and a line here.
-var modes = map[facts.ProxyMode]proxyMode{
-	facts.NFTables:  {services: true, table: true},
-	facts.IPTables:  {services: true, rules: iptablesRules},
-	facts.Userspace: {services: true, rules: userspaceRules, listeners: userspace.AllListeners},
-	facts.NoProxy:   {table: true},
+var modes = map[facts.ProxyMode]Mode{
+	facts.NFTables:  {Services: true, Table: true},
+	facts.IPTables:  {Services: true, rules: iptablesRules},
+	facts.Userspace: {Services: true, rules: userspaceRules, listeners: userspace.AllListeners},
+	facts.NoProxy:   {Table: true},
 }
 
-// relays reports whether the mode sends connections through the agent.
-func (m proxyMode) relays() bool { return m.listeners != nil }
+// Relays reports whether the mode sends connections through the agent.
+func (m Mode) Relays() bool { return m.listeners != nil }
 
-// localhost reports whether NodePorts on loopback are the relay's: the mode's rules do not serve them.
-func (m proxyMode) localhost() bool { return m.services && m.listeners == nil }
+// Localhost reports whether NodePorts on loopback are the relay's: the mode's rules do not serve them.
+func (m Mode) Localhost() bool { return m.Services && m.listeners == nil }
 
 func iptablesRules(f facts.Facts, n proxy.Node, m masq.Config, services []api.ServicePort, _ userspace.Ports) xt.Ruleset {
 	return iptablesPlanner(f, m).All(n, services)
@@ -49,11 +49,11 @@ func userspaceRules(_ facts.Facts, n proxy.Node, _ masq.Config, services []api.S
 	return userspace.AllRules(n, services, ports)
 }
 
-// modeOf is the node's; one that is not known, of a node with a newer agent, plans nothing.
-func modeOf(f facts.Facts) proxyMode { return modes[f.ProxyMode] }
+// ModeOf is the node's; one that is not known, of a node with a newer agent, plans nothing.
+func ModeOf(f facts.Facts) Mode { return modes[f.ProxyMode] }
 
-// checkMode refuses modes that there are not.
-func checkMode(value string) error {
+// CheckMode refuses modes that there are not.
+func CheckMode(value string) error {
 	if _, ok := modes[facts.ProxyMode(value)]; ok {
 		return nil
 	}
@@ -70,3 +70,6 @@ func checkMode(value string) error {
 	}
 	return fmt.Errorf("--proxy-mode=%s: want %s", value, strings.Join(list, " or "))
 }
+
+// ModeNamed is the mode with the name; one that is not known plans nothing.
+func ModeNamed(p facts.ProxyMode) Mode { return modes[p] }
