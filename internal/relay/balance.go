@@ -101,6 +101,13 @@ func (b *balancer) pick(client netip.Addr, tried []netip.AddrPort) (netip.AddrPo
 	return e, ok
 }
 
+// has reports whether an endpoint is one of those to choose from.
+func (b *balancer) has(e netip.AddrPort) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Contains(b.list, e)
+}
+
 func (b *balancer) choose(client netip.Addr, tried []netip.AddrPort) (netip.AddrPort, bool) {
 	now := time.Now()
 	if s, ok := b.clients[client]; ok && len(tried) == 0 && now.Sub(s.last) < b.affinity && slices.Contains(b.list, s.endpoint) {

@@ -176,7 +176,8 @@ func (l *udpListener) session(key udpKey, tried []netip.AddrPort) (*udpSession, 
 	l.mu.Unlock()
 	l.relay.conns.add(s)
 	l.relay.conns.done.Go(s.answer)
-	if l.done.Err() != nil { // closed meanwhile: nobody else ends this session
+	// Closed meanwhile, or the endpoint went between its choice and now: nobody else ends this session.
+	if l.done.Err() != nil || !l.balance.has(e) {
 		s.abort()
 	}
 	return s, e, nil

@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,4 +148,24 @@ func TestUDPLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "datagram beyond the limit is counted", func() bool { s := r.Stats(); return s.Limited == 1 && s.Lost == 1 })
+}
+
+// TestUDPEndpointGoesMeanwhile takes an endpoint away between its choice for a session and the session: nobody may stay with it.
+func TestUDPEndpointGoesMeanwhile(t *testing.T) {
+	a, b := udpBackend(t, "a"), udpBackend(t, "b")
+	var relay atomic.Pointer[Relay]
+	o := Options{Dial: func(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+		c, err := dial(ctx, network, to)
+		if to == a {
+			if _, err := relay.Load().Apply([]netstate.Listener{udpService(b)}); err != nil {
+				t.Error(err)
+			}
+		}
+		return c, err
+	}}
+	r, addr := start(t, o, udpService(a, b))
+	relay.Store(r)
+	if got := udpClient(t, addr)("x"); got != "bx" {
+		t.Errorf("the first datagram was answered by %q, whose endpoint is gone", got)
+	}
 }
