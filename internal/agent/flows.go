@@ -25,22 +25,28 @@ import (
 
 // flowTable is kernel/conntrack as the agent uses it.
 type flowTable interface {
-	List(family uint8) ([]conntrack.Flow, error) // of UDP
+	List(family uint8, to []netip.AddrPort) ([]conntrack.Flow, error) // of UDP, see conntrack.Query
 	Delete(flows []conntrack.Flow) (int, error)
 }
 
 type kernelFlows struct{}
 
-func (kernelFlows) List(family uint8) ([]conntrack.Flow, error) {
-	return conntrack.List(family, unix.IPPROTO_UDP)
+func (kernelFlows) List(family uint8, to []netip.AddrPort) ([]conntrack.Flow, error) {
+	return conntrack.List(conntrack.Query{Family: family, Protocol: unix.IPPROTO_UDP, To: to})
 }
 func (kernelFlows) Delete(f []conntrack.Flow) (int, error) { return conntrack.Delete(f) }
 
 // nodePortRange is the API server's default of --service-node-port-range. It matters for services that went while no agent ran.
 var nodePortRange = [2]uint16{30000, 32767}
 
-// secondLook is how long after a change its flows are looked at again: a packet that met the old rules may have been under way.
+// secondLook is how long after a change its flows are looked at again, at least, and twice that at most: a packet that met the old rules may
+// have been under way.
 const secondLook = time.Second
+
+// lookShare is how many times as long as a look took none follows it, so that in a table of many flows, whose every look is a walk through
+// all of it, changes share looks and these take no more than a third of a processor. A change waits for a look under way, for that pause
+// and for its own look, no longer.
+const lookShare = 2
 
 // settleLimit bounds how long a look waits for rules that change.
 const settleLimit = 10 * time.Second
@@ -147,9 +153,7 @@ func (k *flowKeeper) await() bool {
 func (k *flowKeeper) postpone(due look) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for x := range due.touched {
-		k.touched[x] = true
-	}
+	maps.Copy(k.touched, due.touched)
 	k.orphans = k.orphans || due.orphans
 }
 
@@ -168,7 +172,7 @@ func relayAddrs(s api.ServicePort, ports userspace.Ports) []netip.AddrPort {
 func (k *flowKeeper) run(ctx context.Context) error {
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
-	var last look
+	var older, newer look // to be looked at once more
 	for {
 		var due look
 		select {
@@ -176,13 +180,23 @@ func (k *flowKeeper) run(ctx context.Context) error {
 			return nil
 		case <-k.wake:
 			due = k.take()
-			last = last.and(due)
-			again.Reset(secondLook)
+			if older.empty() && newer.empty() {
+				again.Reset(secondLook)
+			}
+			newer.add(due)
 		case <-again.C:
-			due, last = last, look{}
+			due, older, newer = older, newer, look{}
+			if !older.empty() {
+				again.Reset(secondLook)
+			}
 		}
+		begun := time.Now()
 		if n, err := k.clean(due); n > 0 || err != nil {
 			k.log.Info("forgot flows of UDP services that led elsewhere", "flows", n, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(lookShare * time.Since(begun)):
 		}
 	}
 }
@@ -193,14 +207,28 @@ type look struct {
 	orphans bool
 }
 
-func (l look) and(m look) look {
-	out := look{map[proxy.Frontend]bool{}, l.orphans || m.orphans}
-	for _, x := range []look{l, m} {
-		for f := range x.touched {
-			out.touched[f] = true
+func (l look) empty() bool { return len(l.touched) == 0 && !l.orphans }
+
+func (l *look) add(m look) {
+	if l.touched == nil {
+		l.touched = make(map[proxy.Frontend]bool, len(m.touched))
+	}
+	maps.Copy(l.touched, m.touched)
+	l.orphans = l.orphans || m.orphans
+}
+
+// destinations are where flows of the family lead that are to be looked at, none standing for all of them; some is false when there is nothing to
+// look at.
+func (l look) destinations(family uint8) (to []netip.AddrPort, some bool) {
+	if l.orphans {
+		return nil, true
+	}
+	for x := range l.touched {
+		if !x.Addr.IsValid() || x.Addr.Is6() == (family == unix.AF_INET6) {
+			to = append(to, netip.AddrPortFrom(x.Addr, x.Port))
 		}
 	}
-	return out
+	return to, len(to) > 0
 }
 
 func (k *flowKeeper) take() look {
@@ -213,7 +241,7 @@ func (k *flowKeeper) take() look {
 
 // clean deletes the stale flows to what is due, and returns their number.
 func (k *flowKeeper) clean(due look) (int, error) {
-	if len(due.touched) == 0 && !due.orphans {
+	if due.empty() {
 		return 0, nil
 	}
 	local, err := hostAddrs()
@@ -223,7 +251,11 @@ func (k *flowKeeper) clean(due look) (int, error) {
 	var errs []error
 	n := 0
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		all, err := k.table.List(family)
+		to, some := due.destinations(family)
+		if !some {
+			continue
+		}
+		all, err := k.table.List(family, to)
 		if err != nil {
 			errs = append(errs, err)
 			continue

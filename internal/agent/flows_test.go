@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -23,17 +24,23 @@ import (
 type fakeFlows struct {
 	mu    sync.Mutex
 	flows []conntrack.Flow
-	lists int
+	asked [][]netip.AddrPort // for IPv4
+	takes time.Duration      // a list
 }
 
-func (f *fakeFlows) List(family uint8) ([]conntrack.Flow, error) {
+func (f *fakeFlows) List(family uint8, to []netip.AddrPort) ([]conntrack.Flow, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if family != unix.AF_INET {
 		return nil, nil
 	}
-	f.lists++
-	return slices.Clone(f.flows), nil
+	f.asked = append(f.asked, to)
+	time.Sleep(f.takes)
+	return slices.DeleteFunc(slices.Clone(f.flows), func(x conntrack.Flow) bool {
+		return len(to) > 0 && !slices.ContainsFunc(to, func(a netip.AddrPort) bool {
+			return a.Port() == x.To.Port() && (!a.Addr().IsValid() || a.Addr() == x.To.Addr())
+		})
+	}), nil
 }
 
 func (f *fakeFlows) Delete(gone []conntrack.Flow) (int, error) {
@@ -126,6 +133,46 @@ func TestFlowsFollowEndpoints(t *testing.T) {
 	table.await(t, "172.16.2.2:80", "192.0.2.1:53", "172.16.1.2:80")
 	k.update(f, nil, nil)
 	table.await(t, "192.0.2.1:53", "172.16.1.2:80")
+}
+
+// TestFlowsAreAskedFor: a change of one service asks for the flows to that service alone, in its family alone.
+func TestFlowsAreAskedFor(t *testing.T) {
+	const vip = "10.254.247.121:8080"
+	table := &fakeFlows{}
+	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
+	f := walkthroughFacts(NFTables)
+	for i, c := range []struct{ endpoint, want string }{{"172.16.1.2:80", "[]"}, {"172.16.1.3:80", "[" + vip + "]"}} {
+		k.update(f, []api.ServicePort{udpService(c.endpoint)}, nil)
+		due := k.take()
+		if _, err := k.clean(due); err != nil || len(table.asked) != i+1 || fmt.Sprint(table.asked[i]) != c.want {
+			t.Errorf("asked for %v (%v), want the last to be %s", table.asked, err, c.want)
+		}
+		if to, some := due.destinations(unix.AF_INET6); some != (i == 0) {
+			t.Errorf("IPv6: %v %v", to, some)
+		}
+	}
+}
+
+// TestFlowsInAStorm: changes without end share looks, each leaves room for others, and all are looked at a second time before the end.
+func TestFlowsInAStorm(t *testing.T) {
+	table := &fakeFlows{takes: 20 * time.Millisecond}
+	k := runFlows(t, table)
+	f := walkthroughFacts(NFTables)
+	begun := time.Now()
+	for i := 0; time.Since(begun) < 3*secondLook; i++ {
+		k.update(f, []api.ServicePort{udpService(fmt.Sprintf("172.16.1.%d:80", 1+i%200))}, nil)
+		time.Sleep(time.Millisecond)
+	}
+	took := time.Since(begun)
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	if n := time.Duration(len(table.asked)); n < 5 || (n-1)*table.takes*(1+lookShare) > took {
+		t.Errorf("%d looks of %s each in %s", n, table.takes, took)
+	}
+	// The first look and its second are for everything.
+	if n := len(slices.DeleteFunc(slices.Clone(table.asked), func(to []netip.AddrPort) bool { return len(to) > 0 })); n != 2 {
+		t.Errorf("%d looks at everything: the second one waits for the end of all changes", n)
+	}
 }
 
 // TestFlowsAfterModeSwitch finds flows that lead to the relay of the mode before.

@@ -5,10 +5,14 @@
 package conntrack
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -30,6 +34,14 @@ type Flow struct {
 // Translated reports whether the flow's destination was changed.
 func (f Flow) Translated() bool { return f.To != f.Answerer }
 
+// Query chooses flows of one family and protocol.
+type Query struct {
+	Family   uint8 // unix.AF_INET, unix.AF_INET6
+	Protocol uint8 // unix.IPPROTO_UDP, ...
+	// To is where the first packet was sent, one of these; without address any address, without port any port. None: anywhere.
+	To []netip.AddrPort
+}
+
 // Attributes of linux/netfilter/nfnetlink_conntrack.h.
 const (
 	ctaTupleOrig, ctaTupleReply = 1, 2
@@ -41,37 +53,126 @@ const (
 	ctaProtoNum, ctaSport, ctaDprt = 1, 2, 3
 
 	ctaFilterOrigFlags = 1
-	filterProtoNum     = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM
+	// CTA_FILTER_F_CTA_IP_DST, CTA_FILTER_F_CTA_PROTO_NUM, CTA_FILTER_F_CTA_PROTO_DST_PORT
+	filterDst, filterProtoNum, filterDport = 1 << 1, 1 << 3, 1 << 5
 
 	messageGet, messageDelete = 1, 2 // IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
 )
 
-// List reads the flows of one family (unix.AF_INET, unix.AF_INET6) and transport protocol (unix.IPPROTO_UDP, ...) in the caller's network
-// namespace. The kernel chooses them (CTA_FILTER, Linux 5.8); an older one gives all, and the others are left out here.
-func List(family, protocol uint8) ([]Flow, error) {
-	r := request(messageGet, family, unix.NLM_F_DUMP)
-	proto := nl.NewRtAttr(ctaTupleProto|unix.NLA_F_NESTED, nil)
-	proto.AddRtAttr(ctaProtoNum, []byte{protocol})
-	tuple := nl.NewRtAttr(ctaTupleOrig|unix.NLA_F_NESTED, nil)
-	tuple.AddChild(proto)
-	r.AddData(tuple)
-	filter := nl.NewRtAttr(ctaFilter|unix.NLA_F_NESTED, nil)
-	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(filterProtoNum))
-	r.AddData(filter)
-	all, err := r.Execute(unix.NETLINK_NETFILTER, 0)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		all, err = request(messageGet, family, unix.NLM_F_DUMP).Execute(unix.NETLINK_NETFILTER, 0)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list connection tracking: %w", err)
-	}
-	out := make([]Flow, 0, len(all))
-	for _, m := range all {
-		if f, p, ok := parse(m); ok && p == protocol {
-			out = append(out, f)
+// List reads the flows that the query chooses, in the caller's network namespace. The kernel chooses them (CTA_FILTER, Linux 5.8): that costs
+// it a walk through its table and us what there is to see. It compares with one destination in a walk, so for more of them than
+// that is worth, and from an older kernel, all flows are read and chosen here.
+func List(q Query) ([]Flow, error) {
+	var out []Flow
+	for _, to := range q.walks(size()) {
+		flows, err := q.walk(to)
+		if err != nil {
+			return nil, fmt.Errorf("list connection tracking: %w", err)
 		}
+		out = append(out, flows...)
 	}
 	return out, nil
+}
+
+// worth is how many entries the kernel walks over in the time that one takes to be read, measured by BenchmarkList.
+const worth = 40
+
+// walks are the destinations to ask for in a walk each; the zero AddrPort is all of them in one.
+func (q Query) walks(entries, buckets int) []netip.AddrPort {
+	all := []netip.AddrPort{{}}
+	if len(q.To) == 0 || (len(q.To)-1)*(entries+buckets) > worth*entries {
+		return all
+	}
+	for i, a := range q.To {
+		for _, b := range q.To[:i] { // none shall be listed twice
+			if matches(a, b) || matches(b, a) {
+				return all
+			}
+		}
+	}
+	return q.To
+}
+
+// size reads how many entries the namespace has, and the buckets of the host's table; 1 each when nobody knows.
+func size() (entries, buckets int) {
+	read := func(name string) int {
+		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_" + name)
+		n, err2 := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil || err2 != nil {
+			return 1
+		}
+		return n
+	}
+	return read("count"), read("buckets")
+}
+
+// matches reports whether a destination is one of those wanted; what wanted lacks matches anything.
+func matches(wanted, to netip.AddrPort) bool {
+	return (!wanted.Addr().IsValid() || wanted.Addr() == to.Addr()) && (wanted.Port() == 0 || wanted.Port() == to.Port())
+}
+
+// walk reads the flows to one destination, or to all of the query's.
+func (q Query) walk(to netip.AddrPort) ([]Flow, error) {
+	wanted := q.wanted(to)
+	out, err := read(q.request(to), wanted)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		out, err = read(request(messageGet, q.Family, unix.NLM_F_DUMP), wanted)
+	}
+	return out, err
+}
+
+// wanted tells which flows of an answer to keep.
+func (q Query) wanted(to netip.AddrPort) func(Flow, uint8) bool {
+	some := make(map[netip.AddrPort]bool, len(q.To))
+	for _, x := range q.To {
+		some[x] = true
+	}
+	if to != (netip.AddrPort{}) {
+		some = map[netip.AddrPort]bool{to: true}
+	}
+	return func(f Flow, protocol uint8) bool {
+		a, p := f.To.Addr(), f.To.Port()
+		return protocol == q.Protocol && (len(some) == 0 || some[f.To] || some[netip.AddrPortFrom(a, 0)] || some[netip.AddrPortFrom(netip.Addr{}, p)])
+	}
+}
+
+// request asks for the flows to one destination, the zero one being any, as far as the kernel can choose them.
+func (q Query) request(to netip.AddrPort) *nl.NetlinkRequest {
+	flags := uint32(filterProtoNum)
+	tuple := nl.NewRtAttr(ctaTupleOrig|unix.NLA_F_NESTED, nil)
+	if a := to.Addr(); a.IsValid() {
+		flags |= filterDst
+		typ := ctaDst4
+		if a.Is6() {
+			typ = ctaDst6
+		}
+		tuple.AddRtAttr(ctaTupleIP|unix.NLA_F_NESTED, nil).AddRtAttr(typ, a.AsSlice())
+	}
+	proto := tuple.AddRtAttr(ctaTupleProto|unix.NLA_F_NESTED, nil)
+	proto.AddRtAttr(ctaProtoNum, []byte{q.Protocol})
+	if p := to.Port(); p != 0 {
+		flags |= filterDport
+		proto.AddRtAttr(ctaDprt, binary.BigEndian.AppendUint16(nil, p))
+	}
+	r := request(messageGet, q.Family, unix.NLM_F_DUMP)
+	r.AddData(tuple)
+	filter := nl.NewRtAttr(ctaFilter|unix.NLA_F_NESTED, nil)
+	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(flags))
+	r.AddData(filter)
+	return r
+}
+
+// read reads the answer to a request and keeps what is wanted.
+func read(r *nl.NetlinkRequest, wanted func(Flow, uint8) bool) (out []Flow, err error) {
+	err = r.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
+		if f, p, ok := parse(m); ok && wanted(f, p) {
+			// Copies: what is kept would hold the whole buffer it came in.
+			f.id, f.tuple = bytes.Clone(f.id), bytes.Clone(f.tuple)
+			out = append(out, f)
+		}
+		return true
+	})
+	return out, err
 }
 
 // Delete removes the flows and returns how many were there. One that is gone already is no error.

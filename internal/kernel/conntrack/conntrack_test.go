@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,7 +30,7 @@ func run(t testing.TB, line string) string {
 func flows(t testing.TB) {
 	t.Helper()
 	netns.Need(t)
-	run(t, `ip link set lo up; ip addr add 192.0.2.1/32 dev lo; ip route add 10.9.9.0/24 dev lo
+	run(t, `ip link set lo up; ip addr replace 192.0.2.1/32 dev lo; ip route replace 10.9.9.0/24 dev lo; nft flush ruleset; conntrack -F 2>/dev/null
 nft 'table ip t { chain o { type nat hook output priority -100; ip daddr 10.9.9.9 udp dport 53 dnat to 127.0.0.1:5300; }; }'`)
 	c, err := net.ListenPacket("udp", "127.0.0.1:5300")
 	if err != nil {
@@ -50,7 +51,7 @@ nft 'table ip t { chain o { type nat hook output priority -100; ip daddr 10.9.9.
 
 func TestListAndDelete(t *testing.T) {
 	flows(t)
-	all, err := List(unix.AF_INET, unix.IPPROTO_UDP)
+	all, err := List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,21 +73,93 @@ func TestListAndDelete(t *testing.T) {
 	if n, err := Delete(translated); n != 1 || err != nil {
 		t.Fatalf("deleted %d, one was gone: %v", n, err)
 	}
-	if all, err = List(unix.AF_INET, unix.IPPROTO_UDP); err != nil || len(all) != 1 || all[0].Translated() {
+	if all, err = List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP}); err != nil || len(all) != 1 || all[0].Translated() {
 		t.Errorf("left: %+v, %v", all, err)
 	}
-	if tcp, err := List(unix.AF_INET, unix.IPPROTO_TCP); err != nil || len(tcp) > 0 {
+	if tcp, err := List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP}); err != nil || len(tcp) > 0 {
 		t.Errorf("TCP: %+v, %v", tcp, err)
 	}
-	if v6, err := List(unix.AF_INET6, unix.IPPROTO_UDP); err != nil || len(v6) > 0 {
+	if v6, err := List(Query{Family: unix.AF_INET6, Protocol: unix.IPPROTO_UDP}); err != nil || len(v6) > 0 {
 		t.Errorf("IPv6: %+v, %v", v6, err)
+	}
+}
+
+// TestQueries compares what the kernel chooses with what is chosen here.
+func TestQueries(t *testing.T) {
+	flows(t)
+	for text, want := range map[string]int{
+		"10.9.9.9:53": 2, "10.9.9.9:54": 0, "10.9.9.8:53": 0, "127.0.0.1:5300": 1, "10.9.9.9:0": 2, ":53": 2, ":5300": 1, "": 3,
+		"10.9.9.9:53 127.0.0.1:5300": 3, ":53 127.0.0.1:5300 10.9.9.9:54": 3, ":53 10.9.9.9:53": 2, "10.9.9.9:0 10.9.9.9:53": 2,
+	} {
+		q := Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP, To: destinations(t, text)}
+		have, err := List(q)
+		if err != nil || len(have) != want {
+			t.Errorf("to %q: %+v, %v", text, have, err)
+		}
+		all, err := read(request(messageGet, q.Family, unix.NLM_F_DUMP), q.wanted(netip.AddrPort{}))
+		if err != nil || len(all) != want {
+			t.Errorf("to %q: chosen here: %+v, %v", text, all, err)
+		}
+		sum := 0
+		for _, to := range q.walks(1<<20, 1) {
+			n := 0
+			err := q.request(to).ExecuteIter(unix.NETLINK_NETFILTER, 0, func([]byte) bool { n++; return true })
+			if sum += n; err != nil {
+				t.Errorf("to %q: %v", text, err)
+			}
+		}
+		if overlaps := text == ":53 10.9.9.9:53" || text == "10.9.9.9:0 10.9.9.9:53"; sum != want && !overlaps {
+			t.Errorf("to %q: the kernel chooses %d, want %d", text, sum, want)
+		}
+	}
+}
+
+func destinations(t *testing.T, text string) (out []netip.AddrPort) {
+	t.Helper()
+	for _, f := range strings.Fields(text) {
+		host, port, _ := strings.Cut(f, ":")
+		a, err := netip.ParseAddr(host)
+		p, err2 := strconv.ParseUint(port, 10, 16)
+		if err2 != nil || host != "" && err != nil {
+			t.Fatal(f, err, err2)
+		}
+		out = append(out, netip.AddrPortFrom(a, uint16(p)))
+	}
+	return out
+}
+
+// TestWalks: the kernel is asked for single destinations when the table is so full that this is worth a walk for each.
+func TestWalks(t *testing.T) {
+	for _, c := range []struct {
+		to               string
+		entries, buckets int
+		want             int // walks that ask for one, 0: one walk for all
+	}{
+		{"", 100_000, 262144, 0},
+		{"10.9.9.9:53", 0, 262144, 1},
+		{"10.9.9.9:53 :53", 1 << 20, 1, 0}, // what both choose would be listed twice
+		{"10.9.9.9:53 10.9.9.9:54", 1000, 262144, 0},
+		{"10.9.9.9:53 10.9.9.9:54", 100_000, 262144, 2},
+		{"10.9.9.9:53 :54 10.9.9.9:55", 100_000, 262144, 3},
+		{"10.9.9.9:53 10.9.9.9:54", 1, 1, 2},
+	} {
+		q := Query{To: destinations(t, c.to)}
+		n := 0
+		for _, to := range q.walks(c.entries, c.buckets) {
+			if to != (netip.AddrPort{}) {
+				n++
+			}
+		}
+		if n != c.want {
+			t.Errorf("to %q, %d entries in %d buckets: %d walks, want %d", c.to, c.entries, c.buckets, n, c.want)
+		}
 	}
 }
 
 // TestSuccessor checks that a flow that took the place of a listed one stays.
 func TestSuccessor(t *testing.T) {
 	flows(t)
-	all, err := List(unix.AF_INET, unix.IPPROTO_UDP)
+	all, err := List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP})
 	if err != nil || len(all) == 0 {
 		t.Fatal(all, err)
 	}
