@@ -25,16 +25,10 @@ import (
 
 // flowTable is kernel/conntrack as the agent uses it.
 type flowTable interface {
-	List(family uint8, to []netip.AddrPort) ([]conntrack.Flow, error) // of UDP, see conntrack.Query
+	List(q conntrack.Query) ([]conntrack.Flow, error)
+	Walks(q conntrack.Query) int
 	Delete(flows []conntrack.Flow) (int, error)
 }
-
-type kernelFlows struct{}
-
-func (kernelFlows) List(family uint8, to []netip.AddrPort) ([]conntrack.Flow, error) {
-	return conntrack.List(conntrack.Query{Family: family, Protocol: unix.IPPROTO_UDP, To: to})
-}
-func (kernelFlows) Delete(f []conntrack.Flow) (int, error) { return conntrack.Delete(f) }
 
 // nodePortRange is the API server's default of --service-node-port-range. It matters for services that went while no agent ran.
 var nodePortRange = [2]uint16{30000, 32767}
@@ -43,10 +37,12 @@ var nodePortRange = [2]uint16{30000, 32767}
 // have been under way.
 const secondLook = time.Second
 
-// lookShare is how many times as long as a look took none follows it, so that in a table of many flows, whose every look is a walk through
-// all of it, changes share looks and these take no more than a third of a processor. A change waits for a look under way, for that pause
-// and for its own look, no longer.
-const lookShare = 2
+// In a table of many flows each look is a walk through all of it. So that changes without end share looks, these may take one in lookShare of
+// the time, and lookBurst at once; until then no change waits but for a look under way.
+const (
+	lookShare = 3
+	lookBurst = 300 * time.Millisecond
+)
 
 // settleLimit bounds how long a look waits for rules that change.
 const settleLimit = 10 * time.Second
@@ -173,6 +169,7 @@ func (k *flowKeeper) run(ctx context.Context) error {
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
 	var older, newer look // to be looked at once more
+	var until time.Time   // looks have had their share of the time until then
 	for {
 		var due look
 		select {
@@ -185,20 +182,48 @@ func (k *flowKeeper) run(ctx context.Context) error {
 			}
 			newer.add(due)
 		case <-again.C:
-			due, older, newer = older, newer, look{}
+			due = k.share(&older)
+			pause := time.Duration(0)
+			if older.empty() {
+				older, newer, pause = newer, look{}, secondLook
+			}
 			if !older.empty() {
-				again.Reset(secondLook)
+				again.Reset(pause)
 			}
 		}
 		begun := time.Now()
 		if n, err := k.clean(due); n > 0 || err != nil {
 			k.log.Info("forgot flows of UDP services that led elsewhere", "flows", n, "err", err)
 		}
+		if until.Before(begun) {
+			until = begun
+		}
+		until = until.Add(lookShare * time.Since(begun))
 		select {
 		case <-ctx.Done():
-		case <-time.After(lookShare * time.Since(begun)):
+		case <-time.After(time.Until(until) - lookBurst):
 		}
 	}
+}
+
+// share takes from a second look what takes one walk through the table, so that first looks do not wait for more than that.
+func (k *flowKeeper) share(all *look) look {
+	due := *all
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		if to, some := all.destinations(family); some && k.table.Walks(query(family, to)) > 1 {
+			for x := range all.touched {
+				due = look{touched: map[proxy.Frontend]bool{x: true}}
+				delete(all.touched, x)
+				return due
+			}
+		}
+	}
+	*all = look{}
+	return due
+}
+
+func query(family uint8, to []netip.AddrPort) conntrack.Query {
+	return conntrack.Query{Family: family, Protocol: unix.IPPROTO_UDP, To: to}
 }
 
 // look is what to look at.
@@ -255,7 +280,7 @@ func (k *flowKeeper) clean(due look) (int, error) {
 		if !some {
 			continue
 		}
-		all, err := k.table.List(family, to)
+		all, err := k.table.List(query(family, to))
 		if err != nil {
 			errs = append(errs, err)
 			continue

@@ -28,10 +28,13 @@ type fakeFlows struct {
 	takes time.Duration      // a list
 }
 
-func (f *fakeFlows) List(family uint8, to []netip.AddrPort) ([]conntrack.Flow, error) {
+func (f *fakeFlows) Walks(q conntrack.Query) int { return max(1, len(q.To)) }
+
+func (f *fakeFlows) List(q conntrack.Query) ([]conntrack.Flow, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if family != unix.AF_INET {
+	to := q.To
+	if q.Family != unix.AF_INET {
 		return nil, nil
 	}
 	f.asked = append(f.asked, to)
@@ -166,7 +169,7 @@ func TestFlowsInAStorm(t *testing.T) {
 	took := time.Since(begun)
 	table.mu.Lock()
 	defer table.mu.Unlock()
-	if n := time.Duration(len(table.asked)); n < 5 || (n-1)*table.takes*(1+lookShare) > took {
+	if n := time.Duration(len(table.asked)); n < 5 || (n-1)*table.takes*lookShare > took+2*lookBurst {
 		t.Errorf("%d looks of %s each in %s", n, table.takes, took)
 	}
 	// The first look and its second are for everything.

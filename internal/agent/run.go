@@ -17,6 +17,7 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
+	"weft/internal/kernel/conntrack"
 	"weft/internal/kernel/nft"
 	"weft/internal/kernel/sysctl"
 	"weft/internal/kernel/xt"
@@ -254,7 +255,7 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 		log: a.log, setting: a.settings.Get, generation: a.settings.Generation, leases: a.leases,
 		cluster: a.feed(), whole: a.everything,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
-		flows: newFlowKeeper(a.log, kernelFlows{}), health: health,
+		flows: newFlowKeeper(a.log, &conntrack.Table{}), health: health,
 		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return throughRules(engine.Connections()) }},
 	}
 	a.proxy.guards.Expired = make(chan struct{}, 1)

@@ -44,7 +44,7 @@ func fill(tb testing.TB) {
 	if n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT); err == nil {
 		tb.Fatalf("create a flow: %v", unix.Errno(-int32(binary.NativeEndian.Uint32(b[16:n]))))
 	}
-	all, err := List(udp4)
+	all, err := new(Table).List(udp4)
 	if err != nil || len(all) != crowd {
 		tb.Fatalf("%d flows, %v", len(all), err)
 	}
@@ -100,7 +100,7 @@ func BenchmarkList(b *testing.B) {
 	for b.Loop() {
 		for i, q := range []Query{one, udp4} {
 			begun, used := time.Now(), processor(b)
-			all, err := List(q)
+			all, err := new(Table).List(q)
 			took[i], cpu[i] = append(took[i], time.Since(begun)), append(cpu[i], processor(b)-used)
 			if want := []int{crowd / 1000, crowd}[i]; err != nil || len(all) != want {
 				b.Fatal(fmt.Errorf("query %d: %d flows, want %d: %w", i, len(all), want, err))

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -59,28 +60,57 @@ const (
 	messageGet, messageDelete = 1, 2 // IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_DELETE
 )
 
-// List reads the flows that the query chooses, in the caller's network namespace. The kernel chooses them (CTA_FILTER, Linux 5.8): that costs
-// it a walk through its table and us what there is to see. It compares with one destination in a walk, so for more of them than
-// that is worth, and from an older kernel, all flows are read and chosen here.
-func List(q Query) ([]Flow, error) {
+// Table reads the tables of the caller's network namespace. The zero Table is ready; its methods may be called from several goroutines.
+type Table struct {
+	mu   sync.Mutex
+	seen map[[2]uint8]int // flows of a family and protocol when all of them were read last
+}
+
+// List reads the flows that the query chooses. The kernel chooses them (CTA_FILTER, Linux 5.8): that costs it a walk through its table and
+// us what there is to see. It compares with one destination in a walk, so for more of them than that is worth, and from an older
+// kernel, all flows are read and chosen here.
+func (t *Table) List(q Query) ([]Flow, error) {
 	var out []Flow
-	for _, to := range q.walks(size()) {
-		flows, err := q.walk(to)
+	for _, to := range t.split(q) {
+		flows, all, err := q.walk(to)
 		if err != nil {
 			return nil, fmt.Errorf("list connection tracking: %w", err)
 		}
 		out = append(out, flows...)
+		if to == (netip.AddrPort{}) {
+			t.mu.Lock()
+			if t.seen == nil {
+				t.seen = map[[2]uint8]int{}
+			}
+			t.seen[[2]uint8{q.Family, q.Protocol}] = all
+			t.mu.Unlock()
+		}
 	}
 	return out, nil
 }
 
+// Walks is how many times List would go through the kernel's table for a query.
+func (t *Table) Walks(q Query) int { return len(t.split(q)) }
+
 // worth is how many entries the kernel walks over in the time that one takes to be read, measured by BenchmarkList.
 const worth = 40
 
-// walks are the destinations to ask for in a walk each; the zero AddrPort is all of them in one.
-func (q Query) walks(entries, buckets int) []netip.AddrPort {
+func (t *Table) split(q Query) []netip.AddrPort {
+	entries, buckets := size()
+	t.mu.Lock()
+	seen, ok := t.seen[[2]uint8{q.Family, q.Protocol}]
+	t.mu.Unlock()
+	if !ok || seen > entries {
+		seen = entries
+	}
+	return q.walks(seen, entries+buckets)
+}
+
+// walks are the destinations to ask for in a walk over so many buckets and entries each, where there are so many flows to read; the zero
+// AddrPort is all of them in one.
+func (q Query) walks(flows, steps int) []netip.AddrPort {
 	all := []netip.AddrPort{{}}
-	if len(q.To) == 0 || (len(q.To)-1)*(entries+buckets) > worth*entries {
+	if len(q.To) == 0 || (len(q.To)-1)*steps > worth*flows {
 		return all
 	}
 	for i, a := range q.To {
@@ -111,14 +141,14 @@ func matches(wanted, to netip.AddrPort) bool {
 	return (!wanted.Addr().IsValid() || wanted.Addr() == to.Addr()) && (wanted.Port() == 0 || wanted.Port() == to.Port())
 }
 
-// walk reads the flows to one destination, or to all of the query's.
-func (q Query) walk(to netip.AddrPort) ([]Flow, error) {
+// walk reads the flows to one destination, or to all of the query's. The second result is how many the kernel told of.
+func (q Query) walk(to netip.AddrPort) ([]Flow, int, error) {
 	wanted := q.wanted(to)
-	out, err := read(q.request(to), wanted)
+	out, all, err := read(q.request(to), wanted)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		out, err = read(request(messageGet, q.Family, unix.NLM_F_DUMP), wanted)
+		out, all, err = read(request(messageGet, q.Family, unix.NLM_F_DUMP), wanted)
 	}
-	return out, err
+	return out, all, err
 }
 
 // wanted tells which flows of an answer to keep.
@@ -162,9 +192,10 @@ func (q Query) request(to netip.AddrPort) *nl.NetlinkRequest {
 	return r
 }
 
-// read reads the answer to a request and keeps what is wanted.
-func read(r *nl.NetlinkRequest, wanted func(Flow, uint8) bool) (out []Flow, err error) {
+// read reads the answer to a request and keeps what is wanted of all that is told.
+func read(r *nl.NetlinkRequest, wanted func(Flow, uint8) bool) (out []Flow, all int, err error) {
 	err = r.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
+		all++
 		if f, p, ok := parse(m); ok && wanted(f, p) {
 			// Copies: what is kept would hold the whole buffer it came in.
 			f.id, f.tuple = bytes.Clone(f.id), bytes.Clone(f.tuple)
@@ -172,11 +203,11 @@ func read(r *nl.NetlinkRequest, wanted func(Flow, uint8) bool) (out []Flow, err 
 		}
 		return true
 	})
-	return out, err
+	return out, all, err
 }
 
 // Delete removes the flows and returns how many were there. One that is gone already is no error.
-func Delete(flows []Flow) (int, error) {
+func (t *Table) Delete(flows []Flow) (int, error) {
 	n := 0
 	var errs []error
 	for _, f := range flows {

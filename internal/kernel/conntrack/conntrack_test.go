@@ -51,7 +51,7 @@ nft 'table ip t { chain o { type nat hook output priority -100; ip daddr 10.9.9.
 
 func TestListAndDelete(t *testing.T) {
 	flows(t)
-	all, err := List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP})
+	all, err := new(Table).List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,19 +67,19 @@ func TestListAndDelete(t *testing.T) {
 	if len(all) != 3 || len(translated) != 2 {
 		t.Fatalf("%d flows, %d translated: %+v\n%s", len(all), len(translated), all, run(t, "conntrack -L 2>&1"))
 	}
-	if n, err := Delete(translated[:1]); n != 1 || err != nil {
+	if n, err := new(Table).Delete(translated[:1]); n != 1 || err != nil {
 		t.Fatalf("deleted %d: %v", n, err)
 	}
-	if n, err := Delete(translated); n != 1 || err != nil {
+	if n, err := new(Table).Delete(translated); n != 1 || err != nil {
 		t.Fatalf("deleted %d, one was gone: %v", n, err)
 	}
-	if all, err = List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP}); err != nil || len(all) != 1 || all[0].Translated() {
+	if all, err = new(Table).List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP}); err != nil || len(all) != 1 || all[0].Translated() {
 		t.Errorf("left: %+v, %v", all, err)
 	}
-	if tcp, err := List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP}); err != nil || len(tcp) > 0 {
+	if tcp, err := new(Table).List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP}); err != nil || len(tcp) > 0 {
 		t.Errorf("TCP: %+v, %v", tcp, err)
 	}
-	if v6, err := List(Query{Family: unix.AF_INET6, Protocol: unix.IPPROTO_UDP}); err != nil || len(v6) > 0 {
+	if v6, err := new(Table).List(Query{Family: unix.AF_INET6, Protocol: unix.IPPROTO_UDP}); err != nil || len(v6) > 0 {
 		t.Errorf("IPv6: %+v, %v", v6, err)
 	}
 }
@@ -92,11 +92,11 @@ func TestQueries(t *testing.T) {
 		"10.9.9.9:53 127.0.0.1:5300": 3, ":53 127.0.0.1:5300 10.9.9.9:54": 3, ":53 10.9.9.9:53": 2, "10.9.9.9:0 10.9.9.9:53": 2,
 	} {
 		q := Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP, To: destinations(t, text)}
-		have, err := List(q)
+		have, err := new(Table).List(q)
 		if err != nil || len(have) != want {
 			t.Errorf("to %q: %+v, %v", text, have, err)
 		}
-		all, err := read(request(messageGet, q.Family, unix.NLM_F_DUMP), q.wanted(netip.AddrPort{}))
+		all, _, err := read(request(messageGet, q.Family, unix.NLM_F_DUMP), q.wanted(netip.AddrPort{}))
 		if err != nil || len(all) != want {
 			t.Errorf("to %q: chosen here: %+v, %v", text, all, err)
 		}
@@ -111,6 +111,20 @@ func TestQueries(t *testing.T) {
 		if overlaps := text == ":53 10.9.9.9:53" || text == "10.9.9.9:0 10.9.9.9:53"; sum != want && !overlaps {
 			t.Errorf("to %q: the kernel chooses %d, want %d", text, sum, want)
 		}
+	}
+}
+
+// TestWalksAfterReading: what was read last time says what it is worth to read, not entries of other protocols.
+func TestWalksAfterReading(t *testing.T) {
+	flows(t)
+	var table Table
+	q := Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP}
+	if _, err := table.List(q); err != nil || table.seen[[2]uint8{q.Family, q.Protocol}] != 3 {
+		t.Fatal(table.seen, err)
+	}
+	q.To = destinations(t, "10.9.9.9:53 127.0.0.1:5300")
+	if n := table.Walks(q); n != 1 {
+		t.Errorf("%d walks", n)
 	}
 }
 
@@ -131,27 +145,27 @@ func destinations(t *testing.T, text string) (out []netip.AddrPort) {
 // TestWalks: the kernel is asked for single destinations when the table is so full that this is worth a walk for each.
 func TestWalks(t *testing.T) {
 	for _, c := range []struct {
-		to               string
-		entries, buckets int
-		want             int // walks that ask for one, 0: one walk for all
+		to           string
+		flows, steps int
+		want         int // walks that ask for one, 0: one walk for all
 	}{
-		{"", 100_000, 262144, 0},
-		{"10.9.9.9:53", 0, 262144, 1},
+		{"", 100_000, 362_144, 0},
+		{"10.9.9.9:53", 0, 262_144, 1},
 		{"10.9.9.9:53 :53", 1 << 20, 1, 0}, // what both choose would be listed twice
-		{"10.9.9.9:53 10.9.9.9:54", 1000, 262144, 0},
-		{"10.9.9.9:53 10.9.9.9:54", 100_000, 262144, 2},
-		{"10.9.9.9:53 :54 10.9.9.9:55", 100_000, 262144, 3},
+		{"10.9.9.9:53 10.9.9.9:54", 1000, 300_000, 0},
+		{"10.9.9.9:53 10.9.9.9:54", 100_000, 362_144, 2},
+		{"10.9.9.9:53 :54 10.9.9.9:55", 100_000, 362_144, 3},
 		{"10.9.9.9:53 10.9.9.9:54", 1, 1, 2},
 	} {
 		q := Query{To: destinations(t, c.to)}
 		n := 0
-		for _, to := range q.walks(c.entries, c.buckets) {
+		for _, to := range q.walks(c.flows, c.steps) {
 			if to != (netip.AddrPort{}) {
 				n++
 			}
 		}
 		if n != c.want {
-			t.Errorf("to %q, %d entries in %d buckets: %d walks, want %d", c.to, c.entries, c.buckets, n, c.want)
+			t.Errorf("to %q, %d flows, %d steps: %d walks, want %d", c.to, c.flows, c.steps, n, c.want)
 		}
 	}
 }
@@ -159,7 +173,7 @@ func TestWalks(t *testing.T) {
 // TestSuccessor checks that a flow that took the place of a listed one stays.
 func TestSuccessor(t *testing.T) {
 	flows(t)
-	all, err := List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP})
+	all, err := new(Table).List(Query{Family: unix.AF_INET, Protocol: unix.IPPROTO_UDP})
 	if err != nil || len(all) == 0 {
 		t.Fatal(all, err)
 	}
@@ -167,7 +181,7 @@ func TestSuccessor(t *testing.T) {
 	for i := range all {
 		all[i].id = []byte{1, 2, 3, 4}
 	}
-	if n, err := Delete(all); n != 0 || err != nil {
+	if n, err := new(Table).Delete(all); n != 0 || err != nil {
 		t.Errorf("deleted %d: %v", n, err)
 	}
 	if after := strings.Count(run(t, "conntrack -L -p udp 2>/dev/null"), "\n"); after != before {
