@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ type flowKeeper struct {
 	log   *slog.Logger
 	table flowTable
 	wake  chan struct{}
+	spent func() time.Duration // processor time of run's thread
 
 	mu      sync.Mutex
 	mode    facts.ProxyMode // "" before the first update
@@ -66,7 +68,7 @@ type flowKeeper struct {
 }
 
 func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
-	return &flowKeeper{log: log, table: table, wake: make(chan struct{}, 1), touched: map[proxy.Frontend]bool{}}
+	return &flowKeeper{log: log, table: table, wake: make(chan struct{}, 1), spent: threadTime, touched: map[proxy.Frontend]bool{}}
 }
 
 // update notes the services whose rules are in the kernel now. Ports are those the relay holds. The cost is that of the services
@@ -166,10 +168,12 @@ func relayAddrs(s api.ServicePort, ports userspace.Ports) []netip.AddrPort {
 
 // run looks whenever something changed, and once more a little later.
 func (k *flowKeeper) run(ctx context.Context) error {
+	runtime.LockOSThread() // what looks cost is this thread's time
+	defer runtime.UnlockOSThread()
 	again := time.NewTimer(time.Hour)
 	defer again.Stop()
-	var older, newer look // to be looked at once more
-	var until time.Time   // looks have had their share of the time until then
+	var twice second
+	var until time.Time // looks have had their share of the time until then
 	for {
 		var due look
 		select {
@@ -177,28 +181,24 @@ func (k *flowKeeper) run(ctx context.Context) error {
 			return nil
 		case <-k.wake:
 			due = k.take()
-			if older.empty() && newer.empty() {
+			if twice.empty() {
 				again.Reset(secondLook)
 			}
-			newer.add(due)
+			due = twice.with(due, k.table)
 		case <-again.C:
-			due = k.share(&older)
-			pause := time.Duration(0)
-			if older.empty() {
-				older, newer, pause = newer, look{}, secondLook
-			}
-			if !older.empty() {
-				again.Reset(pause)
+			var wait time.Duration
+			if due, wait = twice.share(k.table); wait >= 0 {
+				again.Reset(wait)
 			}
 		}
-		begun := time.Now()
+		begun, used := time.Now(), k.spent()
 		if n, err := k.clean(due); n > 0 || err != nil {
 			k.log.Info("forgot flows of UDP services that led elsewhere", "flows", n, "err", err)
 		}
 		if until.Before(begun) {
 			until = begun
 		}
-		until = until.Add(lookShare * time.Since(begun))
+		until = until.Add(lookShare * (k.spent() - used))
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Until(until) - lookBurst):
@@ -206,20 +206,60 @@ func (k *flowKeeper) run(ctx context.Context) error {
 	}
 }
 
-// share takes from a second look what takes one walk through the table, so that first looks do not wait for more than that.
-func (k *flowKeeper) share(all *look) look {
-	due := *all
+// threadTime is the processor time that the calling thread has used.
+func threadTime() time.Duration {
+	var r unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &r) != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+// second is what is to be looked at once more: what changed since it was last asked for, and what changed before that.
+type second struct{ older, newer look }
+
+func (s *second) empty() bool { return s.older.empty() && s.newer.empty() }
+
+// with notes a first look for later, and adds to it what second looks are due, if all of it takes one walk through the table.
+func (s *second) with(due look, t flowTable) look {
+	s.newer.add(due)
+	var both look
+	both.add(due)
+	both.add(s.older)
+	if walks(both, t) > 1 {
+		return due
+	}
+	s.older = look{}
+	return both
+}
+
+// share takes from the second looks that are due what takes one walk through the table: first looks shall not wait for more than that. It
+// returns in how long there are more, less than 0 when there are none.
+func (s *second) share(t flowTable) (due look, wait time.Duration) {
+	due = s.older
+	if walks(due, t) > 1 {
+		for x := range s.older.touched {
+			due = look{touched: map[proxy.Frontend]bool{x: true}}
+			break
+		}
+		maps.DeleteFunc(s.older.touched, func(x proxy.Frontend, _ bool) bool { return due.touched[x] })
+		return due, 0
+	}
+	s.older, s.newer = s.newer, look{}
+	if s.empty() {
+		return due, -1
+	}
+	return due, secondLook
+}
+
+// walks is how many walks through the table a look takes, of one family.
+func walks(l look, t flowTable) (n int) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if to, some := all.destinations(family); some && k.table.Walks(query(family, to)) > 1 {
-			for x := range all.touched {
-				due = look{touched: map[proxy.Frontend]bool{x: true}}
-				delete(all.touched, x)
-				return due
-			}
+		if to, some := l.destinations(family); some {
+			n = max(n, t.Walks(query(family, to)))
 		}
 	}
-	*all = look{}
-	return due
+	return n
 }
 
 func query(family uint8, to []netip.AddrPort) conntrack.Query {

@@ -18,6 +18,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
 	kernelxt "weft/internal/kernel/xt"
+	"weft/internal/proxy"
 )
 
 // fakeFlows is a connection tracking table in memory.
@@ -26,9 +27,15 @@ type fakeFlows struct {
 	flows []conntrack.Flow
 	asked [][]netip.AddrPort // for IPv4
 	takes time.Duration      // a list
+	dear  bool               // a walk for each destination
 }
 
-func (f *fakeFlows) Walks(q conntrack.Query) int { return max(1, len(q.To)) }
+func (f *fakeFlows) Walks(q conntrack.Query) int {
+	if f.dear {
+		return max(1, len(q.To))
+	}
+	return 1
+}
 
 func (f *fakeFlows) List(q conntrack.Query) ([]conntrack.Flow, error) {
 	f.mu.Lock()
@@ -97,6 +104,8 @@ func TestFlowsOnLoopback(t *testing.T) {
 func runFlows(t *testing.T, table *fakeFlows) *flowKeeper {
 	t.Helper()
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
+	begun := time.Now()
+	k.spent = func() time.Duration { return time.Since(begun) } // a list that sleeps takes no processor time
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- k.run(ctx) }()
@@ -175,6 +184,49 @@ func TestFlowsInAStorm(t *testing.T) {
 	// The first look and its second are for everything.
 	if n := len(slices.DeleteFunc(slices.Clone(table.asked), func(to []netip.AddrPort) bool { return len(to) > 0 })); n != 2 {
 		t.Errorf("%d looks at everything: the second one waits for the end of all changes", n)
+	}
+}
+
+// TestSecondLooks: each change is looked at again after a while, along with first looks where all of that is one walk, else one at a time.
+func TestSecondLooks(t *testing.T) {
+	at := func(ports ...uint16) look {
+		l := look{touched: map[proxy.Frontend]bool{}}
+		for _, p := range ports {
+			l.touched[proxy.Frontend{Addr: netip.MustParseAddr("10.254.0.1"), Port: p}] = true
+		}
+		return l
+	}
+	for _, c := range []struct {
+		dear bool
+		// How many each step looks at: what changed first (a 0 is the timer), and when the timer shall run next.
+		want []int
+		wait []time.Duration
+	}{
+		{false, []int{1, 0, 2, 0, 1}, []time.Duration{0, secondLook, 0, secondLook, -1}},
+		{true, []int{1, 0, 1, 1, 1}, []time.Duration{0, secondLook, 0, secondLook, -1}},
+	} {
+		table := &fakeFlows{dear: c.dear}
+		var s second
+		for i, change := range []uint16{1, 0, 2, 0, 0} {
+			due, wait := look{}, time.Duration(0)
+			if change > 0 {
+				due = s.with(at(change), table)
+			} else {
+				due, wait = s.share(table)
+			}
+			if len(due.touched) != c.want[i] || wait != c.wait[i] {
+				t.Errorf("dear %v, step %d: %v, then in %s; want %d, %s", c.dear, i, due.touched, wait, c.want[i], c.wait[i])
+			}
+		}
+		if !s.empty() {
+			t.Errorf("dear %v: left %v", c.dear, s)
+		}
+	}
+	s := second{older: at(1, 2, 3)}
+	for i, want := range []time.Duration{0, 0, -1} {
+		if due, wait := s.share(&fakeFlows{dear: true}); len(due.touched) != 1 || wait != want {
+			t.Errorf("step %d: %v, then in %s", i, due.touched, wait)
+		}
 	}
 }
 

@@ -195,9 +195,12 @@ func (a *answers) report(t *testing.T, what string) (worst time.Duration) {
 	return worst
 }
 
+// clientPause is how long a client does nothing between two connections: a machine that is busy with clients only shows little of the agent.
+const clientPause = 15 * time.Millisecond
+
 // client connects to one service after the other until the end, over TCP or with a datagram from a port of its own.
 func (s *storm) client(r *rand.Rand, tcp, udp *answers, end time.Time) {
-	for time.Now().Before(end) {
+	for ; time.Now().Before(end); time.Sleep(clientPause) {
 		i := r.IntN(stormServices)
 		a, ask := tcp, askTCP
 		if protocol(i) == corev1.ProtocolUDP {
