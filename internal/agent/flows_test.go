@@ -152,7 +152,7 @@ func TestFlowsAreAskedFor(t *testing.T) {
 	const vip = "10.254.247.121:8080"
 	table := &fakeFlows{}
 	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
-	f := walkthroughFacts(NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	for i, c := range []struct{ endpoint, want string }{{"172.16.1.2:80", "[]"}, {"172.16.1.3:80", "[" + vip + "]"}} {
 		k.update(f, []api.ServicePort{udpService(c.endpoint)}, nil)
 		due := k.take()
@@ -169,7 +169,7 @@ func TestFlowsAreAskedFor(t *testing.T) {
 func TestFlowsInAStorm(t *testing.T) {
 	table := &fakeFlows{takes: 20 * time.Millisecond}
 	k := runFlows(t, table)
-	f := walkthroughFacts(NFTables)
+	f := agenttest.Walkthrough(facts.NFTables)
 	begun := time.Now()
 	for i := 0; time.Since(begun) < 3*secondLook; i++ {
 		k.update(f, []api.ServicePort{udpService(fmt.Sprintf("172.16.1.%d:80", 1+i%200))}, nil)

@@ -24,7 +24,7 @@ var (
 	stormRate    = flag.Int("storm-rate", 2000, "pod restarts a minute in TestStorm")
 	stormClients = flag.Int("storm-clients", 16, "clients that connect all the while in TestStorm")
 	stormFlows   = flag.Int("storm-flows", 200, "UDP flows that keep their port all the while in TestStorm")
-	stormModes   = flag.String("storm-modes", "nftables,userspace", "proxy modes of TestStorm, one after the other")
+	stormModes   = flag.String("storm-modes", "nftables", "proxy modes of TestStorm, one after the other")
 )
 
 const (

@@ -130,7 +130,7 @@ func TestWalksAfterReading(t *testing.T) {
 
 func destinations(t *testing.T, text string) (out []netip.AddrPort) {
 	t.Helper()
-	for _, f := range strings.FieldsSeq(text) {
+	for f := range strings.FieldsSeq(text) {
 		host, port, _ := strings.Cut(f, ":")
 		a, err := netip.ParseAddr(host)
 		p, err2 := strconv.ParseUint(port, 10, 16)
