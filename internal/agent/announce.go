@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rundir"
 	"weft/internal/agent/ways"
 	"weft/internal/lease"
 	"weft/internal/overlay"
@@ -94,7 +95,7 @@ func (a *agent) writeSubnetEnv() error {
 	if err == nil && string(old) == e.Render() {
 		return nil
 	}
-	if err := writeFile(a.cfg.SubnetFile, []byte(e.Render()), 0o644); err != nil {
+	if err := rundir.WriteFile(a.cfg.SubnetFile, []byte(e.Render()), 0o644); err != nil {
 		return fmt.Errorf("--subnet-file: %w", err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"weft/internal/agent/rundir"
 	"weft/internal/kernel"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/kernel/xt"
@@ -73,7 +74,7 @@ func (o cleanup) clean(ctx context.Context) error {
 	if err := os.MkdirAll(o.runDir, 0o755); err != nil {
 		return fmt.Errorf("--run-dir=%s: %w", o.runDir, err)
 	}
-	unlock, err := lock(filepath.Join(o.runDir, "agent.lock"))
+	unlock, err := rundir.Lock(filepath.Join(o.runDir, "agent.lock"))
 	if err != nil {
 		return err
 	}

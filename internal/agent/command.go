@@ -7,6 +7,8 @@ import (
 	"log/slog"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/agent/rundir"
 )
 
 // errNoRules says that the service rules were not programmed yet.
@@ -42,7 +44,7 @@ func StatusCommand() *cobra.Command {
 		Short: "what the agent on this host does",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			body, err := Ask(c.Context(), runDir, "/status")
+			body, err := rundir.Ask(c.Context(), runDir, "/status")
 			if err != nil {
 				return err
 			}
@@ -78,7 +80,7 @@ func askCommand(use, short, path string) *cobra.Command {
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			body, err := Ask(c.Context(), runDir, path)
+			body, err := rundir.Ask(c.Context(), runDir, path)
 			if err == nil {
 				_, err = c.OutOrStdout().Write(body)
 			}

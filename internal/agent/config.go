@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"weft/internal/agent/paths"
 	"weft/internal/agent/rules"
 	"weft/internal/attach"
 )
@@ -116,7 +117,7 @@ func (c *Config) Validate() error {
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ ") || c.Bridge == "" {
 		return fmt.Errorf("--bridge=%s: an interface name has 1 to 15 characters, no slash, no space", c.Bridge)
 	}
-	if err := cmp.Or(c.Masquerade.validate(c.IPMasq || c.MasqueradePods), c.Services.validate(), checkProbe(c.MTUProbe)); err != nil {
+	if err := cmp.Or(c.Masquerade.validate(c.IPMasq || c.MasqueradePods), c.Services.validate(), paths.CheckProbe(c.MTUProbe)); err != nil {
 		return err
 	}
 	c.attachMode = attach.Mode(c.Attach)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/ways"
@@ -39,7 +40,7 @@ type dataplane struct {
 	settings *facts.InForce
 	leases   leases
 	cluster  func() (api.Snapshot, bool)
-	pods     *attachments
+	pods     *attachments.Book
 	handle   *kernel.Netns
 	tunnels  *tunnels
 	seal     func(facts.Facts) error // has the rules in force that the network needs before it is planned; nil: there are none
@@ -81,7 +82,7 @@ type stepStats struct {
 	Tunnels *tunnelStats `json:"tunnels,omitempty"` // of backends that carry packets themselves
 }
 
-func newDataplane(log *slog.Logger, s *facts.InForce, l leases, cluster func() (api.Snapshot, bool), pods *attachments) (*dataplane, error) {
+func newDataplane(log *slog.Logger, s *facts.InForce, l leases, cluster func() (api.Snapshot, bool), pods *attachments.Book) (*dataplane, error) {
 	h, err := kernel.Open("")
 	if err != nil {
 		return nil, fmt.Errorf("open the host's network: %w", err)
@@ -121,7 +122,7 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 		all = ways.Named(snap.Nodes, all)
 		ways.Place(used, ways.Endpoints(snap.Nodes, all))
 	}
-	host, inPod = ways.PlanNode(s.Facts, used, own, all, d.pods.pods())
+	host, inPod = ways.PlanNode(s.Facts, used, own, all, d.pods.List())
 	b = basis{setting: s, open: map[ways.Kind]bool{}}
 	for _, w := range used {
 		b.open[w.Kind] = true
@@ -254,7 +255,7 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 			return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, err)
 		}
 	}
-	p, err := d.pods.add(attach.Pod{UID: s.UID, Namespace: s.Namespace, Name: s.Name, Netns: s.Netns}, facts.Valid(own.Subnet, own.SubnetV6)...)
+	p, err := d.pods.Add(attach.Pod{UID: s.UID, Namespace: s.Namespace, Name: s.Name, Netns: s.Netns}, facts.Valid(own.Subnet, own.SubnetV6)...)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +273,7 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 
 // Detach takes a sandbox's addresses back and removes its interface.
 func (d *dataplane) Detach(ctx context.Context, uid string) error {
-	gone, err := d.pods.remove(uid)
+	gone, err := d.pods.Remove(uid)
 	if err != nil || !gone {
 		return err
 	}

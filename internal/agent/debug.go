@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"weft/internal/agent/rundir"
 )
 
 // maxProfile bounds how long the processor's use is recorded for one question, in seconds.
@@ -79,7 +81,7 @@ func DebugCommand() *cobra.Command {
 }
 
 func copyProfile(ctx context.Context, w io.Writer, runDir, path string) error {
-	body, err := askWithin(ctx, runDir, path, (maxProfile+10)*time.Second)
+	body, err := rundir.AskFor(ctx, runDir, path, (maxProfile+10)*time.Second)
 	if err == nil {
 		_, err = w.Write(body)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"weft/internal/agent/rundir"
 	"weft/internal/lease"
 )
 
@@ -145,7 +146,7 @@ func (d dockerCommand) run(ctx context.Context, out io.Writer) error {
 		_, err = io.WriteString(out, text)
 		return err
 	}
-	if err := writeFile(d.to, []byte(text), 0o644); err != nil {
+	if err := rundir.WriteFile(d.to, []byte(text), 0o644); err != nil {
 		return fmt.Errorf("--docker-env: %w", err)
 	}
 	return nil
@@ -168,7 +169,7 @@ func (d dockerCommand) render(o dockerOptions) (string, error) {
 
 // read reads the node's subnet and, where an agent runs, checks that it is what the agent holds.
 func (d dockerCommand) read(ctx context.Context) (lease.SubnetEnv, error) {
-	body, asked := Ask(ctx, d.runDir, "/status")
+	body, asked := rundir.Ask(ctx, d.runDir, "/status")
 	var s Status
 	if asked == nil {
 		if err := json.Unmarshal(body, &s); err != nil {

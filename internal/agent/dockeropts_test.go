@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"weft/internal/agent/rundir"
 )
 
 // held is an agent that says what it holds.
@@ -125,7 +127,7 @@ func TestDockerOptsIsFresh(t *testing.T) {
 				go func() { done <- serve(ctx, held{Status{Subnet: x.held}}, dir, "") }()
 				defer func() { stop(); <-done }()
 				for begun := time.Now(); ; {
-					body, err := Ask(ctx, dir, "/status")
+					body, err := rundir.Ask(ctx, dir, "/status")
 					if err == nil && json.Valid(body) {
 						break
 					}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"weft/internal/agent/rundir"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/nft"
 	values "weft/internal/xt"
@@ -53,7 +54,7 @@ func (o cleanup) cleanFlannel(ctx context.Context) error {
 	if pids := running("/proc", "flanneld"); len(pids) > 0 {
 		return fmt.Errorf("flanneld runs here (process %s) and would put its rules back: stop it first", strings.Join(pids, ", "))
 	}
-	body, err := Ask(ctx, o.runDir, "/status")
+	body, err := rundir.Ask(ctx, o.runDir, "/status")
 	if err != nil {
 		return fmt.Errorf("the agent's rules must be in place before flannel's go: %w", err)
 	}

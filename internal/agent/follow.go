@@ -38,7 +38,7 @@ func (a *agent) look() (facts.Facts, error) {
 	}
 	f.Services.Probe()
 	asked.into(&f)
-	f.PathMTU = a.paths.narrow(f.MTU)
+	f.PathMTU = a.paths.Narrow(f.MTU)
 	if a.cfg.Attach == "bridge" {
 		f.Bridge, f.BridgeMAC = a.cfg.Bridge, a.bridgeMAC
 	}
@@ -93,7 +93,7 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 	l := loop.Loop{Name: "host", Step: a.follow, Every: loop.FullCheck, Log: a.log, Triggers: []loop.Trigger{loop.On(host, loop.ByHost), loop.On(a.live.changed, loop.ByPlan)}}
 	l.Triggers = append(l.Triggers, loop.On(a.data.heard, loop.ByPlan))
 	if a.paths != nil {
-		l.Triggers = append(l.Triggers, loop.On(a.paths.changed, loop.ByPlan))
+		l.Triggers = append(l.Triggers, loop.On(a.paths.Changed, loop.ByPlan))
 	}
 	if a.networkChanged != nil {
 		l.Triggers = append(l.Triggers, loop.On(a.networkChanged, loop.ByPlan))

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/rundir"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/kernel"
@@ -90,7 +91,7 @@ func (a *agent) findMAC(ctx context.Context, device string) (string, error) {
 		mac = randomMAC()
 	}
 	if mac != remembered {
-		if err := writeFile(file, []byte(mac+"\n"), 0o644); err != nil {
+		if err := rundir.WriteFile(file, []byte(mac+"\n"), 0o644); err != nil {
 			return "", fmt.Errorf("remember the MAC of %s: %w", device, err)
 		}
 	}

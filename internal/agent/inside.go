@@ -36,7 +36,7 @@ type podNet struct {
 // convergePods brings the inside of each pod whose plan changed to it. What fails there is the pod's: its own loop goes on with it, and the
 // host's network does not wait.
 func (d *dataplane) convergePods(ctx context.Context, inPod map[string]netstate.State) (ops int) {
-	pods := d.pods.pods()
+	pods := d.pods.List()
 	for uid := range d.inside {
 		if !slices.ContainsFunc(pods, func(p attach.Pod) bool { return p.UID == uid }) {
 			d.drop(uid)
@@ -218,7 +218,7 @@ func (d *dataplane) attached(uid string) (done bool, err error) {
 
 // podTrouble is the first pod's error.
 func (d *dataplane) podTrouble() string {
-	for _, p := range d.pods.pods() {
+	for _, p := range d.pods.List() {
 		if _, err := d.attached(p.UID); err != nil {
 			return err.Error()
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"weft/internal/agent/attachments"
 	"weft/internal/agent/loop"
 	"weft/internal/attach"
 	"weft/internal/kernel"
@@ -24,7 +25,7 @@ import (
 func watched(t *testing.T) (d *dataplane, end func()) {
 	t.Helper()
 	netns.Need(t)
-	pods, err := openAttachments(t.TempDir() + "/attachments.json")
+	pods, err := attachments.Open(t.TempDir() + "/attachments.json")
 	if err != nil {
 		t.Fatal(err)
 	}

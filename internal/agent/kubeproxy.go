@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"weft/internal/agent/rules"
+	"weft/internal/agent/rundir"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/nft"
 	values "weft/internal/xt"
@@ -129,7 +130,7 @@ func (o cleanup) cleanKubeProxy(ctx context.Context) error {
 	if pids := running("/proc", "kube-proxy"); len(pids) > 0 {
 		return fmt.Errorf("kube-proxy runs here (process %s) and would put its rules back: stop it first", strings.Join(pids, ", "))
 	}
-	body, err := Ask(ctx, o.runDir, "/status")
+	body, err := rundir.Ask(ctx, o.runDir, "/status")
 	if err != nil {
 		return fmt.Errorf("the agent's rules must be in place before kube-proxy's go: %w", err)
 	}
@@ -159,7 +160,7 @@ var (
 
 // cleanServices removes what serves services and leaves the rest: overlay, edge check and masquerading.
 func (o cleanup) cleanServices(ctx context.Context) error {
-	unlock, err := lock(filepath.Join(o.runDir, "agent.lock"))
+	unlock, err := rundir.Lock(filepath.Join(o.runDir, "agent.lock"))
 	if err != nil {
 		return err
 	}

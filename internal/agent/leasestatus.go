@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
 	"weft/internal/lease/claim"
 )
@@ -52,8 +53,8 @@ func (a *agent) leaseStatus() *leaseStatus {
 		return &s
 	}
 	subnets := facts.Valid(own.Subnet, own.SubnetV6)
-	for _, p := range a.pods.pods() {
-		if len(p.IPs) > 0 && !within(p.IPs, subnets) {
+	for _, p := range a.pods.List() {
+		if len(p.IPs) > 0 && !attachments.Within(p.IPs, subnets) {
 			s.Stranded = append(s.Stranded, p.Namespace+"/"+p.Name)
 		}
 	}

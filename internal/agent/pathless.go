@@ -10,6 +10,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/paths"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/lease"
@@ -58,7 +59,7 @@ func (a *agent) watchPathless(ctx context.Context, leases, settings <-chan struc
 			continue
 		}
 		s, all := a.settings.Get(), a.leases.Leases()
-		moment = min(max(time.Second, time.Duration(len(all))*lookEach), longest)
+		moment = min(max(time.Second, time.Duration(len(all))*paths.LookEach), longest)
 		now, err := pathlessOf(s, s.Own(stored), all)
 		if err != nil {
 			continue // the loop that plans says so

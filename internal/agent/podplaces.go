@@ -16,7 +16,7 @@ func (a *agent) publishPods(ctx context.Context, published *string) error {
 	if a.kube == nil || a.settings.Facts().Backend != lease.L2 {
 		return nil
 	}
-	text, err := ways.PodPlaces(a.pods.pods())
+	text, err := ways.PodPlaces(a.pods.List())
 	if err != nil || text == *published {
 		return err
 	}

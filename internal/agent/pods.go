@@ -106,8 +106,8 @@ func (a *agent) Status() Status {
 	f := a.settings.Facts()
 	s := Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
-		Pods: len(a.pods.pods()), Peers: peersOf(a.leases.Leases(), own), Services: filter.services, Network: network, Rules: filter,
-		Paths: a.paths.list(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: a.proxy.flows.count(),
+		Pods: len(a.pods.List()), Peers: peersOf(a.leases.Leases(), own), Services: filter.services, Network: network, Rules: filter,
+		Paths: a.paths.List(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: a.proxy.flows.count(),
 	}
 	s.Edge = a.edgeStatus(network.Tunnels)
 	if own.Subnet.IsValid() {

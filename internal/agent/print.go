@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/agent/loop"
+	"weft/internal/agent/paths"
 )
 
 // limitsShown is how many services that are not served as they want are named, one line each.
@@ -25,7 +26,7 @@ func printStatus(w io.Writer, body []byte) error {
 	fmt.Fprintf(w, "node      %s: %s\nsubnet    %s, backend %s, %d peers\npods      %d, attached %s\nservices  %d ports, mode %s\n",
 		s.Node, state, s.Subnet, s.Backend, s.Peers, s.Pods, s.Attach, s.Services, s.ProxyMode)
 	printLease(w, s.Lease)
-	printPaths(w, s.Paths)
+	paths.Print(w, s.Paths)
 	for _, l := range []struct {
 		name string
 		s    stepStats

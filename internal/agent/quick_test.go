@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"weft/internal/agent/agenttest"
+	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -55,7 +56,7 @@ func TestQuickIsWhole(t *testing.T) {
 	own := agenttest.Lease("kube-node1", "172.16.0.0/24", "172.17.42.31", lease.VXLAN, 1, "02:00:00:00:00:01")
 	leases := &loggedLeases{own: own}
 	leases.log.Reset()
-	pods, err := openAttachments(filepath.Join(t.TempDir(), "pods.json"))
+	pods, err := attachments.Open(filepath.Join(t.TempDir(), "pods.json"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
+	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/paths"
+	"weft/internal/agent/rundir"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
 	"weft/internal/kernel/nft"
@@ -42,7 +45,7 @@ type agent struct {
 	ownChanged     <-chan struct{}             // the node's own lease changed; nil: the leases' trigger tells
 	announceSelf   func(self api.Lease) error  // tells the others what the node is now
 	underlayLost   reporting                   // why the underlay is not there
-	paths          *paths                      // what is known of the paths to the other nodes, nil with --mtu-probe=0
+	paths          *paths.Paths                // what is known of the paths to the other nodes, nil with --mtu-probe=0
 	badPublic      string                      // why the node's annotations of its public address are not used
 	announced      api.Lease                   // what announceSelf last told
 	kube           *kube.Store                 // nil without --kubeconfig
@@ -53,7 +56,7 @@ type agent struct {
 	// clusterChanged are the watch's triggers, nil without --kubeconfig: for services, for pods' places, for leases, for the public
 	// addresses that annotations ask for. Only the first one tells of services.
 	clusterChanged []<-chan struct{}
-	pods           *attachments
+	pods           *attachments.Book
 	data           *dataplane
 	subnetEnv      envFile
 	healing        loop.Healing
@@ -81,7 +84,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := makeDirs(cfg); err != nil {
 		return err
 	}
-	unlock, err := lock(filepath.Join(cfg.RunDir, "agent.lock"))
+	unlock, err := rundir.Lock(filepath.Join(cfg.RunDir, "agent.lock"))
 	if err != nil {
 		return err
 	}
@@ -147,7 +150,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	}
 	a.settings.Set(next)
 	a.nameIdle(next.Facts, next.Masq)
-	a.pods, err = openAttachments(filepath.Join(a.cfg.RunDir, "attachments.json"))
+	a.pods, err = attachments.Open(filepath.Join(a.cfg.RunDir, "attachments.json"))
 	return err
 }
 

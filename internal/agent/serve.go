@@ -15,12 +15,11 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/paths"
+	"weft/internal/agent/rundir"
 	"weft/internal/api"
 	"weft/internal/relay"
 )
-
-// SocketName is the agent's unix socket below its run directory.
-const SocketName = "agent.sock"
 
 // Status is what the agent says of itself.
 type Status struct {
@@ -37,7 +36,7 @@ type Status struct {
 	Rules     stepStats       `json:"rules"`
 	Edge      EdgeStatus      `json:"edge"`
 	Warnings  []string        `json:"warnings,omitempty"` // what stands in the way and is not ours to change
-	Paths     []PathStatus    `json:"paths,omitempty"`    // to the other nodes
+	Paths     []paths.Status  `json:"paths,omitempty"`    // to the other nodes
 	Fights    []loop.Fight    `json:"fights,omitempty"`   // objects that somebody else keeps changing
 
 	ServiceLimits []string `json:"serviceLimits,omitempty"` // what of services is not done as they want it, and why
@@ -68,7 +67,7 @@ type reporter interface {
 
 // serve answers on the unix socket and, for /healthz, /readyz and /metrics, on the health address.
 func serve(ctx context.Context, r reporter, runDir, healthz string) error {
-	socket := filepath.Join(runDir, SocketName)
+	socket := filepath.Join(runDir, rundir.SocketName)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the old socket: %w", err)
 	}
@@ -172,37 +171,8 @@ func writeMetrics(w io.Writer, s Status) {
 	writeLeaseMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)
 	writeEdgeMetrics(w, s.Edge)
-	writePathMetrics(w, s.Paths)
+	paths.WriteMetrics(w, s.Paths)
 	writeRelayMetrics(w, s.Relay)
-}
-
-// Ask gets a path from the agent that runs with the run directory: "/status", "/state".
-func Ask(ctx context.Context, runDir, path string) ([]byte, error) {
-	return askWithin(ctx, runDir, path, 10*time.Second)
-}
-
-func askWithin(ctx context.Context, runDir, path string, limit time.Duration) ([]byte, error) {
-	socket := filepath.Join(runDir, SocketName)
-	client := http.Client{Timeout: limit, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+path, nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask the agent: %w", err)
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask the agent at %s: %w: does it run on this host?", socket, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("ask the agent: %s: %s", resp.Status, body)
-	}
-	return body, err
 }
 
 // peersOf counts the leases that are not the own one.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"weft/internal/agent/rundir"
 )
 
 // Setting is a setting of the agent and where its value comes from.
@@ -95,7 +97,7 @@ func SettingsCommand() *cobra.Command {
 			if output != "" && output != "json" {
 				return fmt.Errorf("--output=%s: want json, or leave it out", output)
 			}
-			body, err := Ask(c.Context(), runDir, "/settings")
+			body, err := rundir.Ask(c.Context(), runDir, "/settings")
 			if err != nil {
 				return err
 			}

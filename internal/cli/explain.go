@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"weft/internal/agent"
+	"weft/internal/agent/world"
 	"weft/internal/api"
 	"weft/internal/explain"
 	"weft/internal/lab/topology"
@@ -25,7 +25,7 @@ import (
 
 // explainOptions are the flags of "weft explain" and "weft graph".
 type explainOptions struct {
-	cluster  agent.ClusterOptions
+	cluster  world.Options
 	output   string
 	graph    string
 	proto    string
@@ -63,11 +63,11 @@ func (o explainOptions) run(ctx context.Context, out io.Writer, from, to string)
 	}
 	ctx, stop := context.WithTimeout(ctx, 15*time.Second)
 	defer stop()
-	snap, leases, err := agent.ReadCluster(ctx, o.cluster)
+	snap, leases, err := world.Read(ctx, o.cluster)
 	if err != nil {
 		return err
 	}
-	w, err := agent.World(snap, leases)
+	w, err := world.Plan(snap, leases)
 	if err != nil {
 		return err
 	}
@@ -226,11 +226,11 @@ func graphCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, stop := context.WithTimeout(c.Context(), 15*time.Second)
 			defer stop()
-			snap, leases, err := agent.ReadCluster(ctx, o.cluster)
+			snap, leases, err := world.Read(ctx, o.cluster)
 			if err != nil {
 				return err
 			}
-			w, err := agent.World(snap, leases)
+			w, err := world.Plan(snap, leases)
 			if err != nil {
 				return err
 			}

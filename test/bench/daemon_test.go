@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"weft/internal/agent"
+	"weft/internal/agent/rundir"
 )
 
 // daemon is a node agent under test: weft's, or flannel's.
@@ -114,7 +115,7 @@ func (d *daemon) settled(limit time.Duration) (s agent.Status, at time.Time) {
 	d.tb.Helper()
 	end := time.Now().Add(limit)
 	for time.Now().Before(end) {
-		body, err := agent.Ask(context.Background(), filepath.Join(d.dir, "run"), "/status")
+		body, err := rundir.Ask(context.Background(), filepath.Join(d.dir, "run"), "/status")
 		if err == nil && json.Unmarshal(body, &s) == nil && s.Converged && s.Peers == d.store.n && s.Network.Steps > 0 {
 			return s, time.Now()
 		}

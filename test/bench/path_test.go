@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/agent"
+	"weft/internal/agent/rundir"
 	"weft/internal/attach"
 	"weft/internal/kernel/netns"
 )
@@ -158,7 +159,7 @@ func (p *pair) wait(dir string) {
 	p.tb.Helper()
 	var status agent.Status
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		body, err := agent.Ask(context.Background(), filepath.Join(dir, "run"), "/status")
+		body, err := rundir.Ask(context.Background(), filepath.Join(dir, "run"), "/status")
 		if err == nil && json.Unmarshal(body, &status) == nil && status.Converged && status.Peers == 1 && status.Pods == 1 {
 			return
 		}

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"weft/internal/agent"
+	"weft/internal/agent/rundir"
 )
 
 // profileDir is where profiles of the agent are written to, "" for none.
@@ -22,7 +22,7 @@ func (d *daemon) heap(name string) {
 		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), path))
 		d.save(name+"."+file, text, err)
 	}
-	body, err := agent.Ask(context.Background(), filepath.Join(d.dir, "run"), "/debug/heap")
+	body, err := rundir.Ask(context.Background(), filepath.Join(d.dir, "run"), "/debug/heap")
 	d.save(name+".heap", body, err)
 }
 
@@ -34,7 +34,7 @@ func (d *daemon) cpu(name string) (wait func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		body, err := agent.Ask(context.Background(), filepath.Join(d.dir, "run"), "/debug/cpu?seconds=3")
+		body, err := rundir.Ask(context.Background(), filepath.Join(d.dir, "run"), "/debug/cpu?seconds=3")
 		d.save(name+".cpu", body, err)
 	}()
 	return func() { <-done }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/agent"
+	"weft/internal/agent/rundir"
 	"weft/internal/kernel/netns"
 	"weft/internal/kernel/nft"
 	values "weft/internal/nft"
@@ -132,7 +133,7 @@ func (d *daemon) kill() {
 
 // status is what the agent says of itself, zero when it does not answer.
 func (d *daemon) status() (s agent.Status) {
-	body, err := agent.Ask(context.Background(), filepath.Join(d.dir, "run"), "/status")
+	body, err := rundir.Ask(context.Background(), filepath.Join(d.dir, "run"), "/status")
 	if err != nil || json.Unmarshal(body, &s) != nil {
 		return agent.Status{}
 	}

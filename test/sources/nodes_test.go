@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"weft/internal/agent"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/ways"
+	"weft/internal/agent/world"
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/explain"
@@ -135,7 +135,7 @@ func (l *lab) world(t *testing.T, c config, nodes []*node) explain.World {
 		})
 		leases = append(leases, n.lease(c.backend, f.Options))
 	}
-	w := must[explain.World](t)(agent.World(snap, leases))
+	w := must[explain.World](t)(world.Plan(snap, leases))
 	for _, h := range w.Hosts {
 		if h.Pod {
 			continue

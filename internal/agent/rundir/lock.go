@@ -1,4 +1,8 @@
-package agent
+// Package rundir is what an agent has in its run directory: the lock that keeps a second one out, files that are replaced whole, and the
+// socket by which other programs of the host ask it.
+//
+// Floor 4, programs.
+package rundir
 
 import (
 	"errors"
@@ -9,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock makes sure that one agent works on the run directory. The kernel drops the lock when the process ends, however it ends.
-func lock(path string) (unlock func(), err error) {
+// Lock makes sure that one agent works on the run directory. The kernel drops the lock when the process ends, however it ends.
+func Lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the run directory: %w", err)

@@ -1,4 +1,7 @@
-package agent
+// Package paths measures the MTU of the paths to the other nodes and confirms it now and then.
+//
+// Floor 4, programs.
+package paths
 
 import (
 	"context"
@@ -15,6 +18,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/rundir"
 	"weft/internal/api"
 	"weft/internal/kernel/pmtu"
 )
@@ -25,8 +29,8 @@ const (
 	maxProbe = time.Hour
 )
 
-// checkProbe checks --mtu-probe.
-func checkProbe(every time.Duration) error {
+// CheckProbe checks --mtu-probe.
+func CheckProbe(every time.Duration) error {
 	if every != 0 && (every < minProbe || every > maxProbe) {
 		return fmt.Errorf("--mtu-probe=%s: want 0 (off), or %s to %s", every, minProbe, maxProbe)
 	}
@@ -40,8 +44,9 @@ const (
 	probesAtOnce = 8
 	probeGap     = 20 * time.Millisecond
 	// lookGap and lookEach (for each peer) bound how often the list of peers is looked through: programming the kernel comes first.
-	lookGap  = time.Second
-	lookEach = time.Millisecond
+	lookGap = time.Second
+	// LookEach is for each peer.
+	LookEach = time.Millisecond
 )
 
 // prober sends packets of given sizes to other hosts.
@@ -50,12 +55,12 @@ type prober interface {
 	Larger(ctx context.Context, to netip.Addr, small, large int) int
 }
 
-// paths knows the MTUs of the paths to the other nodes. The nil paths knows of none.
-type paths struct {
+// Paths knows the MTUs of the paths to the other nodes. The nil paths knows of none.
+type Paths struct {
 	log     *slog.Logger
 	every   time.Duration
 	file    string // remembers the narrow ones for the next start
-	changed chan struct{}
+	Changed chan struct{}
 
 	mu    sync.Mutex
 	known map[netip.Addr]*path
@@ -81,11 +86,12 @@ type underlayFacts struct {
 	gateway netip.Addr
 }
 
-func newPaths(log *slog.Logger, every time.Duration, file string) (*paths, error) {
+// New returns what the file remembers of paths, confirmed every so often; nil, which knows of none, when every is 0.
+func New(log *slog.Logger, every time.Duration, file string) (*Paths, error) {
 	if every == 0 {
 		return nil, nil //nolint:nilnil // paths that knows of none
 	}
-	p := &paths{log: log, every: every, file: file, changed: make(chan struct{}, 1), known: map[netip.Addr]*path{}}
+	p := &Paths{log: log, every: every, file: file, Changed: make(chan struct{}, 1), known: map[netip.Addr]*path{}}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -105,8 +111,8 @@ func newPaths(log *slog.Logger, every time.Duration, file string) (*paths, error
 	return p, nil
 }
 
-// narrow returns the paths that are narrower than the interface's MTU in bytes, nil when there are none.
-func (p *paths) narrow(mtu int) map[netip.Addr]int {
+// Narrow returns the paths that are narrower than the interface's MTU in bytes, nil when there are none.
+func (p *Paths) Narrow(mtu int) map[netip.Addr]int {
 	if p == nil {
 		return nil
 	}
@@ -124,8 +130,8 @@ func (p *paths) narrow(mtu int) map[netip.Addr]int {
 	return out
 }
 
-// pathPeers are the addresses of the other nodes that the node can send to, with the nodes' names.
-func pathPeers(f facts.Facts, own api.Lease, all []api.Lease) map[netip.Addr]string {
+// Peers are the addresses of the other nodes that the node can send to, with the nodes' names.
+func Peers(f facts.Facts, own api.Lease, all []api.Lease) map[netip.Addr]string {
 	out := map[netip.Addr]string{}
 	for _, l := range all {
 		if l.Subnet == own.Subnet && l.SubnetV6 == own.SubnetV6 {
@@ -141,7 +147,7 @@ func pathPeers(f facts.Facts, own api.Lease, all []api.Lease) map[netip.Addr]str
 }
 
 // sync takes up who there is to send to. What was measured over another underlay is measured anew; until then it is believed.
-func (p *paths) sync(now time.Time, f facts.Facts, peers map[netip.Addr]string) {
+func (p *Paths) sync(now time.Time, f facts.Facts, peers map[netip.Addr]string) {
 	over := underlayFacts{f.Dev, f.MTU, [2]netip.Addr{f.Addr(false), f.Addr(true)}, f.Gateway}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -170,7 +176,7 @@ func (p *paths) sync(now time.Time, f facts.Facts, peers map[netip.Addr]string) 
 func spread(d time.Duration) time.Duration { return rand.N(d) + 1 }
 
 // interval is how often one path is looked at: with many, less often.
-func (p *paths) interval() time.Duration {
+func (p *Paths) interval() time.Duration {
 	return max(p.every, time.Duration(len(p.known))*probeGap)
 }
 
@@ -182,7 +188,7 @@ type job struct {
 }
 
 // take returns the path that is due first, or how long none is.
-func (p *paths) take(now time.Time) (j job, wait time.Duration, ok bool) {
+func (p *Paths) take(now time.Time) (j job, wait time.Duration, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	to, x := p.first()
@@ -210,7 +216,7 @@ func (j job) measure(ctx context.Context, p prober) (int, error) {
 }
 
 // learn takes in what was measured and reports whether a path's MTU changed.
-func (p *paths) learn(now time.Time, j job, mtu int, err error) bool {
+func (p *Paths) learn(now time.Time, j job, mtu int, err error) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	x := p.known[j.to]
@@ -250,21 +256,21 @@ func (p *paths) learn(now time.Time, j job, mtu int, err error) bool {
 }
 
 // remember writes the narrow paths down.
-func (p *paths) remember() {
+func (p *Paths) remember() {
 	p.mu.Lock()
 	mtu := p.over.mtu
 	p.mu.Unlock()
-	b, err := json.Marshal(p.narrow(mtu))
+	b, err := json.Marshal(p.Narrow(mtu))
 	if err == nil {
-		err = writeFile(p.file, b, 0o644)
+		err = rundir.WriteFile(p.file, b, 0o644)
 	}
 	if err != nil {
 		p.log.Warn("what is known of paths is not remembered", "err", err)
 	}
 }
 
-// run measures until ctx ends. Triggers are byPlan when peers may have changed, which can wait a little, byHost when the underlay may have.
-func (p *paths) run(ctx context.Context, with prober, look func() (facts.Facts, map[netip.Addr]string, bool), triggers ...loop.Trigger) error {
+// Run measures until ctx ends. Triggers are byPlan when peers may have changed, which can wait a little, byHost when the underlay may have.
+func (p *Paths) Run(ctx context.Context, with prober, look func() (facts.Facts, map[netip.Addr]string, bool), triggers ...loop.Trigger) error {
 	in := loop.Listen(ctx, triggers)
 	in.Set(loop.ByHost)
 	var rest time.Time // before this the leases of others are not looked at
@@ -277,7 +283,7 @@ func (p *paths) run(ctx context.Context, with prober, look func() (facts.Facts, 
 			in.Set(0)
 			if f, peers, ok := look(); ok {
 				p.sync(now, f, peers)
-				rest = now.Add(max(lookGap, time.Duration(len(peers))*lookEach))
+				rest = now.Add(max(lookGap, time.Duration(len(peers))*LookEach))
 			}
 		}
 		var j job
@@ -296,7 +302,7 @@ func (p *paths) run(ctx context.Context, with prober, look func() (facts.Facts, 
 				mtu, err := j.measure(ctx, with)
 				if p.learn(time.Now(), j, mtu, err) {
 					p.remember()
-					loop.Poke(p.changed)
+					loop.Poke(p.Changed)
 				}
 			})
 		}

@@ -1,4 +1,8 @@
-package agent
+// Package world plans all nodes of a cluster at once, for those who ask where a packet goes: from the objects of the cluster and what the
+// agents published. No agent is asked.
+//
+// Floor 4, programs.
+package world
 
 import (
 	"fmt"
@@ -14,9 +18,9 @@ import (
 	"weft/internal/netstate"
 )
 
-// World plans every node of the cluster that runs an agent and joins the plans into what explain walks through. Nothing is asked of
+// Plan plans every node of the cluster that runs an agent and joins the plans into what explain walks through. Nothing is asked of
 // the agents: their plans follow from the cluster's objects and the facts they published.
-func World(snap api.Snapshot, leases []api.Lease) (explain.World, error) {
+func Plan(snap api.Snapshot, leases []api.Lease) (explain.World, error) {
 	var w explain.World
 	for _, n := range snap.Nodes {
 		f, ok, err := facts.Read(n)

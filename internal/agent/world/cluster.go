@@ -1,4 +1,4 @@
-package agent
+package world
 
 import (
 	"context"
@@ -19,8 +19,8 @@ import (
 	"weft/internal/store/kube"
 )
 
-// ClusterOptions say where the cluster's objects are read from when no agent is asked.
-type ClusterOptions struct {
+// Options say where the cluster's objects are read from when no agent is asked.
+type Options struct {
 	Kubeconfig    string
 	EtcdEndpoints []string
 	EtcdPrefix    string
@@ -30,7 +30,7 @@ type ClusterOptions struct {
 }
 
 // Flags binds the options to a flag set with their defaults.
-func (o *ClusterOptions) Flags(f *pflag.FlagSet) {
+func (o *Options) Flags(f *pflag.FlagSet) {
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "credentials for the Kubernetes API, of one who may list pods; empty: "+
 		"$KUBECONFIG, else the first there is of "+strings.Join(kubeconfigs(), ", "))
 	f.StringSliceVar(&o.EtcdEndpoints, "etcd-endpoints", nil, "etcd that holds the leases; empty: what the nodes' agents use, else the nodes' annotations")
@@ -64,8 +64,8 @@ func findKubeconfig() (string, error) {
 	return "", fmt.Errorf("no kubeconfig: give --kubeconfig, or put one at one of %s", strings.Join(kubeconfigs(), ", "))
 }
 
-// ReadCluster reads everything a plan of all nodes needs, once.
-func ReadCluster(ctx context.Context, o ClusterOptions) (api.Snapshot, []api.Lease, error) {
+// Read reads everything a plan of all nodes needs, once.
+func Read(ctx context.Context, o Options) (api.Snapshot, []api.Lease, error) {
 	if o.Kubeconfig == "" {
 		var err error
 		if o.Kubeconfig, err = findKubeconfig(); err != nil {
@@ -106,7 +106,7 @@ func leasesOf(nodes []api.Node) []api.Lease {
 
 // readLeases reads the leases from etcd where its endpoints are given, or known from the facts the nodes published, else from the
 // nodes' annotations.
-func readLeases(ctx context.Context, o ClusterOptions, snap api.Snapshot) ([]api.Lease, error) {
+func readLeases(ctx context.Context, o Options, snap api.Snapshot) ([]api.Lease, error) {
 	if len(o.EtcdEndpoints) == 0 {
 		for _, n := range snap.Nodes {
 			if f, ok, err := facts.Read(n); err == nil && ok && len(f.Etcd) > 0 {

@@ -1,4 +1,4 @@
-package agent
+package paths
 
 import (
 	"bytes"
@@ -79,7 +79,7 @@ func TestPathsAreFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &fakeNet{mtu: map[netip.Addr]int{b: 1500, six: 9000}}
 		var log bytes.Buffer
-		p, err := newPaths(slog.New(slog.NewTextHandler(&log, nil)), 30*time.Second, file)
+		p, err := New(slog.New(slog.NewTextHandler(&log, nil)), 30*time.Second, file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func TestPathsAreFollowed(t *testing.T) {
 		done := make(chan error, 1)
 		var look sync.Mutex
 		go func() {
-			done <- p.run(ctx, n, func() (facts.Facts, map[netip.Addr]string, bool) {
+			done <- p.Run(ctx, n, func() (facts.Facts, map[netip.Addr]string, bool) {
 				look.Lock()
 				defer look.Unlock()
 				return f, maps.Clone(peers), true
@@ -98,14 +98,14 @@ func TestPathsAreFollowed(t *testing.T) {
 		}()
 		expect := func(what string, after time.Duration, want map[netip.Addr]int, told bool) {
 			t.Helper()
-			for len(p.changed) > 0 {
-				<-p.changed
+			for len(p.Changed) > 0 {
+				<-p.Changed
 			}
 			time.Sleep(after)
-			if got := p.narrow(f.MTU); !maps.Equal(got, want) {
+			if got := p.Narrow(f.MTU); !maps.Equal(got, want) {
 				t.Errorf("%s: %v, want %v", what, got, want)
 			}
-			if (len(p.changed) > 0) != told {
+			if (len(p.Changed) > 0) != told {
 				t.Errorf("%s: told %v", what, !told)
 			}
 		}
@@ -125,9 +125,9 @@ func TestPathsAreFollowed(t *testing.T) {
 		n.set(silent, 1300)
 		expect("one that was silent", time.Hour, map[netip.Addr]int{six: 1280, silent: 1300}, true)
 
-		again, err := newPaths(p.log, time.Minute, file)
-		if err != nil || !maps.Equal(again.narrow(1500), p.narrow(1500)) {
-			t.Errorf("after a restart: %v %v", again.narrow(1500), err)
+		again, err := New(p.log, time.Minute, file)
+		if err != nil || !maps.Equal(again.Narrow(1500), p.Narrow(1500)) {
+			t.Errorf("after a restart: %v %v", again.Narrow(1500), err)
 		}
 		look.Lock()
 		f.MTU, f.Dev = 1280, "eth1"
@@ -139,7 +139,7 @@ func TestPathsAreFollowed(t *testing.T) {
 		look.Unlock()
 		loop.Poke(wake)
 		time.Sleep(time.Second)
-		if l := p.list(); len(l) != 2 || l[0].Address != b || l[0].MTU != 1280 || l[0].Narrow {
+		if l := p.List(); len(l) != 2 || l[0].Address != b || l[0].MTU != 1280 || l[0].Narrow {
 			t.Errorf("%+v", l)
 		}
 		stop()
@@ -164,14 +164,14 @@ func TestPathsCostLittle(t *testing.T) {
 				n.mtu[a] = 1500
 			}
 		}
-		p, err := newPaths(slog.New(slog.DiscardHandler), 30*time.Second, filepath.Join(t.TempDir(), "paths.json"))
+		p, err := New(slog.New(slog.DiscardHandler), 30*time.Second, filepath.Join(t.TempDir(), "paths.json"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- p.run(ctx, n, func() (facts.Facts, map[netip.Addr]string, bool) {
+			done <- p.Run(ctx, n, func() (facts.Facts, map[netip.Addr]string, bool) {
 				return facts.Facts{Dev: "eth0", MTU: 1500}, peers, true
 			})
 		}()
@@ -190,7 +190,7 @@ func TestPathsCostLittle(t *testing.T) {
 			t.Errorf("%.0f packets a second, %d at the same time", rate, n.most)
 		}
 		known := 0
-		for _, s := range p.list() {
+		for _, s := range p.List() {
 			if s.MTU == 1500 {
 				known++
 			}
@@ -211,7 +211,7 @@ func TestPeersToSendTo(t *testing.T) {
 		{Subnet: netip.MustParsePrefix("172.16.79.0/24"), PublicIP: netip.MustParseAddr("172.17.42.33")},
 		{Subnet: netip.MustParsePrefix("172.16.99.0/24"), PublicIP: netip.IPv4Unspecified(), PublicIPv6: netip.MustParseAddr("2001:db8::1")},
 	}
-	if peers := pathPeers(f, own, all); len(peers) != 2 {
+	if peers := Peers(f, own, all); len(peers) != 2 {
 		t.Errorf("%v", peers)
 	}
 }

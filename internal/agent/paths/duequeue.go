@@ -1,4 +1,4 @@
-package agent
+package paths
 
 import (
 	"container/heap"
@@ -36,13 +36,13 @@ func (q *dueQueue) Pop() any {
 }
 
 // plan makes the path due at a time.
-func (p *paths) plan(to netip.Addr, x *path, at time.Time) {
+func (p *Paths) plan(to netip.Addr, x *path, at time.Time) {
 	x.due = at
 	heap.Push(&p.queue, dueEntry{at, to})
 }
 
 // first returns the path that is due first, nil when there is none.
-func (p *paths) first() (netip.Addr, *path) {
+func (p *Paths) first() (netip.Addr, *path) {
 	for len(p.queue) > 0 {
 		e := p.queue[0]
 		if x := p.known[e.to]; x != nil && !x.busy && x.due.Equal(e.at) {

@@ -1,4 +1,7 @@
-package agent
+// Package attachments remembers which pod of the node has which address.
+//
+// Floor 4, programs.
+package attachments
 
 import (
 	"encoding/json"
@@ -8,18 +11,18 @@ import (
 	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
+	"weft/internal/agent/rundir"
 	"weft/internal/attach"
 	"weft/internal/ipam"
 )
 
-// attachments remembers which pod has which address, in a file that is replaced whole: an agent that is killed finds its
+// Book remembers which pod has which address, in a file that is replaced whole: an agent that is killed finds its
 // pods' addresses again, and never gives one out twice.
-type attachments struct {
+type Book struct {
 	mu   sync.Mutex
 	file string
 	data attachmentData
@@ -30,9 +33,9 @@ type attachmentData struct {
 	Pods map[string]attach.Pod `json:"pods"` // by UID
 }
 
-// openAttachments reads the file, or begins anew when there is none.
-func openAttachments(file string) (*attachments, error) {
-	a := &attachments{file: file, data: attachmentData{Pods: map[string]attach.Pod{}}}
+// Open reads the file, or begins anew when there is none.
+func Open(file string) (*Book, error) {
+	a := &Book{file: file, data: attachmentData{Pods: map[string]attach.Pod{}}}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil
@@ -49,12 +52,12 @@ func openAttachments(file string) (*attachments, error) {
 	return a, nil
 }
 
-// add gives the pod an address of each subnet, or the ones it has when they still lie in the subnets.
-func (a *attachments) add(p attach.Pod, subnets ...netip.Prefix) (attach.Pod, error) {
+// Add gives the pod an address of each subnet, or the ones it has when they still lie in the subnets.
+func (a *Book) Add(p attach.Pod, subnets ...netip.Prefix) (attach.Pod, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	old, known := a.data.Pods[p.UID]
-	if known && old.Netns == p.Netns && within(old.IPs, subnets) {
+	if known && old.Netns == p.Netns && Within(old.IPs, subnets) {
 		return old, nil
 	}
 	used := map[netip.Addr]bool{}
@@ -64,7 +67,7 @@ func (a *attachments) add(p attach.Pod, subnets ...netip.Prefix) (attach.Pod, er
 		}
 	}
 	p.IPs = nil
-	if known && within(old.IPs, subnets) {
+	if known && Within(old.IPs, subnets) {
 		p.IPs = old.IPs
 	}
 	last := a.data.Last
@@ -86,8 +89,8 @@ func (a *attachments) add(p attach.Pod, subnets ...netip.Prefix) (attach.Pod, er
 	return p, a.replace(next)
 }
 
-// within reports whether every address lies in one of the subnets and there is one for each.
-func within(ips []netip.Addr, subnets []netip.Prefix) bool {
+// Within reports whether every address lies in one of the subnets and there is one for each.
+func Within(ips []netip.Addr, subnets []netip.Prefix) bool {
 	n := 0
 	for _, s := range subnets {
 		if s.IsValid() {
@@ -99,8 +102,8 @@ func within(ips []netip.Addr, subnets []netip.Prefix) bool {
 	})
 }
 
-// remove gives the pod's addresses back; it reports whether there were any.
-func (a *attachments) remove(uid string) (bool, error) {
+// Remove gives the pod's addresses back; it reports whether there were any.
+func (a *Book) Remove(uid string) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, ok := a.data.Pods[uid]; !ok {
@@ -111,8 +114,8 @@ func (a *attachments) remove(uid string) (bool, error) {
 	return true, a.replace(next)
 }
 
-// pods returns the attached pods in order of name.
-func (a *attachments) pods() []attach.Pod {
+// List returns the attached pods in order of name.
+func (a *Book) List() []attach.Pod {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := make([]attach.Pod, 0, len(a.data.Pods))
@@ -123,41 +126,21 @@ func (a *attachments) pods() []attach.Pod {
 	return out
 }
 
-func (a *attachments) copy() attachmentData {
+func (a *Book) copy() attachmentData {
 	next := attachmentData{Last: a.data.Last, Pods: make(map[string]attach.Pod, len(a.data.Pods)+1)}
 	maps.Copy(next.Pods, a.data.Pods)
 	return next
 }
 
 // replace writes the file and, when that worked, takes the data.
-func (a *attachments) replace(next attachmentData) error {
+func (a *Book) replace(next attachmentData) error {
 	text, err := json.MarshalIndent(next, "", " ")
 	if err != nil {
 		return fmt.Errorf("write attachments: %w", err)
 	}
-	if err := writeFile(a.file, text, 0o600); err != nil {
+	if err := rundir.WriteFile(a.file, text, 0o600); err != nil {
 		return fmt.Errorf("write attachments: %w", err)
 	}
 	a.data = next
-	return nil
-}
-
-// writeFile replaces a file by rename, so that a reader sees the old or the new text whole.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
 	return nil
 }
