@@ -81,8 +81,8 @@ const healed = 500 * time.Millisecond
 func (c *cluster) injuries(s *stream, r *table) {
 	peer := "172.16.78.0"
 	for _, x := range []struct{ what, injure, check string }{
-		{"table inet weft deleted", "nft delete table inet weft", "nft list chain inet weft services-prerouting | grep vmap"},
-		{"table inet weft flushed", "nft flush table inet weft", "nft list chain inet weft services-prerouting | grep vmap"},
+		{"table inet weft deleted", "nft delete table inet weft", "nft list chain inet weft services-prerouting | grep to-services4"},
+		{"table inet weft flushed", "nft flush table inet weft", "nft list chain inet weft services-prerouting | grep to-services4"},
 		{"an element deleted", "nft delete element inet weft cluster-ips4 { 10.254.0.1 }", "nft get element inet weft cluster-ips4 { 10.254.0.1 }"},
 		{"flannel.1 deleted", "ip link del flannel.1", "ip route show " + peer + "/24 | grep flannel.1 && bridge fdb show dev flannel.1 | grep dst"},
 		{"flannel.1 down", "ip link set flannel.1 down", "ip route show " + peer + "/24 | grep flannel.1"},

@@ -68,12 +68,13 @@ func (p Planner) chain(n proxy.Node, c choice) nft.Chain {
 	}
 	if c.hashed { // all slots are full
 		out.Rules = append(out.Rules, c.take(c.hashKey(c.slots)))
-		return out
+	} else {
+		for range draws {
+			out.Rules = append(out.Rules, c.draw(c.slots))
+		}
+		out.Rules = append(out.Rules, c.draw(surely(c.slots)))
 	}
-	for range draws {
-		out.Rules = append(out.Rules, c.draw(c.slots))
-	}
-	out.Rules = append(out.Rules, c.draw(surely(c.slots)))
+	out.Rules = append(out.Rules, rule(nft.Verdict{Kind: nft.Goto, Chain: c.unserved()}))
 	return out
 }
 

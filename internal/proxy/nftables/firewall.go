@@ -11,48 +11,45 @@ import (
 	"weft/internal/proxy"
 )
 
-// firewall leads load balancer addresses with source ranges to the chain of these ranges. The address itself may come too: a node that
-// sends to it takes it as its source.
-func (b *builder) firewall(f family) {
-	if len(b.s.SourceRanges) == 0 {
-		return
-	}
-	for _, l := range b.s.LoadBalancer {
-		if a := l.Addr(); a.Is6() == f.v6 {
-			c := f.ranges(append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...), false)
-			b.addChain(c)
-			b.addOnce(f.firewall(), nft.Element{Key: b.vip(a).Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: c.Name}})
-		}
-	}
+// sources are those that may reach an address or a port; the zero value are all.
+type sources struct {
+	limited bool
+	ranges  []netip.Prefix
+	node    bool // and the node itself
 }
 
-// firewallPort leads the service's NodePort to the chain of its source ranges. The node itself is let through.
-func (b *builder) firewallPort(f family) {
+// sources are those of a load balancer's address with source ranges. The address itself may come too: a node that sends to it takes it as
+// its source.
+func (b *builder) sources(a netip.Addr) sources {
+	if len(b.s.SourceRanges) == 0 || !slices.ContainsFunc(b.s.LoadBalancer, func(l netip.Prefix) bool { return l.Addr() == a }) {
+		return sources{}
+	}
+	return sources{limited: true, ranges: append([]netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, b.s.SourceRanges...)}
+}
+
+// portSources are those of the service's NodePort.
+func (b *builder) portSources() sources {
 	ranges, limited := proxy.NodePortSources(b.n, b.s)
-	if b.s.NodePort == 0 || !limited || !proxy.HasFamily(b.s, f.v6) {
-		return
-	}
-	c := f.ranges(ranges, true)
-	b.addChain(c)
-	b.addOnce(f.firewallPorts(), nft.Element{Key: b.nodePort().Tuple(), Verdict: nft.Verdict{Kind: nft.Jump, Chain: c.Name}})
+	return sources{limited, ranges, true}
 }
 
-// ranges is the chain that drops what does not come from one of the ranges, or from the node itself. Its name tells its rules.
-func (f family) ranges(all []netip.Prefix, node bool) nft.Chain {
+// ranges is the chain that leads what comes from the sources on, and drops the rest. Its name tells its rules.
+func (f family) ranges(from sources, next string) nft.Chain {
 	var c nft.Chain
 	var text strings.Builder
-	if node {
-		c.Rules = append(c.Rules, rule(nft.Match{Field: nft.FibSaddrType, Num: nft.TypeLocal}, nft.Verdict{Kind: nft.Return}))
+	on := nft.Verdict{Kind: nft.Goto, Chain: next}
+	if from.node {
+		c.Rules = append(c.Rules, rule(nft.Match{Field: nft.FibSaddrType, Num: nft.TypeLocal}, on))
 		text.WriteString("node ")
 	}
-	for _, p := range disjoint(all, f.v6) {
-		c.Rules = append(c.Rules, rule(nft.Match{Field: f.saddr, Prefix: p}, nft.Verdict{Kind: nft.Return}))
+	for _, p := range disjoint(from.ranges, f.v6) {
+		c.Rules = append(c.Rules, rule(nft.Match{Field: f.saddr, Prefix: p}, on))
 		text.WriteString(p.String() + " ")
 	}
 	c.Rules = append(c.Rules, rule(nft.Verdict{Kind: nft.Drop}))
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(text.String())) // never fails
-	c.Name = "ranges-" + strconv.FormatUint(h.Sum64(), 16) + "-" + f.suffix
+	c.Name = "ranges-" + strconv.FormatUint(h.Sum64(), 16) + "-" + next
 	return c
 }
 

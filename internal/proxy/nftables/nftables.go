@@ -7,8 +7,8 @@
 //	prerouting, output   ip daddr . meta l4proto . th dport vmap @vips4         10.254.0.1 . tcp . 443 : jump n4-4
 //	chain n4-4           dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 4 map @eps4
 //
-// NodePorts have maps of their own without the address. What has no endpoints is in the sets rejected4, dropped4, rejected-ports4 and
-// dropped-ports4, which are looked up after that. Names that end in 4 and 6 are those of the two families.
+// NodePorts have maps of their own without the address. A service's chain that finds no endpoint leads on to where the sets rejected4,
+// dropped4, rejected-ports4 and dropped-ports4 say what becomes of the packet. Names that end in 4 and 6 are those of the two families.
 //
 // Floor 2, planners: pure.
 package nftables
@@ -48,7 +48,9 @@ const (
 	chainOutput      = "services-output"
 	chainPostrouting = "services-postrouting"
 	chainForward     = "services-forward"
+	chainServices    = "to-services"
 	chainNodePorts   = "to-nodeports"
+	chainUnserved    = "unserved"
 	chainReject      = "rejected"
 )
 
@@ -60,17 +62,22 @@ const priorityMasquerade = nft.PrioritySrcNAT - 1
 func (p Planner) Base(n proxy.Node) nft.Table {
 	t := nft.New()
 	for _, f := range families {
-		t.Sets = append(t.Sets, f.vips(), f.ports(), f.nodePortSet(), f.hairpin(), f.clusterIPs(), f.firewall(), f.firewallPorts(),
+		t.Sets = append(t.Sets, f.vips(), f.ports(), f.nodePortSet(), f.hairpin(), f.clusterIPs(),
 			f.addresses("rejected"), f.addresses("dropped"), f.portsOnly("rejected"), f.portsOnly("dropped"))
 	}
-	in := p.services(n)
+	in := []nft.Rule{
+		rule(nft.Match{Field: nft.NFProto, Num: nft.ProtoIPv4}, nft.Verdict{Kind: nft.Goto, Chain: families[0].name(chainServices)}),
+		rule(nft.Verdict{Kind: nft.Goto, Chain: families[1].name(chainServices)}),
+	}
 	out := append(p.fromNode(), in...)
 	t.Chains = []nft.Chain{
 		base(chainPrerouting, nft.NAT, nft.Prerouting, nft.PriorityDstNAT, in...),
 		base(chainOutput, nft.NAT, nft.Output, nft.PriorityDstNAT, out...),
 		base(chainPostrouting, nft.NAT, nft.Postrouting, priorityMasquerade, p.masquerade()...),
-		families[0].nodePortChain(), families[1].nodePortChain(),
 		rejectChain(),
+	}
+	for _, f := range families {
+		t.Chains = append(t.Chains, f.services(n), f.nodePortChain(), list{family: f}.unservedChain(), list{family: f, port: true}.unservedChain())
 	}
 	if !p.Liberal {
 		// After a lost RST or FIN, late packets of a connection would pass without translation back.
@@ -94,31 +101,37 @@ func rejectChain() nft.Chain {
 	}}
 }
 
-// services looks services up, by address and then by NodePort, and answers what nobody serves: packets that were sent to an endpoint do not
-// get past the lookup.
-func (p Planner) services(n proxy.Node) []nft.Rule {
-	var rules []nft.Rule
-	drop, reject := nft.Verdict{Kind: nft.Drop}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}
-	for _, f := range families {
-		rules = append(rules,
-			rule(nft.VMap{Key: f.vipKey(), Map: f.name("firewall")}),
-			rule(nft.VMap{Key: f.vipKey(), Map: f.name("vips")}),
-			rule(nft.Lookup{Key: f.vipKey(), Set: f.name("dropped")}, drop),
-			rule(nft.Lookup{Key: f.vipKey(), Set: f.name("rejected")}, reject))
-		rules = append(rules, f.nodePorts(n)...)
-		// A port that the service does not have.
-		rules = append(rules, rule(nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, reject))
-	}
-	return rules
+// services looks services up, by address and then by NodePort: packets that were sent to an endpoint do not get past the lookup. What it costs
+// is paid by the first packet of every connection, most of which are to no service.
+func (f family) services(n proxy.Node) nft.Chain {
+	rules := append([]nft.Rule{rule(nft.VMap{Key: f.vipKey(), Map: f.name("vips")})}, f.nodePorts(n)...)
+	// A port that the service does not have.
+	rules = append(rules, rule(nft.Lookup{Key: exprs(f.daddr), Set: f.name("cluster-ips")}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}))
+	return nft.Chain{Name: f.name(chainServices), Rules: rules}
 }
 
 // nodePortChain does for NodePorts what services does for addresses.
 func (f family) nodePortChain() nft.Chain {
-	return nft.Chain{Name: f.name(chainNodePorts), Rules: []nft.Rule{
-		rule(nft.VMap{Key: portKey(), Map: f.name("firewall-ports")}),
-		rule(nft.VMap{Key: portKey(), Map: f.name("ports")}),
-		rule(nft.Lookup{Key: portKey(), Set: f.name("dropped-ports")}, nft.Verdict{Kind: nft.Drop}),
-		rule(nft.Lookup{Key: portKey(), Set: f.name("rejected-ports")}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}),
+	return nft.Chain{Name: f.name(chainNodePorts), Rules: []nft.Rule{rule(nft.VMap{Key: portKey(), Map: f.name("ports")})}}
+}
+
+// unserved is the chain of what a service's chain found no endpoint for.
+func (l list) unserved() string {
+	if l.port {
+		return l.name(chainUnserved + "-ports")
+	}
+	return l.name(chainUnserved)
+}
+
+// unservedChain answers what nobody serves.
+func (l list) unservedChain() nft.Chain {
+	key, ports := l.vipKey(), ""
+	if l.port {
+		key, ports = portKey(), "-ports"
+	}
+	return nft.Chain{Name: l.unserved(), Rules: []nft.Rule{
+		rule(nft.Lookup{Key: key, Set: l.name("dropped" + ports)}, nft.Verdict{Kind: nft.Drop}),
+		rule(nft.Lookup{Key: key, Set: l.name("rejected" + ports)}, nft.Verdict{Kind: nft.Goto, Chain: chainReject}),
 	}}
 }
 

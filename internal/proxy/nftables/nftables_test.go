@@ -274,7 +274,7 @@ func TestSlots(t *testing.T) {
 			}
 		}
 		all := int(chain.Rules[1].Statements[0].(nft.DNAT).Key[3].Mod)
-		last := int(chain.Rules[len(chain.Rules)-1].Statements[0].(nft.DNAT).Key[3].Mod)
+		last := int(chain.Rules[len(chain.Rules)-2].Statements[0].(nft.DNAT).Key[3].Mod)
 		eps := table.Set("eps4").Elements
 		of := map[nft.Tuple]int{}
 		for _, e := range eps {

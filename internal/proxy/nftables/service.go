@@ -88,8 +88,6 @@ func (b *builder) family(f family) {
 		b.exposed(t, every)
 	}
 	b.hairpin(f)
-	b.firewall(f)
-	b.firewallPort(f)
 }
 
 // portLen is the length of a protocol and a port in a key.
@@ -99,17 +97,18 @@ const portLen = 8
 type target struct {
 	list
 	*lookups
-	key nft.Tuple
+	key     nft.Tuple
+	sources sources
 }
 
 func (b *builder) address(f family, a netip.Addr) target {
 	l := list{family: f}
-	return target{l, b.lookups(l), b.vip(a).Tuple()}
+	return target{l, b.lookups(l), b.vip(a).Tuple(), b.sources(a)}
 }
 
 func (b *builder) port(f family) target {
 	l := list{family: f, port: true}
-	return target{l, b.lookups(l), b.nodePort().Tuple()}
+	return target{l, b.lookups(l), b.nodePort().Tuple(), b.portSources()}
 }
 
 // cluster plans a cluster address. Packets to one whose endpoints are all on other nodes (internalTrafficPolicy Local) are dropped: they
@@ -128,8 +127,13 @@ func (b *builder) cluster(t target, endpoints []netip.AddrPort, none bool) {
 	b.lead(t, b.choose(t, c))
 }
 
-// lead makes the target lead to the chain, which returns when it has no endpoint.
+// lead makes the target lead to the chain, by that of the source ranges where there are any. It returns when nobody decides about the packet.
 func (b *builder) lead(t target, chain string) {
+	if t.sources.limited {
+		c := t.ranges(t.sources, chain)
+		b.addChain(c)
+		chain = c.Name
+	}
 	b.add(t.verdicts, nft.Element{Key: t.key, Verdict: nft.Verdict{Kind: nft.Jump, Chain: chain}})
 }
 

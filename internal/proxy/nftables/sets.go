@@ -85,16 +85,6 @@ func (f family) nodePortSet() nft.Set {
 	return nft.Set{Name: f.name("nodeports"), Key: portTypes()}
 }
 
-// firewall leads from the addresses that only their source ranges may reach to the chains of the ranges.
-func (f family) firewall() nft.Set {
-	return nft.Set{Name: f.name("firewall"), Key: f.vipTypes(), Verdicts: true}
-}
-
-// firewallPorts is the same for NodePorts.
-func (f family) firewallPorts() nft.Set {
-	return nft.Set{Name: f.name("firewall-ports"), Key: portTypes(), Verdicts: true}
-}
-
 // recentSize bounds the clients that session affinity remembers; a client that no longer fits is served without affinity.
 const recentSize = 262144
 
