@@ -24,8 +24,8 @@ import (
 	"weft/internal/runtime"
 )
 
-// leases is the store of leases as the agent uses it.
-type leases interface {
+// leaseSource is the store of leases as the agent uses it.
+type leaseSource interface {
 	Own() (api.Lease, bool) // the node's own lease, once it has one
 	Leases() []api.Lease    // all that are good, the own one too
 	Changed() <-chan struct{}
@@ -38,7 +38,7 @@ var errUnknown = errors.New("the cluster is not known yet")
 type dataplane struct {
 	log      *slog.Logger
 	settings *facts.InForce
-	leases   leases
+	leases   leaseSource
 	cluster  func() (api.Snapshot, bool)
 	pods     *attachments.Book
 	handle   *kernel.Netns
@@ -82,7 +82,7 @@ type stepStats struct {
 	Tunnels *tunnelStats `json:"tunnels,omitempty"` // of backends that carry packets themselves
 }
 
-func newDataplane(log *slog.Logger, s *facts.InForce, l leases, cluster func() (api.Snapshot, bool), pods *attachments.Book) (*dataplane, error) {
+func newDataplane(log *slog.Logger, s *facts.InForce, l leaseSource, cluster func() (api.Snapshot, bool), pods *attachments.Book) (*dataplane, error) {
 	h, err := kernel.Open("")
 	if err != nil {
 		return nil, fmt.Errorf("open the host's network: %w", err)

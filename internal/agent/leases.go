@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
+	"weft/internal/agent/leases"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
@@ -30,7 +30,7 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 	if err != nil {
 		return lease.Config{}, err
 	}
-	c, err := waitConfig(ctx, kv, a.log)
+	c, err := leases.WaitConfig(ctx, kv, a.log)
 	if err != nil {
 		return c, errors.Join(err, kv.Close())
 	}
@@ -54,7 +54,7 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 		return nil
 	}
 	a.avoidRoutes = func(routes []claim.HostRoute) { k.Change(func(w *claim.Want) { w.Avoid = routes }) }
-	a.leaseReport = func(now time.Time) (leaseStatus, bool) { return statusOf(k.Status(), now) }
+	a.leaseReport = func(now time.Time) (leases.Status, bool) { return leases.StatusOf(k.Status(), now) }
 	return c, nil
 }
 
@@ -62,42 +62,6 @@ func (c Config) etcd() etcd.Config {
 	return etcd.Config{
 		Endpoints: c.EtcdEndpoints, Prefix: c.EtcdPrefix, CAFile: c.EtcdCA, CertFile: c.EtcdCert, KeyFile: c.EtcdKey,
 		Username: c.EtcdUsername, Password: c.EtcdPassword,
-	}
-}
-
-// statusOf is what is said of the lease a Keeper keeps; believes is whether new pods may get addresses of it.
-func statusOf(s store.Status, now time.Time) (l leaseStatus, believes bool) {
-	return leaseStatus{
-		Phase: s.Phase.String(), Permanent: s.Permanent, Expires: s.Own.Expiry, Problem: s.Problem, Since: s.Since,
-		Refused: refusedOf(s.Refused),
-	}, s.Believes(now)
-}
-
-// Waiting for the store at the start.
-const (
-	askAgain = time.Second
-	remind   = 30 * time.Second // what is waited for is said again
-)
-
-// waitConfig reads the network configuration; a host may start before its store, and before the configuration. It waits for ever, and says
-// what for. Only what no waiting helps against is an error: etcd does not let this identity in, or cannot be trusted.
-func waitConfig(ctx context.Context, kv *etcd.Client, log *slog.Logger) (lease.Config, error) {
-	said, at := "", time.Time{}
-	for {
-		_, c, err := kv.NetworkConfig(ctx)
-		if err == nil || ctx.Err() != nil || errors.Is(err, etcd.ErrDenied) {
-			return c, err
-		}
-		if err.Error() != said || time.Since(at) > remind {
-			log.Warn("waiting for the network configuration", "err", err)
-			said, at = err.Error(), time.Now()
-		}
-		again := time.NewTimer(askAgain)
-		select {
-		case <-ctx.Done():
-		case <-again.C:
-		}
-		again.Stop()
 	}
 }
 
@@ -131,31 +95,32 @@ func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
 }
 
 func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Config, error) {
-	k, text, err := openKubeLeases(a.log, a.cfg.NetConfigPath)
+	k, text, err := leases.OpenKube(a.log, a.cfg.NetConfigPath)
 	if err != nil {
 		return lease.Config{}, err
 	}
-	s, err := a.configure(ctx, a.settings.Facts(), k.config)
+	c, _ := k.NetworkConfig()
+	s, err := a.configure(ctx, a.settings.Facts(), c)
 	if err != nil {
 		return lease.Config{}, err
 	}
-	k.self = s.Announced
-	if k.avoid, err = a.hostRoutes(); err != nil {
+	avoid, err := a.hostRoutes()
+	if err != nil {
 		return lease.Config{}, err
 	}
 	events := a.kube.Events(ctx, "weft", a.cfg.NodeName)
-	k.event = func(text string) {
+	k.Begin(s.Announced, avoid, func(text string) {
 		events.Event(nodeReference(a.cfg.NodeName), corev1.EventTypeWarning, "LeaseRefused", text)
-	}
-	a.leases, a.network, a.networkChanged, a.avoidRoutes = k, k.networkConfig, k.network, k.avoidRoutes
-	a.leaseReport = func(time.Time) (leaseStatus, bool) { return k.status() }
+	})
+	a.leases, a.network, a.networkChanged, a.avoidRoutes = k, k.NetworkConfig, k.NetworkChanged(), k.AvoidRoutes
+	a.leaseReport = func(time.Time) (leases.Status, bool) { return k.Status() }
 	a.announceSelf = func(self api.Lease) error {
-		k.announce(self)
+		k.Announce(self)
 		return nil
 	}
-	g.Go(func() error { return file.Follow(ctx, a.cfg.NetConfigPath, text, k.setConfig) })
-	g.Go(func() error { return k.run(ctx, a.cluster, a.clusterChanged[2], a.annotateLease) })
-	return k.config, nil
+	g.Go(func() error { return file.Follow(ctx, a.cfg.NetConfigPath, text, k.SetConfig) })
+	g.Go(func() error { return k.Run(ctx, a.cluster, a.clusterChanged[2], a.annotateLease) })
+	return c, nil
 }
 
 // annotateLease publishes the node's lease as flannel does.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
 )
@@ -25,7 +26,7 @@ func printStatus(w io.Writer, body []byte) error {
 	}
 	fmt.Fprintf(w, "node      %s: %s\nsubnet    %s, backend %s, %d peers\npods      %d, attached %s\nservices  %d ports, mode %s\n",
 		s.Node, state, s.Subnet, s.Backend, s.Peers, s.Pods, s.Attach, s.Services, s.ProxyMode)
-	printLease(w, s.Lease)
+	leases.Print(w, s.Lease)
 	paths.Print(w, s.Paths)
 	for _, l := range []struct {
 		name string

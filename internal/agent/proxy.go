@@ -41,7 +41,7 @@ type proxyLoop struct {
 	setting func() facts.Setting
 	// generation of the setting; nil: it does not change
 	generation func() uint64
-	leases     leases
+	leases     leaseSource
 	cluster    func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
 	whole      func() (api.Snapshot, bool) // the same for others than the step; nil: cluster
 	xt         iptables

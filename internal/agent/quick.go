@@ -64,7 +64,7 @@ func (d *dataplane) report(self overlay.Self, all []api.Lease) int {
 		text := r.String()
 		told[text] = true
 		if !d.refused[text] {
-			// watchPathless says it to people, with key and value.
+			// leases.Pathless says it to people, with key and value.
 			d.log.Debug("no path for a lease: "+r.Reason, "subnet", r.Lease.Subnet, "subnetV6", r.Lease.SubnetV6, "publicIP", r.Lease.PublicIP)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rundir"
@@ -39,7 +40,7 @@ type agent struct {
 	settings       facts.InForce
 	macs           map[string]string // of VTEP devices, by name
 	bridgeMAC      string            // of --bridge as it was at the start
-	leases         leases
+	leases         leaseSource
 	network        func() (lease.Config, bool) // the configuration in the store, once there is one
 	networkChanged <-chan struct{}             // nil: it never does
 	ownChanged     <-chan struct{}             // the node's own lease changed; nil: the leases' trigger tells
@@ -50,8 +51,8 @@ type agent struct {
 	announced      api.Lease                   // what announceSelf last told
 	kube           *kube.Store                 // nil without --kubeconfig
 	avoidRoutes    func([]claim.HostRoute)     // tells the store of leases what the host reaches by itself
-	leaseReport    func(time.Time) (s leaseStatus, believes bool)
-	pathless       pathless
+	leaseReport    func(time.Time) (s leases.Status, believes bool)
+	pathless       leases.Pathless
 	watch          *kube.Watch
 	// clusterChanged are the watch's triggers, nil without --kubeconfig: for services, for pods' places, for leases, for the public
 	// addresses that annotations ask for. Only the first one tells of services.
@@ -184,7 +185,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	changed := a.settings.Subscribe()
-	g.Go(func() error { return a.watchPathless(ctx, leaseChanged[3], changed) })
+	g.Go(func() error { return a.pathless.Watch(ctx, a.log, a.leases, &a.settings, leaseChanged[3], changed) })
 	if a.cfg.KubeSubnetManager && a.cfg.SetNetworkUnavailable {
 		g.Go(func() error { return a.keepCondition(ctx) })
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rundir"
@@ -54,7 +55,7 @@ type Status struct {
 	Draining int      `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
 	Relayed  int      `json:"relayed,omitempty"`  // connections and UDP sessions of mode userspace
 
-	Lease *leaseStatus `json:"lease,omitempty"`
+	Lease *leases.Status `json:"lease,omitempty"`
 }
 
 // reporter answers questions about the agent.
@@ -112,7 +113,7 @@ func routes(r reporter, local bool) http.Handler {
 			return
 		}
 		fmt.Fprintln(w, "ok")
-		for _, line := range r.Status().Lease.degraded() {
+		for _, line := range r.Status().Lease.Degraded() {
 			fmt.Fprintln(w, "degraded:", line)
 		}
 	})
@@ -168,7 +169,7 @@ func writeMetrics(w io.Writer, s Status) {
 		float64(s.ForgottenFlows), "counter")
 	s.healing.WriteMetrics(w)
 	s.syncs.writeMetrics(w, s)
-	writeLeaseMetrics(w, s.Lease)
+	leases.WriteMetrics(w, s.Lease)
 	writeTunnelMetrics(w, s.Network.Tunnels)
 	writeEdgeMetrics(w, s.Edge)
 	paths.WriteMetrics(w, s.Paths)

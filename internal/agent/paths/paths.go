@@ -45,8 +45,8 @@ const (
 	probeGap     = 20 * time.Millisecond
 	// lookGap and lookEach (for each peer) bound how often the list of peers is looked through: programming the kernel comes first.
 	lookGap = time.Second
-	// LookEach is for each peer.
-	LookEach = time.Millisecond
+	// lookEach is for each peer.
+	lookEach = time.Millisecond
 )
 
 // prober sends packets of given sizes to other hosts.
@@ -283,7 +283,7 @@ func (p *Paths) Run(ctx context.Context, with prober, look func() (facts.Facts, 
 			in.Set(0)
 			if f, peers, ok := look(); ok {
 				p.sync(now, f, peers)
-				rest = now.Add(max(lookGap, time.Duration(len(peers))*LookEach))
+				rest = now.Add(max(lookGap, time.Duration(len(peers))*lookEach))
 			}
 		}
 		var j job

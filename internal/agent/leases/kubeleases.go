@@ -1,4 +1,8 @@
-package agent
+// Package leases is what the agent needs of leases beyond lease and store: the store of clusters whose nodes have podCIDRs, and what is said of
+// the own lease and of those that get no path.
+//
+// Floor 4, programs.
+package leases
 
 import (
 	"context"
@@ -16,8 +20,8 @@ import (
 	"weft/internal/store/file"
 )
 
-// kubeLeases is the lease store of clusters whose nodes have podCIDRs: a node's lease is its podCIDR and flannel's annotations.
-type kubeLeases struct {
+// Kube is the lease store of clusters whose nodes have podCIDRs: a node's lease is its podCIDR and flannel's annotations.
+type Kube struct {
 	log     *slog.Logger
 	path    string // of the network configuration
 	changed chan struct{}
@@ -46,8 +50,8 @@ type kubeView struct {
 	problem string // why the own lease cannot be used
 }
 
-// openKubeLeases reads the network configuration from the file.
-func openKubeLeases(log *slog.Logger, path string) (k *kubeLeases, content []byte, err error) {
+// OpenKube reads the network configuration from the file.
+func OpenKube(log *slog.Logger, path string) (k *Kube, content []byte, err error) {
 	text, err := file.Read(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--net-config-path=%s: %w", path, err)
@@ -59,14 +63,22 @@ func openKubeLeases(log *slog.Logger, path string) (k *kubeLeases, content []byt
 	for _, w := range warnings {
 		log.Warn("network configuration", "file", path, "warning", w)
 	}
-	return &kubeLeases{
+	return &Kube{
 		log: log, path: path, config: c, changed: make(chan struct{}, 1), asked: make(chan struct{}, 1),
 		network: make(chan struct{}, 1), reported: map[string]string{},
 	}, text, nil
 }
 
-// setConfig takes up a changed file; what cannot be used leaves the last good one in force.
-func (k *kubeLeases) setConfig(text []byte, err error) {
+// Begin says, before Run, what the node tells the others of itself, what the host reaches without weft, and whom to tell of a refused lease.
+func (k *Kube) Begin(self api.Lease, avoid []claim.HostRoute, event func(string)) {
+	k.self, k.avoid, k.event = self, avoid, event
+}
+
+// NetworkChanged receives when the configuration changed.
+func (k *Kube) NetworkChanged() <-chan struct{} { return k.network }
+
+// SetConfig takes up a changed file; what cannot be used leaves the last good one in force.
+func (k *Kube) SetConfig(text []byte, err error) {
 	var c lease.Config
 	var warnings []string
 	if err == nil {
@@ -91,15 +103,15 @@ func (k *kubeLeases) setConfig(text []byte, err error) {
 	loop.Poke(k.network)
 }
 
-// networkConfig is the last good configuration.
-func (k *kubeLeases) networkConfig() (lease.Config, bool) {
+// NetworkConfig is the last good configuration.
+func (k *Kube) NetworkConfig() (lease.Config, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.config, true
 }
 
-// run follows the nodes and publishes the own lease through annotate when the node does not say it.
-func (k *kubeLeases) run(
+// Run follows the nodes and publishes the own lease through annotate when the node does not say it.
+func (k *Kube) Run(
 	ctx context.Context, cluster func() (api.Snapshot, bool), nodes <-chan struct{}, annotate func(context.Context, api.Lease) error,
 ) error {
 	l := loop.Loop{Name: "leases", Every: loop.FullCheck, Log: k.log, Triggers: []loop.Trigger{loop.On(nodes, loop.ByPlan), loop.On(k.asked, loop.ByPlan)}}
@@ -119,16 +131,16 @@ func (k *kubeLeases) run(
 	return l.Run(ctx)
 }
 
-// announce changes what the node tells the others of itself.
-func (k *kubeLeases) announce(self api.Lease) {
+// Announce changes what the node tells the others of itself.
+func (k *Kube) Announce(self api.Lease) {
 	k.mu.Lock()
 	k.self = self
 	k.mu.Unlock()
 	loop.Poke(k.asked)
 }
 
-// avoidRoutes changes what the host reaches by itself.
-func (k *kubeLeases) avoidRoutes(routes []claim.HostRoute) {
+// AvoidRoutes changes what the host reaches by itself.
+func (k *Kube) AvoidRoutes(routes []claim.HostRoute) {
 	k.mu.Lock()
 	k.avoid = routes
 	k.mu.Unlock()
@@ -136,7 +148,7 @@ func (k *kubeLeases) avoidRoutes(routes []claim.HostRoute) {
 }
 
 // take makes a snapshot of the nodes the state of the store, and reports what is new about it.
-func (k *kubeLeases) take(snap api.Snapshot, now time.Time) (own api.Lease, stale bool) {
+func (k *Kube) take(snap api.Snapshot, now time.Time) (own api.Lease, stale bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	v := k.read.nodes(k.config, k.self, k.avoid, snap.Nodes)
@@ -167,7 +179,7 @@ func (k *kubeLeases) take(snap api.Snapshot, now time.Time) (own api.Lease, stal
 }
 
 // say logs that the own lease's problem is another one.
-func (k *kubeLeases) say(problem string, now time.Time) {
+func (k *Kube) say(problem string, now time.Time) {
 	switch {
 	case problem == "":
 		k.log.Info("the node's lease is well again")
@@ -182,7 +194,7 @@ func (k *kubeLeases) say(problem string, now time.Time) {
 }
 
 // report tells of refused leases, once for each value and reason.
-func (k *kubeLeases) report(refused []claim.Refusal) {
+func (k *Kube) report(refused []claim.Refusal) {
 	present := map[string]string{}
 	for _, r := range refused {
 		mark := r.Value + "\x00" + r.Reason
@@ -199,14 +211,14 @@ func (k *kubeLeases) report(refused []claim.Refusal) {
 }
 
 // Own returns the node's lease once it has a podCIDR.
-func (k *kubeLeases) Own() (api.Lease, bool) {
+func (k *Kube) Own() (api.Lease, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.now.own, k.now.own.Subnet.IsValid() || k.now.own.SubnetV6.IsValid()
 }
 
 // Leases returns the leases of all nodes that have one.
-func (k *kubeLeases) Leases() []api.Lease {
+func (k *Kube) Leases() []api.Lease {
 	own, ok := k.Own()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -220,7 +232,7 @@ func (k *kubeLeases) Leases() []api.Lease {
 const maxPeersChanged = 64
 
 // Delta returns the version of the list of peers and how it changed since an earlier one, as the etcd store does.
-func (k *kubeLeases) Delta(since uint64) (now uint64, d claim.Delta, ok bool) {
+func (k *Kube) Delta(since uint64) (now uint64, d claim.Delta, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.journal.Since(since)
@@ -245,13 +257,13 @@ func peersChanged(before, after []api.Lease) (d claim.Delta) {
 }
 
 // Changed receives when a lease changed.
-func (k *kubeLeases) Changed() <-chan struct{} { return k.changed }
+func (k *Kube) Changed() <-chan struct{} { return k.changed }
 
-// status is what is said of the lease; believes is whether new pods may get addresses of it.
-func (k *kubeLeases) status() (s leaseStatus, believes bool) {
+// Status is what is said of the lease; believes is whether new pods may get addresses of it.
+func (k *Kube) Status() (s Status, believes bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s = leaseStatus{Phase: claim.Held.String(), Permanent: true, Problem: k.now.problem, Since: k.since, Refused: refusedOf(k.now.refused)}
+	s = Status{Phase: claim.Held.String(), Permanent: true, Problem: k.now.problem, Since: k.since, Refused: refusedOf(k.now.refused)}
 	if !k.now.own.Subnet.IsValid() && !k.now.own.SubnetV6.IsValid() {
 		s.Phase, s.Permanent = claim.Seeking.String(), false
 	}

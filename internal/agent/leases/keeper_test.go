@@ -1,4 +1,4 @@
-package agent
+package leases
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func TestWaitConfig(t *testing.T) {
 		defer kv.Close()
 		ctx, stop := context.WithTimeout(t.Context(), bound)
 		defer stop()
-		_, err = waitConfig(ctx, kv, slog.New(slog.NewTextHandler(&log, nil)))
+		_, err = WaitConfig(ctx, kv, slog.New(slog.NewTextHandler(&log, nil)))
 		return err
 	}
 	if err := wait("http://127.0.0.1:9", 3*time.Second); !errors.Is(err, context.DeadlineExceeded) {

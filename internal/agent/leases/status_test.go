@@ -1,4 +1,4 @@
-package agent
+package leases
 
 import (
 	"net/netip"
@@ -9,31 +9,7 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/overlay"
-	"weft/internal/runtime"
 )
-
-// TestDoubt: a node that is not sure of its lease gives out no addresses, and says why.
-func TestDoubt(t *testing.T) {
-	believes := false
-	a := &agent{leaseReport: func(time.Time) (leaseStatus, bool) {
-		return leaseStatus{Phase: "lost", Problem: "lease 172.16.28.0-24 belongs to 172.17.42.40 now"}, believes
-	}}
-	d := &dataplane{leases: leaseList{{Subnet: netip.MustParsePrefix("172.16.28.0/24")}}, mayAttach: a.mayAttach}
-	_, err := d.Attach(t.Context(), runtime.SandboxStatus{})
-	if err == nil || !strings.Contains(err.Error(), "the node's lease is in doubt (lost): lease 172.16.28.0-24 belongs to 172.17.42.40 now") {
-		t.Errorf("got %v", err)
-	}
-	believes = true
-	if err := a.mayAttach(); err != nil {
-		t.Errorf("got %v", err)
-	}
-}
-
-type leaseList []api.Lease
-
-func (l leaseList) Own() (api.Lease, bool)   { return l[0], true }
-func (l leaseList) Leases() []api.Lease      { return l }
-func (l leaseList) Changed() <-chan struct{} { return nil }
 
 // TestPathless: leases without a path are named with the reason, in a word and in a sentence.
 func TestPathless(t *testing.T) {
@@ -71,24 +47,24 @@ func TestPathless(t *testing.T) {
 			t.Errorf("got %+v, want %+v", got[i], w)
 		}
 	}
-	var p pathless
+	var p Pathless
 	if fresh := p.set(got); len(fresh) != 3 {
 		t.Errorf("%d are new", len(fresh))
 	}
-	if fresh := p.set(got[1:]); len(fresh) != 0 || len(p.get()) != 2 {
-		t.Errorf("again: %d are new, %d known", len(fresh), len(p.get()))
+	if fresh := p.set(got[1:]); len(fresh) != 0 || len(p.Get()) != 2 {
+		t.Errorf("again: %d are new, %d known", len(fresh), len(p.Get()))
 	}
 }
 
 // TestLeaseShown: status, readyz and metrics say what is wrong and since when.
 func TestLeaseShown(t *testing.T) {
-	s := &leaseStatus{
+	s := &Status{
 		Phase: "held", Expires: time.Unix(1_700_000_000, 0), Problem: "the store does not answer", Since: time.Unix(1_600_000_000, 0),
-		Stranded: []string{"default/a"}, Refused: []refusedLease{{Lease: "nonsense", Kind: "malformed", Reason: "lease key \"nonsense\""}},
+		Stranded: []string{"default/a"}, Refused: []Refused{{Lease: "nonsense", Kind: "malformed", Reason: "lease key \"nonsense\""}},
 	}
 	var status, metrics strings.Builder
-	printLease(&status, s)
-	writeLeaseMetrics(&metrics, s)
+	Print(&status, s)
+	WriteMetrics(&metrics, s)
 	for text, want := range map[string][]string{
 		status.String(): {
 			"lease     held, renewed until 2023-11-14T22:13:20Z\n", "since 2020-09-13T12:26:40Z: the store does not answer\n",
@@ -98,7 +74,7 @@ func TestLeaseShown(t *testing.T) {
 			"\nweft_lease_held 1\n", "\nweft_lease_problem 1\n", "\nweft_lease_expiry_timestamp_seconds 1.7e+09\n", "\nweft_pods_stranded 1\n",
 			"\nweft_leases_refused{reason=\"malformed\"} 1\n", "\nweft_leases_refused{reason=\"host-route\"} 0\n",
 		},
-		strings.Join(s.degraded(), "\n"): {"since 2020-09-13T12:26:40Z: the store does not answer\n", "1 pods have addresses", "1 leases of others are refused"},
+		strings.Join(s.Degraded(), "\n"): {"since 2020-09-13T12:26:40Z: the store does not answer\n", "1 pods have addresses", "1 leases of others are refused"},
 	} {
 		for _, w := range want {
 			if !strings.Contains(text, w) {
@@ -106,9 +82,9 @@ func TestLeaseShown(t *testing.T) {
 			}
 		}
 	}
-	var none *leaseStatus
-	printLease(&status, none)
-	if none.degraded() != nil {
+	var none *Status
+	Print(&status, none)
+	if none.Degraded() != nil {
 		t.Error("nothing is degraded")
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package leases
 
 import (
 	"log/slog"
@@ -29,13 +29,13 @@ func kubeNode(name, cidr, ip, mac string) api.Node {
 	return n
 }
 
-func newKubeLeases(t *testing.T) (*kubeLeases, string) {
+func newKubeLeases(t *testing.T) (*Kube, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "net-conf.json")
 	if err := os.WriteFile(path, []byte(kubeConf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k, _, err := openKubeLeases(slog.New(slog.DiscardHandler), path)
+	k, _, err := OpenKube(slog.New(slog.DiscardHandler), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestNodesJudged(t *testing.T) {
 		k, _ := newKubeLeases(t)
 		k.avoid = tt.avoid
 		k.take(api.Snapshot{Nodes: []api.Node{own, good, tt.node}}, time.Now())
-		s, believes := k.status()
+		s, believes := k.Status()
 		if !believes || s.Problem != "" || s.Phase != "held" {
 			t.Errorf("%s: own %+v", name, s)
 		}
@@ -104,7 +104,7 @@ func TestNodesJudged(t *testing.T) {
 		}
 		k.avoid = nil
 		k.take(api.Snapshot{Nodes: []api.Node{own, good, bad}}, time.Now())
-		if s, _ := k.status(); len(k.Leases()) != 3 || len(s.Refused) != 0 {
+		if s, _ := k.Status(); len(k.Leases()) != 3 || len(s.Refused) != 0 {
 			t.Errorf("%s, mended: %d leases, %+v", name, len(k.Leases()), s.Refused)
 		}
 	}
@@ -124,7 +124,7 @@ func TestOwnNode(t *testing.T) {
 		{[]api.Node{kubeNode("n1", "10.9.1.0/24", "172.17.42.31", "02:00:00:00:00:01")}, "10.9.1.0/24: outside Network 10.244.0.0/16"},
 	} {
 		k.take(api.Snapshot{Nodes: tt.nodes}, now)
-		s, believes := k.status()
+		s, believes := k.Status()
 		if _, ok := k.Own(); ok || believes || s.Phase != "seeking" || !strings.Contains(s.Problem, tt.want) || s.Since != now {
 			t.Errorf("%q: own %t, believes %t, %+v", tt.want, ok, believes, s)
 		}
@@ -137,30 +137,30 @@ func TestOwnNode(t *testing.T) {
 	if _, stale := k.take(api.Snapshot{Nodes: []api.Node{plain}}, now); !stale {
 		t.Error("missing annotations are not written")
 	}
-	if s, believes := k.status(); !believes || s.Problem != "" || !s.Since.IsZero() {
+	if s, believes := k.Status(); !believes || s.Problem != "" || !s.Since.IsZero() {
 		t.Errorf("healthy: %+v", s)
 	}
-	k.avoidRoutes([]claim.HostRoute{{Dst: netip.MustParsePrefix("10.244.1.128/25"), Dev: "eth1"}})
+	k.AvoidRoutes([]claim.HostRoute{{Dst: netip.MustParsePrefix("10.244.1.128/25"), Dev: "eth1"}})
 	k.take(api.Snapshot{Nodes: []api.Node{own}}, now)
-	s, believes := k.status()
+	s, believes := k.Status()
 	if l, ok := k.Own(); !ok || believes || l.Subnet.String() != "10.244.1.0/24" || !strings.Contains(s.Problem, "route 10.244.1.128/25 dev eth1") {
 		t.Errorf("a route in the way: own %t, believes %t, %+v", ok, believes, s)
 	}
-	k.avoidRoutes(nil)
+	k.AvoidRoutes(nil)
 
-	k.setConfig([]byte(`{"Network":"ten"}`), nil)
+	k.SetConfig([]byte(`{"Network":"ten"}`), nil)
 	k.take(api.Snapshot{Nodes: []api.Node{own}}, now)
-	s, believes = k.status()
-	if c, _ := k.networkConfig(); !believes || c.V4.Network.String() != "10.244.0.0/16" ||
+	s, believes = k.Status()
+	if c, _ := k.NetworkConfig(); !believes || c.V4.Network.String() != "10.244.0.0/16" ||
 		!strings.Contains(s.Problem, "--net-config-path="+path+" is not taken up") || !strings.Contains(s.Problem, `"ten"`) {
 		t.Errorf("broken file: believes %t, %+v", believes, s)
 	}
-	k.setConfig([]byte(strings.Replace(kubeConf, "vxlan", "host-gw", 1)), nil)
+	k.SetConfig([]byte(strings.Replace(kubeConf, "vxlan", "host-gw", 1)), nil)
 	k.take(api.Snapshot{Nodes: []api.Node{own}}, now)
-	if c, _ := k.networkConfig(); c.Backend.Type != "host-gw" {
+	if c, _ := k.NetworkConfig(); c.Backend.Type != "host-gw" {
 		t.Errorf("backend %s", c.Backend.Type)
 	}
-	if s, _ := k.status(); s.Problem != "" {
+	if s, _ := k.Status(); s.Problem != "" {
 		t.Errorf("mended file: %+v", s)
 	}
 }
