@@ -290,3 +290,15 @@ func (c *Conn) planned(family nft.Family, table string, want, s *nft.Set) (out [
 	after, all, _, err := c.count(family, table, s)
 	return out, after == len(out) && !all, err
 }
+
+// Len returns how many elements a set has. Where the kernel does not tell (before Linux 6.16) it reads them.
+func (c *Conn) Len(family nft.Family, table string, s nft.Set) (int, error) {
+	c.mu.Lock()
+	n, all, known, err := c.count(family, table, &s)
+	c.mu.Unlock()
+	if err != nil || known && !all {
+		return n, err
+	}
+	list, err := c.Elements(family, table, s)
+	return len(list), err
+}

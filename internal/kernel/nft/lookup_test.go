@@ -87,6 +87,11 @@ func TestReadFor(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
+		for _, s := range injured.Sets {
+			if n, err := c.Len(nft.INet, nft.TableName, s); n != len(s.Elements) || err != nil {
+				t.Errorf("%s: %s has %d elements (%v), want %d", name, s.Name, n, err, len(s.Elements))
+			}
+		}
 		if d := cmp.Diff(&injured, have); d != "" {
 			t.Errorf("%s: read otherwise (-in the kernel +read):\n%.2000s", name, d)
 		}
