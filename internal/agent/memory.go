@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -35,4 +36,24 @@ func (a *agent) giveBack(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// listRoom is how much garbage there may be while the cluster is listed, besides what gcPercent allows.
+const listRoom = 64 << 20
+
+// listAtEase lets garbage lie until everything is listed once. What comes then lives for a moment only, many times what is kept of it, and
+// little is kept yet: by gcPercent there would be a collection for every few MiB.
+//
+// The room is an allocation that nobody ever touches, so no page of it is in memory; it counts as live, and the heap may grow by a part of it.
+func listAtEase(ctx context.Context, listed <-chan struct{}) {
+	room := make([]byte, listRoom/gcPercent*100)
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	select {
+	case <-ctx.Done():
+	case <-limit.C: // the API does not answer
+	case <-listed:
+	}
+	runtime.KeepAlive(room)
+	runtime.GC()
 }

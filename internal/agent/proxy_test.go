@@ -63,6 +63,7 @@ func (f *fakeTable) Outline(nft.Family, string) (*nft.Table, error) {
 }
 
 func (f *fakeTable) ReadFor(want *nft.Table) (*nft.Table, error) {
+	want.Sort()
 	return f.Outline(want.Family, want.Name)
 }
 

@@ -135,6 +135,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 			return err
 		}
 		a.watch = a.kube.Watch(ctx, kube.WatchOptions{PodsOf: a.cfg.NodeName})
+		go listAtEase(ctx, a.watch.Synced())
 		a.clusterChanged = append([]<-chan struct{}{a.watch.Changed()}, split(ctx, a.watch.Moved(), 3)...)
 		if f, err = a.lookAgain(ctx, f); err != nil {
 			return err

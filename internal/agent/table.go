@@ -38,7 +38,7 @@ func (p *proxyLoop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) 
 		p.tableOK = alone
 		return w, errors.Join(err, p.forgetClients(ops))
 	}
-	want := p.table.Table()
+	want := p.table.Unsorted()
 	all, err := p.compareTable(want)
 	err, alone := p.table.Attributed(err)
 	p.tableOK, p.tableIs = alone, want != nil

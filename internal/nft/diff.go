@@ -224,9 +224,12 @@ func (e *elems) note(want, have *Element) {
 	}
 }
 
+// SameList reports whether two lists are one in memory.
+func SameList(a, b []Element) bool { return len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] }
+
 // eachElement calls f for the elements of two sorted lists, pairs by key; not at all where the two are one list.
 func eachElement(want, have []Element, f func(w, h *Element)) {
-	if len(want) == len(have) && len(want) > 0 && &want[0] == &have[0] {
+	if SameList(want, have) {
 		return
 	}
 	i, j := 0, 0

@@ -283,6 +283,13 @@ func (m *Merge) Element(set string, key Tuple) (Element, bool) {
 
 // Table returns the union in canonical form.
 func (m *Merge) Table() Table {
+	t := m.Unsorted()
+	t.Sort()
+	return t
+}
+
+// Unsorted returns the union in canonical form but for the elements of sets, which come in any order.
+func (m *Merge) Unsorted() Table {
 	t := Table{Family: m.family, Name: m.name}
 	for _, v := range m.chains {
 		if c := v.get(); c != nil {
@@ -300,6 +307,6 @@ func (m *Merge) Table() Table {
 		}
 		t.Sets = append(t.Sets, s)
 	}
-	t.Sort()
+	t.SortNames()
 	return t
 }

@@ -118,12 +118,22 @@ func (o Op) elements(verb, at string, most int) string {
 
 // Sort brings the table into canonical form: chains and sets in order of name, elements in order of key.
 func (t *Table) Sort() {
+	t.SortNames()
+	for i := range t.Sets {
+		t.Sets[i].Sort()
+	}
+}
+
+// SortNames brings chains and sets in order of name, and leaves elements as they are.
+func (t *Table) SortNames() {
 	slices.SortFunc(t.Chains, func(a, b Chain) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(t.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
-	for i := range t.Sets {
-		if !slices.IsSortedFunc(t.Sets[i].Elements, compareElements) {
-			slices.SortFunc(t.Sets[i].Elements, compareElements)
-		}
+}
+
+// Sort brings the elements in order of key.
+func (s *Set) Sort() {
+	if !slices.IsSortedFunc(s.Elements, compareElements) {
+		slices.SortFunc(s.Elements, compareElements)
 	}
 }
 

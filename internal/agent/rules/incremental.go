@@ -124,10 +124,19 @@ func (t *TablePlan) rebuild(c Content) []nft.Op {
 
 // Table is the whole content, nil when there shall be no table.
 func (t *TablePlan) Table() *nft.Table {
+	all := t.Unsorted()
+	if all != nil {
+		all.Sort()
+	}
+	return all
+}
+
+// Unsorted is Table but for the order of elements, which costs as much as all the rest.
+func (t *TablePlan) Unsorted() *nft.Table {
 	if t.Merge == nil || t.Merge.Empty() {
 		return nil
 	}
-	all := t.Merge.Table()
+	all := t.Merge.Unsorted()
 	t.members.fill(&all)
 	return &all
 }

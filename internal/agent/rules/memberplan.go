@@ -91,14 +91,13 @@ func (p *memberPlan) count(outer netip.Addr, more int32) uint32 {
 	return n
 }
 
-// fill puts the elements into the table's sets.
+// fill puts the elements into the table's sets, in any order.
 func (p *memberPlan) fill(t *nft.Table) {
 	for _, s := range sets(p.declared, p.list) {
 		if to := t.Set(s.Name); to != nil {
 			to.Elements = s.Elements
 		}
 	}
-	t.Sort()
 }
 
 // sets are the declared ones with the members' elements.

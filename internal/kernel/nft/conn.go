@@ -28,6 +28,7 @@ type Conn struct {
 	seq  uint32
 	buf  []byte
 	mail *mail // see ask
+	twin *Conn // for questions at the same time, see elementsOf; nil in a twin
 
 	lookupFrom int // as the constant; tests have smaller sets
 
@@ -44,6 +45,17 @@ const (
 
 // Open opens a Conn in the calling thread's network namespace.
 func Open() (*Conn, error) {
+	c, err := open()
+	if err != nil {
+		return nil, err
+	}
+	if c.twin, err = open(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func open() (*Conn, error) {
 	fd, port, err := dial()
 	if err != nil {
 		return nil, err
@@ -99,7 +111,9 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	err := unix.Close(c.fd)
-	c.fd = -1
+	if c.fd = -1; c.twin != nil {
+		err = errors.Join(err, c.twin.Close())
+	}
 	return err
 }
 

@@ -21,8 +21,15 @@ var errRebuilding = errors.New("the kernel rebuilds the set all the while")
 func (c *Conn) elements(family nft.Family, table string, s *nft.Set) ([]nft.Element, error) {
 	for range maxReads {
 		out, err := c.readOnce(family, table, s)
-		if err != nil || s.Interval || !twice(out) {
-			return out, err
+		switch {
+		case err != nil:
+			return nil, err
+		case s.Interval:
+			list := nft.Set{Elements: out}
+			list.Sort()
+			return out, nil
+		case !twice(out):
+			return out, nil
 		}
 	}
 	return nil, fmt.Errorf("elements of %s: %w", s.Name, errRebuilding)

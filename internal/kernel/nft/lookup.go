@@ -1,7 +1,9 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +37,7 @@ type lookup struct {
 	table  string
 	want   *nft.Set
 
+	b       buf
 	todo    []span // to be asked for, the last one first
 	chunk   int    // most keys of one message
 	sent    []span // one for each message of this round
@@ -46,31 +49,47 @@ type lookup struct {
 }
 
 // elementsOf returns those of the wanted elements that the set in the kernel has, with the kernel's values; the wanted list itself when it
-// has all of them as wanted.
+// has all of them as wanted. Two sockets ask for a half each.
 func (c *Conn) elementsOf(family nft.Family, table string, want *nft.Set) ([]nft.Element, error) {
-	l := lookup{c: c, family: family, table: table, want: want, chunk: asked, other: map[int]nft.Element{}}
-	l.set = want
-	if len(want.Elements) > 0 {
-		l.todo = []span{{0, len(want.Elements)}}
+	n := len(want.Elements)
+	l := newLookup(c, family, table, want, span{0, n / 2})
+	twin := newLookup(c.twin, family, table, want, span{n / 2, n})
+	done := make(chan error, 1)
+	go func() { done <- twin.run() }()
+	if err := errors.Join(l.run(), <-done); err != nil {
+		return nil, fmt.Errorf("elements of %s: %w", want.Name, err)
 	}
-	if err := c.drain(); err != nil {
-		return nil, err
-	}
-	for len(l.todo) > 0 {
-		if err := l.round(); err != nil {
-			return nil, fmt.Errorf("elements of %s: %w", want.Name, err)
-		}
-	}
+	l.missing = append(l.missing, twin.missing...)
+	maps.Copy(l.other, twin.other)
 	if len(l.missing)+len(l.other) == 0 {
 		return want.Elements, nil
 	}
 	return l.found(), nil
 }
 
+func newLookup(c *Conn, family nft.Family, table string, want *nft.Set, all span) *lookup {
+	l := &lookup{c: c, family: family, table: table, want: want, chunk: asked, todo: []span{all}, other: map[int]nft.Element{}}
+	l.set = want
+	return l
+}
+
+// run asks until everything is answered.
+func (l *lookup) run() error {
+	if err := l.c.drain(); err != nil {
+		return err
+	}
+	for len(l.todo) > 0 {
+		if err := l.round(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // round asks for some elements. A message ends at the first key that is not there; the keys behind it are asked for again.
 func (l *lookup) round() error {
-	b := l.questions()
-	lost, err := l.c.ask(b, l.answer)
+	l.questions()
+	lost, err := l.c.ask(l.b, l.answer)
 	if err != nil {
 		return err
 	}
@@ -88,9 +107,9 @@ func (l *lookup) round() error {
 }
 
 // questions takes what is asked for in this round out of what is to be.
-func (l *lookup) questions() (b buf) {
+func (l *lookup) questions() {
 	l.sent, l.first, l.got = l.sent[:0], l.c.seq+1, 0
-	b = make(buf, 0, 64*asked)
+	l.b = l.b[:0]
 	for n := 0; n < asked && len(l.todo) > 0; {
 		last := &l.todo[len(l.todo)-1]
 		s := span{last.from, min(last.to, last.from+min(l.chunk, asked-n))}
@@ -99,10 +118,9 @@ func (l *lookup) questions() (b buf) {
 		}
 		n += s.to - s.from
 		l.c.seq++
-		b.question(l.c.seq, l.family, l.table, l.want, l.want.Elements[s.from:s.to])
+		l.b.question(l.c.seq, l.family, l.table, l.want, l.want.Elements[s.from:s.to])
 		l.sent = append(l.sent, s)
 	}
-	return b
 }
 
 // question appends a message that asks for elements.
@@ -264,15 +282,28 @@ func (c *Conn) count(family nft.Family, table string, s *nft.Set) (n int, all, k
 // ReadFor returns what Read returns, of large sets for less: it asks for the elements that the plan has in them, and for the others only where
 // the kernel says that there are any. Where a set has the elements that are planned its list of them is the plan's.
 //
+// The plan's elements may come in any order; where the kernel's are others, they are brought in canonical order.
+//
 // What others change in such a set meanwhile may be missed; Watch tells of it.
 func (c *Conn) ReadFor(want *nft.Table) (*nft.Table, error) {
-	return c.read(want.Family, want.Name, func(s *nft.Set) ([]nft.Element, error) {
+	have, err := c.read(want.Family, want.Name, func(s *nft.Set) ([]nft.Element, error) {
 		out, ok, err := c.planned(want.Family, want.Name, want.Set(s.Name), s)
 		if err == nil && !ok {
 			out, err = c.elements(want.Family, want.Name, s)
 		}
 		return out, err
 	})
+	if have == nil {
+		return nil, err
+	}
+	for i := range have.Sets {
+		h := &have.Sets[i]
+		if w := want.Set(h.Name); w != nil && !nft.SameList(w.Elements, h.Elements) {
+			w.Sort()
+			h.Sort()
+		}
+	}
+	return have, err
 }
 
 // planned reads a set by the plan's keys. ok is false when it has to be read as a whole.

@@ -1,6 +1,7 @@
 package nft_test
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -83,10 +84,16 @@ func TestReadFor(t *testing.T) {
 		if err := c.Apply(nft.Diff(injured, read(t, c))); err != nil {
 			t.Fatal(name, err)
 		}
-		have, err := c.ReadFor(&want)
+		shuffled := copyOf(want)
+		for _, s := range shuffled.Sets {
+			rand.Shuffle(len(s.Elements), func(i, j int) { s.Elements[i], s.Elements[j] = s.Elements[j], s.Elements[i] })
+		}
+		have, err := c.ReadFor(&shuffled)
 		if err != nil {
 			t.Fatal(name, err)
 		}
+		ops := nft.Diff(shuffled, have)
+		have.Sort()
 		for _, s := range injured.Sets {
 			if n, err := c.Len(nft.INet, nft.TableName, s); n != len(s.Elements) || err != nil {
 				t.Errorf("%s: %s has %d elements (%v), want %d", name, s.Name, n, err, len(s.Elements))
@@ -95,10 +102,14 @@ func TestReadFor(t *testing.T) {
 		if d := cmp.Diff(&injured, have); d != "" {
 			t.Errorf("%s: read otherwise (-in the kernel +read):\n%.2000s", name, d)
 		}
-		if ops := nft.Diff(want, have); len(ops) == 0 != (name == "nothing") {
+		if len(ops) == 0 != (name == "nothing") {
 			t.Errorf("%s: %d ops", name, len(ops))
-		} else if err := c.Apply(ops); err != nil {
+		}
+		if err := c.Apply(ops); err != nil {
 			t.Fatal(name, err)
+		}
+		if ops := nft.Diff(want, read(t, c)); len(ops) > 0 {
+			t.Errorf("%s: %d ops are left", name, len(ops))
 		}
 	}
 }

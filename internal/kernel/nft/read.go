@@ -44,7 +44,7 @@ func (c *Conn) read(family nft.Family, name string, elements func(*nft.Set) ([]n
 		case !found:
 			return nil, nil
 		}
-		r.t.Sort()
+		r.t.SortNames()
 		return &r.t, nil
 	}
 	return nil, fmt.Errorf("read nf_tables table %s %s: %w, %d times", family, name, errInterrupted, readTries)
