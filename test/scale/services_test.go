@@ -31,7 +31,7 @@ func services(b *testing.B, n, changes int) {
 	c.fill(n)
 	var cold, restart, change, whole []time.Duration
 	var rss, peak, idle float64
-	var cpu time.Duration
+	var cpu, startCPU, restartCPU time.Duration
 	ops := 0
 	for b.Loop() {
 		wipe(b)
@@ -39,7 +39,7 @@ func services(b *testing.B, n, changes int) {
 		start := d.start()
 		recorded := d.profile(profileName("cold", n), during(n))
 		_, at := d.settled(n, 2*time.Minute)
-		cold = append(cold, at.Sub(start))
+		cold, startCPU = append(cold, at.Sub(start)), startCPU+d.processor()
 		recorded()
 		if have := endpoints(b); have != 10*n {
 			b.Fatalf("%d elements of endpoints in the kernel, want %d", have, 10*n)
@@ -54,7 +54,7 @@ func services(b *testing.B, n, changes int) {
 		start = d.start()
 		recorded = d.profile(profileName("restart", n), during(n))
 		s, at := d.settled(n, 2*time.Minute)
-		restart = append(restart, at.Sub(start))
+		restart, restartCPU = append(restart, at.Sub(start)), restartCPU+d.processor()
 		recorded()
 		ops = max(ops, s.Rules.FirstOps)
 		d.kill()
@@ -63,6 +63,8 @@ func services(b *testing.B, n, changes int) {
 	b.ReportMetric(ms(quantile(cold, 0.5)), "start-ms")
 	b.ReportMetric(ms(quantile(restart, 0.5)), "restart-ms")
 	b.ReportMetric(float64(ops), "restart-ops")
+	b.ReportMetric(ms(startCPU)/float64(len(cold)), "start-cpu-ms")
+	b.ReportMetric(ms(restartCPU)/float64(len(restart)), "restart-cpu-ms")
 	b.ReportMetric(ms(quantile(change, 0.5)), "change-p50-ms")
 	b.ReportMetric(ms(quantile(change, 0.99)), "change-p99-ms")
 	b.ReportMetric(ms(cpu)/float64(len(change)), "change-cpu-ms")

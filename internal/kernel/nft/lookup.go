@@ -21,7 +21,7 @@ const (
 	lookupFrom = 20_000
 	// asked is how many elements are asked for in one go: few, so that the kernel takes the same memory for the answers again and again.
 	asked = 128
-	// setCount is NFTA_SET_COUNT, since Linux 6.16: how many elements there are.
+	// setCount is NFTA_SET_COUNT: how many elements there are. Linux 6.18 tells, older kernels may not.
 	setCount = 20
 	// catchAll is NFT_SET_ELEM_CATCHALL: the element that is in force for keys that no other has. It is not counted.
 	catchAll = 2
@@ -322,7 +322,7 @@ func (c *Conn) planned(family nft.Family, table string, want, s *nft.Set) (out [
 	return out, after == len(out) && !all, err
 }
 
-// Len returns how many elements a set has. Where the kernel does not tell (before Linux 6.16) it reads them.
+// Len returns how many elements a set has. Where the kernel does not tell it reads them.
 func (c *Conn) Len(family nft.Family, table string, s nft.Set) (int, error) {
 	c.mu.Lock()
 	n, all, known, err := c.count(family, table, &s)
