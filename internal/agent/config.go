@@ -45,7 +45,7 @@ type Config struct {
 	ClusterCIDR, ServiceRange         string
 	RunDir, StateDir                  string
 	KubeletPort                       int
-	HealthzBind                       string
+	HealthzBind, MetricsBind          string
 	Version                           string
 	File                              string // the configuration file
 	Verbose                           int
@@ -91,7 +91,8 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.RunDir, "run-dir", "/run/weft", "directory for sockets and what a reboot may forget")
 	f.StringVar(&c.StateDir, "state-dir", "/var/lib/weft", "directory for what must survive a reboot")
 	f.IntVar(&c.KubeletPort, "kubelet-port", 10250, "port for kubectl logs and exec; 0: off")
-	f.StringVar(&c.HealthzBind, "healthz-bind", "127.0.0.1:10256", "address for /healthz, /readyz and /metrics; empty: off")
+	f.StringVar(&c.HealthzBind, "healthz-bind", "0.0.0.0:10256", "address for /healthz, which load balancers ask, /livez and /readyz; empty: off")
+	f.StringVar(&c.MetricsBind, "metrics-bind", "127.0.0.1:10249", "address for /metrics and /proxyMode, may be that of --healthz-bind; empty: off")
 }
 
 // Validate checks every field; the error names the flag, its value and what would be right.

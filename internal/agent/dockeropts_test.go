@@ -22,6 +22,8 @@ func (h held) Status() Status                       { return h.status }
 func (held) State() string                          { return "" }
 func (held) Diff(context.Context) ([]string, error) { return nil, nil }
 func (held) Ready() error                           { return errors.New("no") }
+func (held) Leaving() bool                          { return false }
+func (held) Updated() time.Time                     { return time.Time{} }
 
 const (
 	subnetV4 = "FLANNEL_NETWORK=172.16.0.0/12\nFLANNEL_SUBNET=172.16.28.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
@@ -124,7 +126,7 @@ func TestDockerOptsIsFresh(t *testing.T) {
 			if x.held != "-" {
 				ctx, stop := context.WithCancel(t.Context())
 				done := make(chan error, 1)
-				go func() { done <- serve(ctx, held{Status{Subnet: x.held}}, dir, "") }()
+				go func() { done <- serve(ctx, held{Status{Subnet: x.held}}, dir, "", "") }()
 				defer func() { stop(); <-done }()
 				for begun := time.Now(); ; {
 					body, err := rundir.Ask(ctx, dir, "/status")

@@ -16,6 +16,7 @@ import (
 	"weft/internal/api"
 	"weft/internal/attach"
 	"weft/internal/kernel/probe"
+	"weft/internal/kernel/sysctl"
 	"weft/internal/lease"
 	"weft/internal/overlay"
 )
@@ -133,6 +134,7 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 		a.underlayLost = reporting{}
 		a.settings.Wake()
 	}
+	a.makeRoom(f, sysctl.Raise)
 	old := a.settings.Get()
 	next.Earlier = maps.Clone(old.Earlier)
 	if old.Backend != next.Backend {

@@ -15,7 +15,9 @@ func checkPorts(ctx context.Context, c Config) error {
 		kubelet = net.JoinHostPort("", strconv.Itoa(c.KubeletPort))
 	}
 	for _, p := range []struct{ flag, value, addr, off string }{
-		{"--healthz-bind", c.HealthzBind, c.HealthzBind, `""`}, {"--kubelet-port", strconv.Itoa(c.KubeletPort), kubelet, "0"},
+		{"--healthz-bind", c.HealthzBind, c.HealthzBind, `""`},
+		{"--metrics-bind", c.MetricsBind, c.MetricsBind, `""`},
+		{"--kubelet-port", strconv.Itoa(c.KubeletPort), kubelet, "0"},
 	} {
 		if p.addr == "" {
 			continue

@@ -60,6 +60,7 @@ type agent struct {
 	pods           *attachments.Book
 	data           *dataplane
 	subnetEnv      envFile
+	noRoom         int // what connection tracking could not be raised to, so that it is said once
 	healing        loop.Healing
 	proxy          *proxyLoop
 	tables         *nft.Conn // nil: the kernel has none
@@ -200,7 +201,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.podsSet, loop.ByPlan))
 	})
 	g.Go(func() error { return a.giveBack(ctx) })
-	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind) })
+	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind, a.cfg.MetricsBind) })
 	if a.kube != nil && a.cfg.PodRuntime == "process" {
 		g.Go(func() error { return a.runNode(ctx) })
 	}

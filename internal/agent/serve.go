@@ -60,14 +60,14 @@ type Status struct {
 
 // reporter answers questions about the agent.
 type reporter interface {
-	Status() Status
+	patient
 	State() string
 	Diff(ctx context.Context) ([]string, error)
-	Ready() error
 }
 
-// serve answers on the unix socket and, for /healthz, /readyz and /metrics, on the health address.
-func serve(ctx context.Context, r reporter, runDir, healthz string) error {
+// serve answers everything on the unix socket, the questions for health on the health address, and /metrics on the metrics address, which may be
+// the same.
+func serve(ctx context.Context, r reporter, runDir, healthz, metrics string) error {
 	socket := filepath.Join(runDir, rundir.SocketName)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the old socket: %w", err)
@@ -80,19 +80,46 @@ func serve(ctx context.Context, r reporter, runDir, healthz string) error {
 	if err := os.Chmod(socket, 0o600); err != nil {
 		return errors.Join(fmt.Errorf("protect %s: %w", socket, err), local.Close())
 	}
-	servers := []*http.Server{{Handler: routes(r, true), ReadHeaderTimeout: 5 * time.Second}}
-	listeners := []net.Listener{local}
-	if healthz != "" {
-		l, err := lc.Listen(ctx, "tcp", healthz)
-		if err != nil {
-			return errors.Join(fmt.Errorf("--healthz-bind=%s: %w: choose another address, or \"\" for none", healthz, err), local.Close())
+	p := &probes{}
+	all, listeners := http.NewServeMux(), []net.Listener{local}
+	p.routes(all, r)
+	metricRoutes(all, r, p)
+	localRoutes(all, r)
+	handlers := []http.Handler{all}
+	for _, x := range []struct {
+		flag, bind string
+		health     bool
+		metrics    bool
+	}{{"--healthz-bind", healthz, true, healthz == metrics}, {"--metrics-bind", metrics, false, true}} {
+		if x.bind == "" || !x.health && healthz == metrics {
+			continue
 		}
-		servers = append(servers, &http.Server{Handler: routes(r, false), ReadHeaderTimeout: 5 * time.Second})
-		listeners = append(listeners, l)
+		l, err := lc.Listen(ctx, "tcp", x.bind)
+		if err != nil {
+			for _, l := range listeners {
+				_ = l.Close() // the error that counts is the other one
+			}
+			return fmt.Errorf("%s=%s: %w: choose another address, or \"\" for none", x.flag, x.bind, err)
+		}
+		mux := http.NewServeMux()
+		if x.health {
+			p.routes(mux, r)
+		}
+		if x.metrics {
+			metricRoutes(mux, r, p)
+		}
+		listeners, handlers = append(listeners, l), append(handlers, mux)
 	}
-	failed := make(chan error, len(servers))
-	for i, s := range servers {
-		go func() { failed <- s.Serve(listeners[i]) }()
+	return serveAll(ctx, listeners, handlers)
+}
+
+// serveAll serves until ctx ends or a listener fails.
+func serveAll(ctx context.Context, listeners []net.Listener, handlers []http.Handler) (err error) {
+	servers, failed := make([]*http.Server, len(listeners)), make(chan error, len(listeners))
+	for i, l := range listeners {
+		s := &http.Server{Handler: handlers[i], ReadHeaderTimeout: 5 * time.Second}
+		servers[i] = s
+		go func() { failed <- s.Serve(l) }()
 	}
 	select {
 	case <-ctx.Done():
@@ -104,36 +131,28 @@ func serve(ctx context.Context, r reporter, runDir, healthz string) error {
 	return err
 }
 
-func routes(r reporter, local bool) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := r.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-		for _, line := range r.Status().Lease.Degraded() {
-			fmt.Fprintln(w, "degraded:", line)
-		}
+// metricRoutes adds /metrics and, as kube-proxy has it, /proxyMode.
+func metricRoutes(mux *http.ServeMux, r reporter, p *probes) {
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		writeMetrics(w, r.Status())
+		p.writeMetrics(w)
 	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { writeMetrics(w, r.Status()) })
-	if !local {
-		return mux
-	}
+	mux.HandleFunc("GET /proxyMode", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, r.Status().ProxyMode) })
+}
+
+// localRoutes adds what only the host's root may ask.
+func localRoutes(mux *http.ServeMux, r reporter) {
 	debugRoutes(mux)
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(r.Status()); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	})
-	mux.HandleFunc("GET /settings", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(r.Status().Settings); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	})
+	asJSON := func(path string, of func() any) {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			if err := json.NewEncoder(w).Encode(of()); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+			}
+		})
+	}
+	asJSON("/status", func() any { return r.Status() })
+	asJSON("/settings", func() any { return r.Status().Settings })
 	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, r.State()) })
 	mux.HandleFunc("GET /diff", func(w http.ResponseWriter, req *http.Request) {
 		lines, err := r.Diff(req.Context())
@@ -145,7 +164,6 @@ func routes(r reporter, local bool) http.Handler {
 			fmt.Fprintln(w, l)
 		}
 	})
-	return mux
 }
 
 // writeMetrics prints the counters in the Prometheus text format.

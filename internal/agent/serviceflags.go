@@ -18,6 +18,7 @@ type ServiceFlags struct {
 	NodePortRanges     bool
 	MasqueradeAll      bool
 	Liberal            bool
+	Tracking           facts.Tracking
 
 	facts facts.Services
 }
@@ -34,11 +35,24 @@ func (s *ServiceFlags) bind(f *pflag.FlagSet) {
 	f.BoolVar(&s.MasqueradeAll, "masquerade-all", false, "give all connections to services the node's address as their source")
 	f.BoolVar(&s.Liberal, "conntrack-tcp-be-liberal", false,
 		"let packets pass that connection tracking takes for out of window (nf_conntrack_tcp_be_liberal)")
+	t, d := &s.Tracking, facts.KubeProxyTracking
+	f.IntVar(&t.MaxPerCore, "conntrack-max-per-core", d.MaxPerCore, "tracked connections to have room for, for each processor (nf_conntrack_max, only ever raised); 0: as the host has it")
+	f.IntVar(&t.Min, "conntrack-min", d.Min, "tracked connections to have room for at least, whatever --conntrack-max-per-core says")
+	f.DurationVar(&t.TCPEstablished, "conntrack-tcp-timeout-established", d.TCPEstablished, "how long an idle TCP connection is remembered; 0: as the host has it")
+	f.DurationVar(&t.TCPCloseWait, "conntrack-tcp-timeout-close-wait", d.TCPCloseWait, "the same for TCP connections in CLOSE_WAIT; 0: as the host has it")
+	f.DurationVar(&t.UDP, "conntrack-udp-timeout", d.UDP, "the same for UDP flows without an answer; 0: as the host has it")
+	f.DurationVar(&t.UDPStream, "conntrack-udp-timeout-stream", d.UDPStream, "the same for UDP flows with answers; 0: as the host has it")
 }
 
 // validate checks the flags and makes the facts of them.
 func (s *ServiceFlags) validate() error {
-	s.facts = facts.Services{NoLocalhost: !s.LocalhostNodePorts, OpenNodePorts: !s.NodePortRanges, MasqueradeAll: s.MasqueradeAll, Liberal: s.Liberal}
+	s.facts = facts.Services{
+		NoLocalhost: !s.LocalhostNodePorts, OpenNodePorts: !s.NodePortRanges, MasqueradeAll: s.MasqueradeAll, Liberal: s.Liberal,
+		Tracking: s.Tracking,
+	}
+	if err := s.Tracking.Validate(); err != nil {
+		return err
+	}
 	for _, text := range s.NodePortAddresses {
 		if text == primaryAddresses {
 			s.facts.NodePortPrimary = true

@@ -24,7 +24,8 @@ import (
 var liveFlags = []string{
 	"proxy-mode", "ip-masq", "masquerade-pods", "non-masquerade-cidr", "ip-masq-random-fully", "masquerade-mark-bit", "forward-rules",
 	"edge-check", "verbose", "nodeport-addresses", "masquerade-all", "localhost-nodeports", "nodeport-source-ranges",
-	"conntrack-tcp-be-liberal",
+	"conntrack-tcp-be-liberal", "conntrack-max-per-core", "conntrack-min", "conntrack-tcp-timeout-established",
+	"conntrack-tcp-timeout-close-wait", "conntrack-udp-timeout", "conntrack-udp-timeout-stream",
 }
 
 // secretFlags have values that nobody is shown.

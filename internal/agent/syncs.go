@@ -105,6 +105,13 @@ func (s *syncs) step(begun, ended time.Time, due loop.Cause, mode facts.ProxyMod
 	}
 }
 
+// updated is when the last step that worked ended, zero before the first.
+func (s *syncs) updated() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
 // writeMetrics prints what kube-proxy's metrics of the same names say.
 func (s *syncs) writeMetrics(w io.Writer, status Status) {
 	if s == nil {

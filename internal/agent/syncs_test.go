@@ -77,6 +77,7 @@ func TestMetricsOnThePage(t *testing.T) {
 	}
 	var b strings.Builder
 	new(syncs).writeMetrics(&b, Status{rules: map[string][2]int{"nat": {}}})
+	new(probes).writeMetrics(&b)
 	name := regexp.MustCompile("kubeproxy_[a-z_]+")
 	var want, got []string
 	for line := range strings.Lines(string(page)) {

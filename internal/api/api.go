@@ -19,6 +19,7 @@ type Node struct {
 	Labels      map[string]string
 	Annotations map[string]string
 	Ready       bool
+	Leaving     bool // being deleted, or about to be: load balancers should send it nothing new (KEP-3836)
 }
 
 // Zone is the node's topology.kubernetes.io/zone label, or "".

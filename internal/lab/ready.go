@@ -85,7 +85,7 @@ func (l *Lab) alive(ctx context.Context, hostName, program string) error {
 var errNotReady = errors.New("not ready")
 
 func (l *Lab) agentReady(ctx context.Context, hostName string) error {
-	bind, err := l.flag(ctx, hostName, Agent, "healthz-bind", "127.0.0.1:10256")
+	bind, err := l.flag(ctx, hostName, Agent, "healthz-bind", "0.0.0.0:10256")
 	if err != nil || bind == "" {
 		return err
 	}

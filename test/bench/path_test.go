@@ -132,7 +132,7 @@ func (p *pair) agents(flags ...string) {
 			"--net=" + p.hosts[i].Path(), programs.weft, "agent", "--node-name", fmt.Sprint("host", i), "--kubeconfig=",
 			"--etcd-endpoints", s.inside(p.hosts[i]), "--etcd-prefix", s.prefix, "--iface", "eth0", "--subnet", fmt.Sprintf("10.1.%d.0/24", i),
 			"--subnet-file", filepath.Join(dirs[i], "subnet.env"), "--run-dir", filepath.Join(dirs[i], "run"),
-			"--state-dir", filepath.Join(dirs[i], "state"), "--pod-runtime", "none", "--kubelet-port", "0", "--healthz-bind=",
+			"--state-dir", filepath.Join(dirs[i], "state"), "--pod-runtime", "none", "--kubelet-port", "0", "--healthz-bind=", "--metrics-bind=",
 		}, flags...)
 		cmd := exec.Command("nsenter", args...)
 		log := &strings.Builder{}

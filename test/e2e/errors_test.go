@@ -55,7 +55,7 @@ var wrongs = []wrong{
 	},
 	{
 		"weft agent health port taken", listen("10256"), "weft agent --kubeconfig=",
-		[]string{"--healthz-bind=127.0.0.1:10256", "address already in use"},
+		[]string{"--healthz-bind=0.0.0.0:10256", "address already in use"},
 	},
 	{
 		"weft agent kubelet port taken", listen("10250"), "weft agent --kubeconfig=/etc/weft/kubeconfig",

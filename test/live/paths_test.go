@@ -140,7 +140,7 @@ func TestNarrowPath(t *testing.T) {
 	c.bulk("a hop of 1400", pods, "mtu 1330")
 	c.narrow(1360)
 	c.bulk("a hop of 1360", pods, "mtu 1290")
-	labtest.Eventually(t, "status and metrics", 10*time.Second, c.Says("h1", "weft status; curl -s 127.0.0.1:10256/metrics", "172.17.42.32 MTU 1360",
+	labtest.Eventually(t, "status and metrics", 10*time.Second, c.Says("h1", "weft status; curl -s 127.0.0.1:10249/metrics", "172.17.42.32 MTU 1360",
 		`weft_path_mtu_bytes{address="fd17::32"} 1360`, `weft_path_mtu_bytes{address="172.17.42.35"} 1500`))
 	// An agent that starts again knows: nothing changes.
 	c.stopAgent("h1")

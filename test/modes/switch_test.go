@@ -237,7 +237,7 @@ func TestSettingsFile(t *testing.T) {
 	out := c.Must(node1, "weft settings")
 	for _, want := range []string{
 		`proxy-mode\s+iptables\s+` + settingsFile + `:1\s+live`, `edge-check\s+false\s+` + settingsFile + `:3\s+live`, `iface\s+eth0\s+flag\s+restart`,
-		`healthz-bind\s+127.0.0.1:10256\s`,
+		`healthz-bind\s+0.0.0.0:10256\s`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("weft settings has no %s:\n%s", want, out)

@@ -96,7 +96,7 @@ func newAgent(tb testing.TB, c *cluster, flags ...string) *daemon {
 	d.args = append([]string{
 		programs.weft, "agent", "--node-name", "bench", "--kubeconfig", c.kubeconfig(), "--kube-subnet-mgr", "--net-config-path", conf,
 		"--iface", "eth0", "--subnet-file", filepath.Join(d.dir, "subnet.env"), "--run-dir", filepath.Join(d.dir, "run"),
-		"--state-dir", filepath.Join(d.dir, "state"), "--pod-runtime", "none", "--kubelet-port", "0", "--healthz-bind=", "--mtu-probe", "0",
+		"--state-dir", filepath.Join(d.dir, "state"), "--pod-runtime", "none", "--kubelet-port", "0", "--healthz-bind=", "--metrics-bind=", "--mtu-probe", "0",
 	}, flags...)
 	return d
 }

@@ -18,6 +18,8 @@ type Services struct {
 	MasqueradeAll     bool           `json:"masqueradeAll,omitempty"`
 	Liberal           bool           `json:"liberal,omitempty"`
 	NoSCTP            bool           `json:"noSCTP,omitempty"` // the kernel can't translate SCTP
+	Tracking          Tracking       `json:"-"`                // of no interest to who explains a packet's way
+	Untracked         bool           `json:"-"`                // the kernel tracks no connections: it has not been asked to yet
 }
 
 // sctpParameter is there when connection tracking knows SCTP.
@@ -29,7 +31,8 @@ const trackedParameter = "/proc/sys/net/netfilter/nf_conntrack_max"
 // Probe finds out what of services the kernel can't do.
 func (s *Services) Probe() {
 	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
-	s.NoSCTP = exists(trackedParameter) && !exists(sctpParameter)
+	s.Untracked = !exists(trackedParameter)
+	s.NoSCTP = !s.Untracked && !exists(sctpParameter)
 }
 
 // Apply tells the planners' node what the flags say. addrs are the node's InternalIP addresses where it is registered, else its own.
@@ -46,9 +49,12 @@ func (s Services) Apply(n *proxy.Node, addrs []netip.Addr) {
 	}
 }
 
-// Parameters are the kernel's that follow from the flags.
-func (s Services) Parameters() netstate.State {
-	state := netstate.New()
+// Parameters are the kernel's that follow from the flags, where services are served at all.
+func (s Services) Parameters(m ProxyMode) netstate.State {
+	if m == NoProxy || s.Untracked {
+		return netstate.New()
+	}
+	state := s.Tracking.Parameters()
 	if s.Liberal {
 		state.Add(netstate.Sysctl{Name: "net/netfilter/nf_conntrack_tcp_be_liberal", Value: "1"})
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"weft/internal/agent/agenttest"
@@ -96,8 +95,5 @@ func TestServiceFactsReachThePlan(t *testing.T) {
 				t.Errorf("mode %s: %+v changes the plan: %v", mode, c.facts, changed)
 			}
 		}
-	}
-	if got := (facts.Services{Liberal: true}).Parameters().String(); !strings.Contains(got, "tcp_be_liberal") {
-		t.Errorf("parameters %q", got)
 	}
 }

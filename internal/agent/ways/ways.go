@@ -150,7 +150,7 @@ func PlanNode(f facts.Facts, ways []Way, own api.Lease, all []api.Lease, pods []
 		v6 := f.ServiceRange.Addr().Is6()
 		host.Add(netstate.Route{Dst: f.ServiceRange, Dev: f.Dev, Src: f.Addr(v6)})
 	}
-	return netstate.Union(append(planWays(f, ways, all), host, f.Services.Parameters())...), inPod
+	return netstate.Union(append(planWays(f, ways, all), host, f.Services.Parameters(f.ProxyMode))...), inPod
 }
 
 // Linger is how long a way stays open for what arrives by it after the last peer stopped announcing it.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"weft/internal/netstate"
@@ -78,6 +79,23 @@ func Get(name string) (string, error) {
 		return "", fmt.Errorf("read sysctl: %w", err)
 	}
 	return strings.Join(strings.Fields(string(b)), " "), nil
+}
+
+// Raise sets a parameter that is a number to at least n, and reports what it was and whether it was raised. os.ErrPermission says that this
+// network namespace only reads it.
+func Raise(name string, n int) (was int, raised bool, err error) {
+	text, err := Get(name)
+	if err != nil {
+		return 0, false, err
+	}
+	if was, err = strconv.Atoi(text); err != nil {
+		return 0, false, fmt.Errorf("sysctl %s: %w", name, err)
+	}
+	if was >= n {
+		return was, false, nil
+	}
+	err = set(netstate.Sysctl{Name: name, Value: strconv.Itoa(n)})
+	return was, err == nil, err
 }
 
 func set(s netstate.Sysctl) error {

@@ -3,6 +3,7 @@ package sysctl_test
 import (
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -80,5 +81,29 @@ func TestRefusals(t *testing.T) {
 		if sysctl.Exists(name) != want {
 			t.Errorf("Exists(%s) = %v", name, !want)
 		}
+	}
+}
+
+// TestRaise: a parameter only grows.
+func TestRaise(t *testing.T) {
+	netns.Need(t)
+	const name = "net/ipv4/tcp_fin_timeout"
+	was, _, err := sysctl.Raise(name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		to, was int
+		raised  bool
+	}{{was + 5, was, true}, {was + 5, was + 5, false}, {was, was + 5, false}} {
+		if now, raised, err := sysctl.Raise(name, x.to); now != x.was || raised != x.raised || err != nil {
+			t.Errorf("to %d: was %d, raised %v, %v; want %d, %v", x.to, now, raised, err, x.was, x.raised)
+		}
+	}
+	if text, err := sysctl.Get(name); err != nil || text != strconv.Itoa(was+5) {
+		t.Errorf("in the end %s, %v", text, err)
+	}
+	if _, _, err := sysctl.Raise("net/ipv4/tcp_rmem", 1); err == nil || !strings.Contains(err.Error(), "tcp_rmem") {
+		t.Errorf("three numbers were taken for one: %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"maps"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -22,6 +23,7 @@ func convertNode(n *corev1.Node) api.Node {
 		}
 	}
 	out.PodCIDRs = podCIDRs(n)
+	out.Leaving = n.DeletionTimestamp != nil || slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == autoscalerTaint })
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady {
 			out.Ready = c.Status == corev1.ConditionTrue
@@ -29,6 +31,9 @@ func convertNode(n *corev1.Node) api.Node {
 	}
 	return out
 }
+
+// autoscalerTaint is what the cluster autoscaler puts on a node that it is about to delete.
+const autoscalerTaint = "ToBeDeletedByClusterAutoscaler"
 
 // podCIDRs returns at most one prefix of each family, the first wins.
 func podCIDRs(n *corev1.Node) []netip.Prefix {

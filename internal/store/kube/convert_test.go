@@ -162,6 +162,16 @@ func TestConvertNode(t *testing.T) {
 	if fmt.Sprintf("%v %v %v %s", got.Addresses, got.PodCIDRs, got.Ready, got.Zone()) != "[172.17.42.31 fd00::31] [172.16.28.0/24 fd00:1::/64] true z" {
 		t.Errorf("node %+v", got)
 	}
+	for text, want := range map[string]bool{
+		`{"metadata":{"name":"n1"}}`: false,
+		`{"metadata":{"name":"n1"},"spec":{"taints":[{"key":"node.kubernetes.io/unschedulable","effect":"NoSchedule"}]}}`: false,
+		`{"metadata":{"name":"n1"},"spec":{"taints":[{"key":"ToBeDeletedByClusterAutoscaler","effect":"NoSchedule"}]}}`:   true,
+		`{"metadata":{"name":"n1","deletionTimestamp":"2026-01-01T00:00:00Z","finalizers":["a.example/b"]}}`:              true,
+	} {
+		if got := convertNode(decode[corev1.Node](t, text)); got.Leaving != want {
+			t.Errorf("%s: leaving %v, want %v", text, got.Leaving, want)
+		}
+	}
 }
 
 // FuzzServicePorts feeds slices as an API server without validation could send them: nothing panics, and what comes out can be

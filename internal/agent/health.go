@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"weft/internal/api"
+)
+
+// health is the body of /healthz and /livez, as kube-proxy's.
+type health struct {
+	LastUpdated  time.Time `json:"lastUpdated"` // of the services' rules, zero: never
+	CurrentTime  time.Time `json:"currentTime"`
+	NodeEligible *bool     `json:"nodeEligible,omitempty"` // for new connections by way of a load balancer; not at /livez
+}
+
+// patient is whose health is asked for.
+type patient interface {
+	Status() Status
+	Ready() error
+	Leaving() bool
+	Updated() time.Time
+}
+
+// probes answers the questions for the agent's health and counts them.
+type probes struct {
+	mu     sync.Mutex
+	counts map[probed]int
+}
+
+type probed struct {
+	path string
+	code int
+}
+
+func (p *probes) count(path string, code int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.counts == nil {
+		p.counts = map[probed]int{}
+	}
+	p.counts[probed{path, code}]++
+}
+
+// routes adds /livez, which is 200 while the agent runs, /healthz, which is 503 from when the node is being deleted or the cluster
+// autoscaler is about to (KEP-3836), so that load balancers send nothing new there while what is there goes on, and /readyz, which is 503
+// until network and rules were programmed once.
+func (p *probes) routes(mux *http.ServeMux, r patient) {
+	answer := func(w http.ResponseWriter, path string, ok bool, h health) {
+		code := http.StatusOK
+		if !ok {
+			code = http.StatusServiceUnavailable
+		}
+		p.count(path, code)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.WriteHeader(code)
+		_ = json.NewEncoder(w).Encode(h) // who asked has left
+	}
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, "/livez", true, health{LastUpdated: r.Updated(), CurrentTime: time.Now()})
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		stays := !r.Leaving()
+		answer(w, "/healthz", stays, health{LastUpdated: r.Updated(), CurrentTime: time.Now(), NodeEligible: &stays})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := r.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+		for _, line := range r.Status().Lease.Degraded() {
+			fmt.Fprintln(w, "degraded:", line)
+		}
+	})
+}
+
+// writeMetrics prints how often which answer was given, under kube-proxy's names.
+func (p *probes) writeMetrics(w io.Writer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	codes := slices.SortedFunc(maps.Keys(p.counts), func(a, b probed) int { return a.code - b.code })
+	for _, m := range []struct{ path, name string }{{"/healthz", "kubeproxy_proxy_healthz_total"}, {"/livez", "kubeproxy_proxy_livez_total"}} {
+		fmt.Fprintf(w, "# HELP %s answers of %s\n# TYPE %s counter\n", m.name, m.path, m.name)
+		for _, c := range codes {
+			if c.path == m.path {
+				fmt.Fprintf(w, "%s{code=\"%d\"} %d\n", m.name, c.code, p.counts[c])
+			}
+		}
+	}
+}
+
+// Leaving reports whether the Kubernetes API says that the node is on its way out.
+func (a *agent) Leaving() bool {
+	snap, known := a.cluster()
+	if !known {
+		return false
+	}
+	i, found := slices.BinarySearchFunc(snap.Nodes, a.cfg.NodeName, func(n api.Node, name string) int { return strings.Compare(n.Name, name) })
+	return found && snap.Nodes[i].Leaving
+}
+
+// Updated is when the services' rules were last as planned.
+func (a *agent) Updated() time.Time { return a.proxy.syncs.updated() }

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"weft/internal/agent/facts"
+)
+
+// leaver is a node with an agent.
+type leaver struct {
+	held
+	leaves bool
+}
+
+func (l leaver) Leaving() bool      { return l.leaves }
+func (leaver) Updated() time.Time   { return time.Unix(1, 0).UTC() }
+func (l leaver) Ready() (err error) { return nil }
+
+// TestHealth: a node on its way out asks load balancers for nothing new, and that is no reason to restart its agent.
+func TestHealth(t *testing.T) {
+	p := &probes{}
+	for _, leaves := range []bool{false, true} {
+		mux := http.NewServeMux()
+		p.routes(mux, leaver{leaves: leaves})
+		for path, want := range map[string]int{"/healthz": map[bool]int{false: 200, true: 503}[leaves], "/livez": 200, "/readyz": 200} {
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			if w.Code != want {
+				t.Errorf("%s of a node that leaves (%v): %d, want %d", path, leaves, w.Code, want)
+			}
+			var body map[string]any
+			if path == "/readyz" {
+				continue
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body["lastUpdated"] != "1970-01-01T00:00:01Z" {
+				t.Errorf("%s: %s, %v", path, w.Body, err)
+			}
+			if eligible, told := body["nodeEligible"]; told != (path == "/healthz") || told && eligible == leaves {
+				t.Errorf("%s of a node that leaves (%v): %s", path, leaves, w.Body)
+			}
+		}
+	}
+	var b strings.Builder
+	p.writeMetrics(&b)
+	for _, want := range []string{
+		`kubeproxy_proxy_healthz_total{code="200"} 1`, `kubeproxy_proxy_healthz_total{code="503"} 1`, `kubeproxy_proxy_livez_total{code="200"} 2`,
+	} {
+		if !strings.Contains(b.String(), want+"\n") {
+			t.Errorf("no %s in:\n%s", want, &b)
+		}
+	}
+}
+
+// TestMakeRoom: room is made once for all, never taken away, and where it can't be made that is said once.
+func TestMakeRoom(t *testing.T) {
+	wanted := 32768 * runtime.NumCPU()
+	for _, x := range []struct {
+		what   string
+		f      facts.Facts
+		now    int // both parameters
+		err    error
+		raised bool
+		said   int
+	}{
+		{"less than wanted", facts.Facts{}, 1024, nil, true, 2},
+		{"more than wanted", facts.Facts{}, 1 << 30, nil, false, 0},
+		{"no services here", facts.Facts{ProxyMode: facts.NoProxy}, 1024, nil, false, 0},
+		{"nothing tracked yet", facts.Facts{Services: facts.Services{Untracked: true}}, 1024, nil, false, 0},
+		{"a namespace that only reads", facts.Facts{}, 1024, fs.ErrPermission, false, 1},
+		{"a kernel that refuses", facts.Facts{}, 1024, errors.New("no memory"), false, 4},
+	} {
+		var log strings.Builder
+		a := &agent{log: slog.New(slog.NewTextHandler(&log, nil))}
+		x.f.Services.Tracking = facts.Tracking{MaxPerCore: 32768}
+		values := map[string]int{facts.TrackingMax: x.now, facts.TrackingBuckets: x.now}
+		for range 2 {
+			a.makeRoom(x.f, func(name string, n int) (int, bool, error) {
+				was := values[name]
+				if was >= n || x.err != nil {
+					return was, false, x.err
+				}
+				values[name] = n
+				return was, true, nil
+			})
+		}
+		want := map[string]int{facts.TrackingMax: x.now, facts.TrackingBuckets: x.now}
+		if x.raised {
+			want = map[string]int{facts.TrackingMax: wanted, facts.TrackingBuckets: wanted / 4}
+		}
+		if fmt.Sprint(values) != fmt.Sprint(want) || strings.Count(log.String(), "\n") != x.said {
+			t.Errorf("%s: %v, want %v; said %d lines:\n%s", x.what, values, want, x.said, &log)
+		}
+	}
+}
