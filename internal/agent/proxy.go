@@ -58,6 +58,7 @@ type proxyLoop struct {
 	mu        sync.Mutex
 	want      rules.Rules // without the table, which is in table
 	table     rules.TablePlan
+	xtPlan    rules.XTPlan
 	localhost localhost
 	tableOK   bool // the table was as planned after the last step
 	tableIs   bool // and there was one
@@ -137,9 +138,8 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 	return w, nil
 }
 
-// planXT is the plan without table inet weft, and with what else would be in that when the kernel has none.
-func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports, g guard.Guard) rules.Rules {
-	r := rules.PlanXT(f, own, snap, ports)
+// planXT adds to the plan without table inet weft what else would be in that when the kernel has none.
+func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, r rules.Rules, g guard.Guard) rules.Rules {
 	if p.noTables != nil {
 		if rules.ModeOf(f).Table { // there is no table for the masquerading
 			r.XT = masq.XT(rules.Masquerade(f, own))
@@ -215,7 +215,7 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	f := s.Facts
-	plan := p.planXT(f, own, snap, p.relay.Ports(), g)
+	plan := p.planXT(f, own, rules.PlanXT(f, own, snap, p.relay.Ports()), g)
 	have, err := p.xt.Read(ctx)
 	if err != nil {
 		return nil, err

@@ -89,14 +89,11 @@ func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Fa
 func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content) (loop.Work, error) {
 	var w loop.Work
 	var err error
-	plan := p.planXT(f, own, snap, nil, c.Guard)
+	var ports userspace.Ports
 	if rules.ModeOf(f).Relays() {
-		held := userspace.Ports(p.relay.Ports())
-		plan = p.planXT(f, own, snap, rules.PreferredPorts(rules.Node(f, snap), snap.Services, held), c.Guard)
-		var ports userspace.Ports
-		ports, w.Ops, err = p.listen(slices.Concat(plan.Listeners, p.localhost.plan))
-		plan = p.planXT(f, own, snap, ports, c.Guard)
+		ports, w.Ops, err = p.listen(slices.Concat(rules.Listeners(f, snap, p.relay.Ports()), p.localhost.plan))
 	}
+	plan := p.planXT(f, own, p.xtPlan.Plan(f, own, snap, ports), c.Guard)
 	filter, err1 := p.applyIPTables(ctx, due, plan.XT, masq.Forwarding(rules.Masquerade(f, own)), false)
 	if err1 == nil && p.localhost.made && rules.ModeOf(f).Relays() { // from now on the rules lead elsewhere from there
 		p.localhost = localhost{}

@@ -50,18 +50,12 @@ func Plan(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) Rules 
 // PlanXT is what of the rules is not in table inet weft.
 func PlanXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) Rules {
 	mode, n, m := ModeOf(f), Node(f, snap), Masquerade(f, own)
-	var r Rules
-	if mode.listeners != nil {
-		if ports == nil {
-			ports = PreferredPorts(n, snap.Services, nil)
-		}
-		r.Listeners = mode.listeners(n, snap.Services, ports)
+	if mode.listeners != nil && ports == nil {
+		ports = PreferredPorts(n, snap.Services, nil)
 	}
+	r := Rules{Listeners: listeners(mode, n, snap, ports)}
 	if mode.rules != nil {
 		r.XT = xt.Union(mode.rules(f, n, m, snap.Services, ports), masq.XT(m))
-	}
-	if mode.Localhost() {
-		r.Listeners = proxy.AllLocalhost(n, snap.Services)
 	}
 	return r
 }
