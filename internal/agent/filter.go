@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"weft/internal/agent/loop"
+	"weft/internal/agent/others"
 	"weft/internal/xt"
 )
 
@@ -43,7 +44,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 		return loop.Work{}, err
 	}
 	before := f.made
-	f.blocked, f.flannel, f.others = blocked(have), flannelLeft(have), serving(have)
+	f.blocked, f.flannel, f.others = blocked(have), others.FlannelLeft(have), others.Serving(have)
 	if f.made = want; sparing {
 		f.made = used(want, have)
 	}

@@ -17,11 +17,9 @@ import (
 )
 
 // leaver is a node with an agent.
-type leaver struct {
-	held
-	leaves bool
-}
+type leaver struct{ leaves bool }
 
+func (leaver) Status() Status       { return Status{} }
 func (l leaver) Leaving() bool      { return l.leaves }
 func (leaver) Updated() time.Time   { return time.Unix(1, 0).UTC() }
 func (l leaver) Ready() (err error) { return nil }

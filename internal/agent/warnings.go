@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/others"
 	"weft/internal/agent/rules"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/nft"
@@ -33,10 +34,10 @@ type warned struct {
 
 func (p *proxyLoop) findWarnings() []string {
 	p.mu.Lock()
-	var flannel, others []string
+	var flannel, proxies []string
 	out, serves := slices.Clone(p.balance.list), rules.ModeNamed(p.turn.standing).Services
 	for _, f := range []*xtFilter{&p.main, &p.other} {
-		out, flannel, others = append(out, f.blocked...), append(flannel, f.flannel...), append(others, f.others...)
+		out, flannel, proxies = append(out, f.blocked...), append(flannel, f.flannel...), append(proxies, f.others...)
 	}
 	if p.otherErr != "" {
 		out = append(out, p.other.name+": "+p.otherErr)
@@ -51,9 +52,9 @@ func (p *proxyLoop) findWarnings() []string {
 			out = append(out, err.Error())
 		}
 	}
-	out = warnFlannel(out, append(flannel, flannelTablesLeft(all)...))
+	out = others.WarnFlannel(out, append(flannel, others.FlannelTablesLeft(all)...))
 	if serves {
-		out = warnKubeProxy(out, append(others, servingTables(all)...))
+		out = others.WarnKubeProxy(out, append(proxies, others.ServingTables(all)...))
 	}
 	for _, c := range all {
 		if stops(c, read) {

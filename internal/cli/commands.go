@@ -6,6 +6,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/agent"
+	"weft/internal/agent/cleanup"
+	"weft/internal/agent/dockeropts"
 	"weft/internal/cli/network"
 	"weft/internal/images"
 	"weft/internal/lab"
@@ -21,8 +23,8 @@ func commands() []*cobra.Command {
 		agent.StateCommand(),
 		agent.DiffCommand(),
 		agent.DebugCommand(),
-		agent.DockerOptsCommand(),
-		agent.CleanupCommand(),
+		dockeropts.Command(),
+		cleanup.Command(),
 		explainCommand(),
 		network.Command(),
 		captureCommand(),

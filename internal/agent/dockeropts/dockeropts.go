@@ -1,4 +1,7 @@
-package agent
+// Package dockeropts is "weft docker-opts": the options that let dockerd use the subnet of the node.
+//
+// Floor 4, programs.
+package dockeropts
 
 import (
 	"context"
@@ -9,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,8 +97,8 @@ type dockerCommand struct {
 	individual, combined, noMasq        bool
 }
 
-// DockerOptsCommand is "weft docker-opts".
-func DockerOptsCommand() *cobra.Command {
+// Command is "weft docker-opts".
+func Command() *cobra.Command {
 	var d dockerCommand
 	c := &cobra.Command{
 		Use:   "docker-opts",
@@ -124,8 +128,8 @@ func DockerOptsCommand() *cobra.Command {
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (d dockerCommand) run(ctx context.Context, out io.Writer) error {
-	if err := oneOf("--output", d.output, "env", "flags", "json"); err != nil {
-		return err
+	if !slices.Contains([]string{"env", "flags", "json"}, d.output) {
+		return fmt.Errorf("--output=%s: want env or flags or json", d.output)
 	}
 	if !variable.MatchString(d.key) {
 		return fmt.Errorf("--key=%s: want the name of a shell variable such as DOCKER_OPTS", d.key)
@@ -170,7 +174,9 @@ func (d dockerCommand) render(o dockerOptions) (string, error) {
 // read reads the node's subnet and, where an agent runs, checks that it is what the agent holds.
 func (d dockerCommand) read(ctx context.Context) (lease.SubnetEnv, error) {
 	body, asked := rundir.Ask(ctx, d.runDir, "/status")
-	var s Status
+	var s struct {
+		Subnet string `json:"subnet"`
+	}
 	if asked == nil {
 		if err := json.Unmarshal(body, &s); err != nil {
 			return lease.SubnetEnv{}, fmt.Errorf("read the agent's status: %w", err)

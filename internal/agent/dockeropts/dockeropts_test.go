@@ -1,29 +1,32 @@
-package agent
+package dockeropts
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"weft/internal/agent/rundir"
 )
 
-// held is an agent that says what it holds.
-type held struct{ status Status }
-
-func (h held) Status() Status                       { return h.status }
-func (held) State() string                          { return "" }
-func (held) Diff(context.Context) ([]string, error) { return nil, nil }
-func (held) Ready() error                           { return errors.New("no") }
-func (held) Leaving() bool                          { return false }
-func (held) Updated() time.Time                     { return time.Time{} }
+// hold is an agent that says what it holds.
+func hold(t *testing.T, dir, subnet string) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(dir, rundir.SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"subnet": %q}`, subnet)
+	})}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+}
 
 const (
 	subnetV4 = "FLANNEL_NETWORK=172.16.0.0/12\nFLANNEL_SUBNET=172.16.28.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
@@ -33,7 +36,7 @@ const (
 // dockerOpts runs the command in a directory of its own.
 func dockerOpts(t *testing.T, dir string, args ...string) (string, error) {
 	t.Helper()
-	c := DockerOptsCommand()
+	c := Command()
 	var out bytes.Buffer
 	c.SetOut(&out)
 	c.SilenceErrors, c.SilenceUsage = true, true
@@ -124,19 +127,7 @@ func TestDockerOptsIsFresh(t *testing.T) {
 				}
 			}
 			if x.held != "-" {
-				ctx, stop := context.WithCancel(t.Context())
-				done := make(chan error, 1)
-				go func() { done <- serve(ctx, held{Status{Subnet: x.held}}, dir, "", "") }()
-				defer func() { stop(); <-done }()
-				for begun := time.Now(); ; {
-					body, err := rundir.Ask(ctx, dir, "/status")
-					if err == nil && json.Valid(body) {
-						break
-					}
-					if time.Since(begun) > 5*time.Second {
-						t.Fatal(err)
-					}
-				}
+				hold(t, dir, x.held)
 			}
 			_, err := dockerOpts(t, dir, x.args...)
 			if x.want == "" && err != nil || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {

@@ -1,4 +1,7 @@
-package agent
+// Package cleanup is "weft cleanup": it removes what weft made in the kernel of this host, or what a flannel or kube-proxy before it left.
+//
+// Floor 4, programs.
+package cleanup
 
 import (
 	"context"
@@ -29,8 +32,8 @@ type cleanup struct {
 	out                  io.Writer
 }
 
-// CleanupCommand is "weft cleanup".
-func CleanupCommand() *cobra.Command {
+// Command is "weft cleanup".
+func Command() *cobra.Command {
 	var o cleanup
 	c := &cobra.Command{
 		Use:   "cleanup",

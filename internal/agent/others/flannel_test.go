@@ -1,7 +1,6 @@
-package agent
+package others
 
 import (
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"weft/internal/netstate"
 	"weft/internal/xt"
 )
 
@@ -39,7 +37,7 @@ func TestFlannelOps(t *testing.T) {
 		t.Fatal(err)
 	}
 	have := xt.Ruleset{V4: tables}
-	ops := flannelOps(have)
+	ops := FlannelOps(have)
 	var lines []string
 	for _, op := range ops {
 		lines = append(lines, op.String())
@@ -55,42 +53,18 @@ iptables -t filter -X FLANNEL-FWD`
 	if d := cmp.Diff(want, strings.Join(lines, "\n")); d != "" {
 		t.Errorf("-want +got:\n%s", d)
 	}
-	if left := flannelLeft(have); len(left) != 3 {
+	if left := FlannelLeft(have); len(left) != 3 {
 		t.Errorf("said to be left: %q", left)
 	}
 	after := xt.Apply(tables, ops)
-	if left := flannelOps(xt.Ruleset{V4: after}); len(left) > 0 {
+	if left := FlannelOps(xt.Ruleset{V4: after}); len(left) > 0 {
 		t.Errorf("still: %v", left)
 	}
 	if c := after.Chain("nat", "POSTROUTING"); c == nil || len(c.Rules) != 1 {
 		t.Errorf("others' rules are gone: %+v", after)
 	}
-	if w := warnFlannel(nil, flannelLeft(xt.Ruleset{V4: after})); w != nil {
+	if w := WarnFlannel(nil, FlannelLeft(xt.Ruleset{V4: after})); w != nil {
 		t.Errorf("warning about nothing: %q", w)
-	}
-}
-
-func TestUnmarked(t *testing.T) {
-	p := netip.MustParsePrefix("10.1.2.0/24")
-	have := netstate.New(
-		netstate.Link{Name: "flannel.1", Type: netstate.TypeVXLAN, MTU: 1450, MAC: "02:00:00:00:00:01", Alias: "weft:vtep", Up: true},
-		netstate.Addr{Dev: "flannel.1", Prefix: netip.MustParsePrefix("10.1.1.0/32")},
-		netstate.Route{Type: "unreachable", Dst: netip.MustParsePrefix("10.1.1.0/24"), Metric: 65535},
-		netstate.Route{Dst: p, Via: p.Addr(), Dev: "flannel.1", Onlink: true},
-		netstate.Link{Name: "flannel0", Type: netstate.TypeTUN, MTU: 1472, Alias: "weft:tunnel", Up: true},
-		netstate.Route{Dst: netip.MustParsePrefix("10.1.0.0/16"), Dev: "flannel0"},
-	)
-	var lines []string
-	for _, op := range netstate.Diff(unmarked(have), have) {
-		lines = append(lines, op.String())
-	}
-	want := `ip link set dev flannel.1 alias ""
-ip route replace 10.1.2.0/24 via 10.1.2.0 dev flannel.1 proto 3 onlink
-ip route del unreachable 10.1.1.0/24 proto 119 metric 65535
-ip route del 10.1.0.0/16 dev flannel0 proto 119
-ip link del dev flannel0`
-	if d := cmp.Diff(want, strings.Join(lines, "\n")); d != "" {
-		t.Errorf("-want +got:\n%s", d)
 	}
 }
 
@@ -104,7 +78,7 @@ func TestRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if d := cmp.Diff([]string{"17"}, running(proc, "flanneld")); d != "" {
+	if d := cmp.Diff([]string{"17"}, Running(proc, "flanneld")); d != "" {
 		t.Error(d)
 	}
 }

@@ -1,16 +1,15 @@
-package agent
+// Package others knows what flannel and kube-proxy make and leave behind in the kernel of a host: how it is found, told of and taken away.
+//
+// Floor 4, programs.
+package others
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"weft/internal/agent/rundir"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/nft"
 	values "weft/internal/xt"
@@ -20,14 +19,14 @@ import (
 // too.
 var flannelChains = []string{"FLANNEL-POSTRTG", "FLANNEL-FWD"}
 
-// flannelTables are the tables of flanneld with EnableNFTables.
-var flannelTables = []nft.Op{
+// FlannelTables are the tables of flanneld with EnableNFTables.
+var FlannelTables = []nft.Op{
 	{Verb: nft.Del, Kind: nft.KindTable, Family: nft.IPv4, Table: "flannel-ipv4"},
 	{Verb: nft.Del, Kind: nft.KindTable, Family: nft.IPv6, Table: "flannel-ipv6"},
 }
 
-// flannelOps are the ops that remove flannel's chains and the jumps to them. Other rules stay.
-func flannelOps(have values.Ruleset) []values.Op {
+// FlannelOps are the ops that remove flannel's chains and the jumps to them. Other rules stay.
+func FlannelOps(have values.Ruleset) []values.Op {
 	var ops []values.Op
 	for _, v6 := range []bool{false, true} {
 		for _, t := range *have.Family(v6) {
@@ -49,27 +48,8 @@ func flannelOps(have values.Ruleset) []values.Op {
 	return ops
 }
 
-// cleanFlannel removes flannel's rules when the agent's own do their work.
-func (o cleanup) cleanFlannel(ctx context.Context) error {
-	if pids := running("/proc", "flanneld"); len(pids) > 0 {
-		return fmt.Errorf("flanneld runs here (process %s) and would put its rules back: stop it first", strings.Join(pids, ", "))
-	}
-	body, err := rundir.Ask(ctx, o.runDir, "/status")
-	if err != nil {
-		return fmt.Errorf("the agent's rules must be in place before flannel's go: %w", err)
-	}
-	var s Status
-	if err := json.Unmarshal(body, &s); err != nil {
-		return fmt.Errorf("read the agent's status: %w", err)
-	}
-	if !s.Converged {
-		return errors.New("the agent's rules must be in place before flannel's go: weft status says not converged, see why there")
-	}
-	return errors.Join(o.tables(flannelTables...), o.chains(ctx, flannelOps))
-}
-
-// running returns the ids of the processes whose program has the name.
-func running(proc, name string) []string {
+// Running returns the ids of the processes whose program has the name.
+func Running(proc, name string) []string {
 	files, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "comm")) // the pattern is right
 	var pids []string
 	for _, f := range files {
@@ -80,10 +60,10 @@ func running(proc, name string) []string {
 	return pids
 }
 
-// flannelLeft says which rules of flannel are in force beside ours.
-func flannelLeft(have values.Ruleset) []string {
+// FlannelLeft says which rules of flannel are in force beside ours.
+func FlannelLeft(have values.Ruleset) []string {
 	var out []string
-	for _, op := range flannelOps(have) {
+	for _, op := range FlannelOps(have) {
 		if op.Verb == values.DelChain {
 			out = append(out, "iptables chain "+op.Table+" "+op.Chain)
 		}
@@ -92,11 +72,11 @@ func flannelLeft(have values.Ruleset) []string {
 	return slices.Compact(out)
 }
 
-// flannelTablesLeft is the same for nf_tables.
-func flannelTablesLeft(all []kernelnft.BaseChain) []string {
+// FlannelTablesLeft is the same for nf_tables.
+func FlannelTablesLeft(all []kernelnft.BaseChain) []string {
 	var out []string
 	for _, c := range all {
-		for _, op := range flannelTables {
+		for _, op := range FlannelTables {
 			if c.Family == op.Family && c.Table == op.Table {
 				out = append(out, fmt.Sprintf("table %s %s", c.Family, c.Table))
 			}
@@ -106,8 +86,8 @@ func flannelTablesLeft(all []kernelnft.BaseChain) []string {
 	return slices.Compact(out)
 }
 
-// warnFlannel adds what a flannel left behind to the warnings.
-func warnFlannel(out, left []string) []string {
+// WarnFlannel adds what a flannel left behind to the warnings.
+func WarnFlannel(out, left []string) []string {
 	if len(left) == 0 {
 		return out
 	}
