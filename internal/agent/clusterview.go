@@ -1,9 +1,6 @@
 package agent
 
 import (
-	"context"
-	"slices"
-
 	"weft/internal/api"
 )
 
@@ -38,23 +35,4 @@ func (a *agent) know(look func() api.Snapshot) (snap api.Snapshot, known bool) {
 	default:
 		return api.Snapshot{}, false
 	}
-}
-
-// healthChecked reports whether any of the services wants its health to be asked for.
-func healthChecked(services []api.ServicePort) bool {
-	return slices.ContainsFunc(services, func(s api.ServicePort) bool { return s.HealthCheckNodePort != 0 })
-}
-
-// serveHealth brings the healthCheckNodePorts up to date. All services are looked at only while one of them has such a port.
-func (p *proxyLoop) serveHealth(ctx context.Context, node string, snap api.Snapshot, healthy bool) error {
-	c := snap.Changes
-	known := c != nil && c.From != 0 && c.From == p.healthAt && len(p.healthWanted) == 0
-	if c != nil {
-		p.healthAt = c.To
-	}
-	if known && !healthChecked(c.Fresh) {
-		return nil
-	}
-	p.healthWanted = healthOf(node, snap.Services, healthy)
-	return p.health.apply(ctx, p.healthWanted)
 }

@@ -7,9 +7,11 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/flows"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/rules"
 	"weft/internal/api"
+	"weft/internal/kernel/conntrack"
 	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/nft"
 )
@@ -35,7 +37,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 	table := &fakeTable{}
 	list := &inPlace{services: agenttest.Services(20, 3)}
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table)
-	p.flows = newFlowKeeper(p.log, &fakeFlows{})
+	p.flows = flows.New(p.log, noFlows{})
 	snap := api.Snapshot{Services: list.services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(list.services)}}
 	list.version = 1
 	p.cluster = func() (api.Snapshot, bool) { return snap, true }
@@ -57,22 +59,9 @@ func TestChangesAreProgrammed(t *testing.T) {
 	}
 }
 
-// TestHealthPortsFollowChanges: a service that begins to want its health asked for is served, and one that ends is not.
-func TestHealthPortsFollowChanges(t *testing.T) {
-	list := &inPlace{services: agenttest.Services(3, 1), version: 1}
-	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, &fakeTable{})
-	p.health = &healthPorts{log: p.log}
-	defer func() { _ = p.health.close() }()
-	snap := api.Snapshot{Services: list.services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(list.services)}}
-	p.cluster = func() (api.Snapshot, bool) { return snap, true }
-	step(t, p)
-	s := list.services[1]
-	for _, port := range []uint16{34567, 0} {
-		s.HealthCheckNodePort = port
-		snap = list.change(s)
-		step(t, p)
-		if n := len(p.health.open); n != min(int(port), 1) {
-			t.Errorf("healthCheckNodePort %d: %d ports are open", port, n)
-		}
-	}
-}
+// noFlows is connection tracking that tracks nothing.
+type noFlows struct{}
+
+func (noFlows) Walks(conntrack.Query) int                      { return 0 }
+func (noFlows) List(conntrack.Query) ([]conntrack.Flow, error) { return nil, nil }
+func (noFlows) Delete([]conntrack.Flow) (int, error)           { return 0, nil }

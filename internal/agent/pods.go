@@ -107,7 +107,7 @@ func (a *agent) Status() Status {
 	s := Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
 		Pods: len(a.pods.List()), Peers: peersOf(a.leases.Leases(), own), Services: filter.services, Network: network, Rules: filter,
-		Paths: a.paths.List(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: a.proxy.flows.count(),
+		Paths: a.paths.List(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: a.proxy.flows.Count(),
 	}
 	s.Edge = a.edgeStatus(network.Tunnels)
 	if own.Subnet.IsValid() {

@@ -8,10 +8,13 @@ import (
 	"time"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/flows"
 	"weft/internal/agent/guard"
+	"weft/internal/agent/healthports"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/rules"
 	"weft/internal/agent/ways"
+	"weft/internal/agent/wishes"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
 	"weft/internal/masq"
@@ -48,12 +51,9 @@ type proxyLoop struct {
 	relay      relayEngine
 	nft        tableEngine
 	writer     func() string // who changed a table last; nil: not known
-	flows      *flowKeeper   // nil: flows are left alone
+	flows      *flows.Keeper // nil: flows are left alone
 	turn       turn
-	health     *healthPorts // nil: not served
-	// healthWanted is what health was last asked for, by the version healthAt of the services.
-	healthWanted map[uint16]serviceHealth
-	healthAt     uint64
+	health     *healthports.Ports // nil: not served
 
 	mu        sync.Mutex
 	want      rules.Rules // without the table, which is in table
@@ -72,8 +72,8 @@ type proxyLoop struct {
 	steps    stepStats
 
 	warned   warned
-	balance  balancing
-	limits   limits
+	balance  wishes.Balancing
+	limits   wishes.Limits
 	syncs    syncs
 	otherErr string // why the last step of other failed
 	// chains lists base chains, those of others too; nil: nobody can tell.
@@ -105,10 +105,10 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 		return loop.Work{}, err
 	}
 	f := s.Facts
-	p.balance.look(p.log, f.ProxyMode, snap)
-	p.limits.look(p.log, f, snap)
+	p.balance.Look(p.log, f.ProxyMode, snap)
+	p.limits.Look(p.log, f, snap)
 	if p.flows != nil && rules.ModeOf(f).Services {
-		p.flows.expect()
+		p.flows.Expect()
 	}
 	begun := time.Now()
 	w, err := p.apply(ctx, due, f, own, snap, g)
@@ -116,10 +116,10 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 	if !rules.ModeOf(f).Services {
 		snap.Services, snap.Changes = nil, nil
 	} else if p.flows != nil {
-		p.flows.follow(f, snap, p.heldByRules())
+		p.flows.Follow(f, snap, p.heldByRules())
 	}
 	if p.health != nil {
-		err = errors.Join(err, p.serveHealth(ctx, f.Node, snap, err == nil))
+		err = errors.Join(err, p.health.Follow(ctx, f.Node, snap, err == nil))
 	}
 	w.By = p.blame(w.Repaired)
 	p.steps.Steps++

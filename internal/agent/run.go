@@ -16,6 +16,8 @@ import (
 
 	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/flows"
+	"weft/internal/agent/healthports"
 	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
@@ -256,12 +258,12 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 	if missing != nil {
 		a.log.Warn("there is no edge check on this host: packets are taken from everybody", "why", missing)
 	}
-	engine, health := relay.New(relay.Options{Log: a.log}), &healthPorts{log: a.log}
+	engine, health := relay.New(relay.Options{Log: a.log}), healthports.New(a.log)
 	a.proxy = &proxyLoop{
 		log: a.log, setting: a.settings.Get, generation: a.settings.Generation, leases: a.leases,
 		cluster: a.feed(), whole: a.everything,
 		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
-		flows: newFlowKeeper(a.log, &conntrack.Table{}), health: health,
+		flows: flows.New(a.log, &conntrack.Table{}), health: health,
 		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return throughRules(engine.Connections()) }},
 	}
 	a.proxy.guards.Expired = make(chan struct{}, 1)
@@ -271,16 +273,16 @@ func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
 	g.Go(func() error {
 		<-ctx.Done()
 		if table == nil {
-			return errors.Join(engine.Close(), health.close())
+			return errors.Join(engine.Close(), health.Close())
 		}
-		return errors.Join(engine.Close(), table.Close(), health.close())
+		return errors.Join(engine.Close(), table.Close(), health.Close())
 	})
 	return nil
 }
 
 // startServices runs the loop of the packet filter and the services.
 func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
-	g.Go(func() error { return a.proxy.flows.run(ctx) })
+	g.Go(func() error { return a.proxy.flows.Run(ctx) })
 	if other, ok, err := xt.Other(ctx); err != nil {
 		a.log.Warn("the host's other iptables is not looked at", "err", err)
 	} else if ok {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -97,4 +98,34 @@ func BenchmarkOneEndpoint(b *testing.B) {
 		b.Fatal(w, err)
 	}
 	b.ReportMetric(float64(time.Since(begun).Milliseconds()), "ms/full-check")
+}
+
+// TestClientsAreForgotten checks that an endpoint taken from a service with session affinity takes its clients along, and only then.
+func TestClientsAreForgotten(t *testing.T) {
+	table := &fakeTable{}
+	s := agenttest.Nginx("172.16.1.2:80", "172.16.1.3:80")
+	s.AffinitySeconds = 60
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table, s)
+	step := func(services ...api.ServicePort) int {
+		t.Helper()
+		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
+		before := table.forgets
+		if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
+			t.Fatal(err)
+		}
+		return table.forgets - before
+	}
+	if n := step(s); n != 0 {
+		t.Errorf("first plan: %d looks", n)
+	}
+	fewer := s
+	fewer.Endpoints = s.Endpoints[:1]
+	if n := step(fewer); n == 0 {
+		t.Error("an endpoint went, its clients are remembered")
+	}
+	other := agenttest.Nginx("172.16.1.2:80")
+	other.Name.Name, other.ClusterIPs = "other", []netip.Addr{netip.MustParseAddr("10.254.1.1")}
+	if n := step(fewer, other); n != 0 {
+		t.Errorf("a service without affinity: %d looks", n)
+	}
 }

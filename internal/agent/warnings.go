@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -35,7 +34,7 @@ type warned struct {
 func (p *proxyLoop) findWarnings() []string {
 	p.mu.Lock()
 	var flannel, proxies []string
-	out, serves := slices.Clone(p.balance.list), rules.ModeNamed(p.turn.standing).Services
+	out, serves := p.balance.Texts(), rules.ModeNamed(p.turn.standing).Services
 	for _, f := range []*xtFilter{&p.main, &p.other} {
 		out, flannel, proxies = append(out, f.blocked...), append(flannel, f.flannel...), append(proxies, f.others...)
 	}

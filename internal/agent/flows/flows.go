@@ -1,4 +1,7 @@
-package agent
+// Package flows forgets the UDP flows in connection tracking that lead where the rules of services no longer would.
+//
+// Floor 4, programs.
+package flows
 
 import (
 	"context"
@@ -24,8 +27,8 @@ import (
 	"weft/internal/proxy/userspace"
 )
 
-// flowTable is kernel/conntrack as the agent uses it.
-type flowTable interface {
+// Table is kernel/conntrack as the agent uses it.
+type Table interface {
 	List(q conntrack.Query) ([]conntrack.Flow, error)
 	Walks(q conntrack.Query) int
 	Delete(flows []conntrack.Flow) (int, error)
@@ -48,10 +51,10 @@ const (
 // settleLimit bounds how long a look waits for rules that change.
 const settleLimit = 10 * time.Second
 
-// flowKeeper deletes the connection tracking entries of UDP flows that lead where the rules no longer would.
-type flowKeeper struct {
+// Keeper deletes the connection tracking entries of UDP flows that lead where the rules no longer would.
+type Keeper struct {
 	log   *slog.Logger
-	table flowTable
+	table Table
 	wake  chan struct{}
 	spent func() time.Duration // processor time of run's thread
 
@@ -67,18 +70,19 @@ type flowKeeper struct {
 	settled chan struct{} // while rules change that are not known yet; closed when they are
 }
 
-func newFlowKeeper(log *slog.Logger, table flowTable) *flowKeeper {
-	return &flowKeeper{log: log, table: table, wake: make(chan struct{}, 1), spent: threadTime, touched: map[proxy.Frontend]bool{}}
+// New returns a keeper of the flows of the table; Run runs it.
+func New(log *slog.Logger, table Table) *Keeper {
+	return &Keeper{log: log, table: table, wake: make(chan struct{}, 1), spent: threadTime, touched: map[proxy.Frontend]bool{}}
 }
 
 // update notes the services whose rules are in the kernel now. Ports are those the relay holds. The cost is that of the services
 // that changed; in another mode than before all of them did.
-func (k *flowKeeper) update(f facts.Facts, services []api.ServicePort, ports userspace.Ports) {
-	k.follow(f, api.Snapshot{Services: services}, ports)
+func (k *Keeper) update(f facts.Facts, services []api.ServicePort, ports userspace.Ports) {
+	k.Follow(f, api.Snapshot{Services: services}, ports)
 }
 
-// follow is update with a snapshot that may tell what changed.
-func (k *flowKeeper) follow(f facts.Facts, snap api.Snapshot, ports userspace.Ports) {
+// Follow is update with a snapshot that may tell what changed.
+func (k *Keeper) Follow(f facts.Facts, snap api.Snapshot, ports userspace.Ports) {
 	services := snap.Services
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -111,8 +115,8 @@ func (k *flowKeeper) follow(f facts.Facts, snap api.Snapshot, ports userspace.Po
 	}
 }
 
-// expect says that rules are about to change: until follow says how, flows may lead where nothing known says they may, and none is deleted.
-func (k *flowKeeper) expect() {
+// Expect says that rules are about to change: until follow says how, flows may lead where nothing known says they may, and none is deleted.
+func (k *Keeper) Expect() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.settled == nil {
@@ -121,7 +125,7 @@ func (k *flowKeeper) expect() {
 }
 
 // settle ends what expect began.
-func (k *flowKeeper) settle() {
+func (k *Keeper) settle() {
 	if k.settled != nil {
 		close(k.settled)
 		k.settled = nil
@@ -130,7 +134,7 @@ func (k *flowKeeper) settle() {
 
 // await waits until it is known where flows that were listed before may lead, and reports whether it is. Rules that change after that are of no
 // concern for them.
-func (k *flowKeeper) await() bool {
+func (k *Keeper) await() bool {
 	k.mu.Lock()
 	settled := k.settled
 	k.mu.Unlock()
@@ -148,7 +152,7 @@ func (k *flowKeeper) await() bool {
 }
 
 // postpone notes a look for when the rules are known.
-func (k *flowKeeper) postpone(due look) {
+func (k *Keeper) postpone(due look) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	maps.Copy(k.touched, due.touched)
@@ -166,8 +170,8 @@ func relayAddrs(s api.ServicePort, ports userspace.Ports) []netip.AddrPort {
 	return out
 }
 
-// run looks whenever something changed, and once more a little later.
-func (k *flowKeeper) run(ctx context.Context) error {
+// Run looks whenever something changed, and once more a little later.
+func (k *Keeper) Run(ctx context.Context) error {
 	runtime.LockOSThread() // what looks cost is this thread's time
 	defer runtime.UnlockOSThread()
 	again := time.NewTimer(time.Hour)
@@ -221,7 +225,7 @@ type second struct{ older, newer look }
 func (s *second) empty() bool { return s.older.empty() && s.newer.empty() }
 
 // with notes a first look for later, and adds to it what second looks are due, if all of it takes one walk through the table.
-func (s *second) with(due look, t flowTable) look {
+func (s *second) with(due look, t Table) look {
 	s.newer.add(due)
 	var both look
 	both.add(due)
@@ -235,7 +239,7 @@ func (s *second) with(due look, t flowTable) look {
 
 // share takes from the second looks that are due what takes one walk through the table: first looks shall not wait for more than that. It
 // returns in how long there are more, less than 0 when there are none.
-func (s *second) share(t flowTable) (due look, wait time.Duration) {
+func (s *second) share(t Table) (due look, wait time.Duration) {
 	due = s.older
 	if walks(due, t) > 1 {
 		for x := range s.older.touched {
@@ -253,7 +257,7 @@ func (s *second) share(t flowTable) (due look, wait time.Duration) {
 }
 
 // walks is how many walks through the table a look takes, of one family.
-func walks(l look, t flowTable) (n int) {
+func walks(l look, t Table) (n int) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		if to, some := l.destinations(family); some {
 			n = max(n, t.Walks(query(family, to)))
@@ -296,7 +300,7 @@ func (l look) destinations(family uint8) (to []netip.AddrPort, some bool) {
 	return to, len(to) > 0
 }
 
-func (k *flowKeeper) take() look {
+func (k *Keeper) take() look {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l := look{k.touched, k.orphans}
@@ -305,7 +309,7 @@ func (k *flowKeeper) take() look {
 }
 
 // clean deletes the stale flows to what is due, and returns their number.
-func (k *flowKeeper) clean(due look) (int, error) {
+func (k *Keeper) clean(due look) (int, error) {
 	if due.empty() {
 		return 0, nil
 	}
@@ -354,7 +358,7 @@ func hostAddrs() (map[netip.Addr]bool, error) {
 	return out, nil
 }
 
-func (k *flowKeeper) stale(all []conntrack.Flow, due look, addrs map[netip.Addr]bool) []conntrack.Flow {
+func (k *Keeper) stale(all []conntrack.Flow, due look, addrs map[netip.Addr]bool) []conntrack.Flow {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	local := func(a netip.Addr) bool { return a.IsLoopback() || addrs[a] }
@@ -369,8 +373,8 @@ func (k *flowKeeper) stale(all []conntrack.Flow, due look, addrs map[netip.Addr]
 	})
 }
 
-// count is how many flows were deleted since the start.
-func (k *flowKeeper) count() int {
+// Count is how many flows were deleted since the start.
+func (k *Keeper) Count() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.deleted

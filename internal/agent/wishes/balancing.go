@@ -1,4 +1,4 @@
-package agent
+package wishes
 
 import (
 	"fmt"
@@ -9,17 +9,17 @@ import (
 	"weft/internal/api"
 )
 
-// balancing says which wishes about the choice of endpoints are not met: annotations that are no good, and ways that the proxy mode in
+// Balancing says which wishes about the choice of endpoints are not met: annotations that are no good, and ways that the proxy mode in
 // force does not have.
-type balancing struct {
+type Balancing struct {
 	services []api.ServicePort // as looked at last
 	version  uint64            // of them, where the snapshots have versions
 	mode     facts.ProxyMode
 	list     []string
 }
 
-// look finds out when the services or the mode changed, and logs what was not so before.
-func (b *balancing) look(log *slog.Logger, mode facts.ProxyMode, snap api.Snapshot) {
+// Look finds out when the services or the mode changed, and logs what was not so before.
+func (b *Balancing) Look(log *slog.Logger, mode facts.ProxyMode, snap api.Snapshot) {
 	same := mode == b.mode && b.same(snap)
 	if b.services, b.mode, b.version = snap.Services, mode, 0; snap.Changes != nil {
 		b.version = snap.Changes.To
@@ -36,8 +36,11 @@ func (b *balancing) look(log *slog.Logger, mode facts.ProxyMode, snap api.Snapsh
 	b.list = list
 }
 
+// Texts are the wishes that are not met, one line each.
+func (b *Balancing) Texts() []string { return slices.Clone(b.list) }
+
 // same reports whether a snapshot's services can have no other wishes than those looked at last.
-func (b *balancing) same(snap api.Snapshot) bool {
+func (b *Balancing) same(snap api.Snapshot) bool {
 	s, c := snap.Services, snap.Changes
 	if c == nil {
 		return len(s) == len(b.services) && (len(s) == 0 || &s[0] == &b.services[0])

@@ -1,4 +1,4 @@
-package agent
+package wishes
 
 import (
 	"log/slog"
@@ -35,13 +35,13 @@ func TestBalancing(t *testing.T) {
 			}
 		}
 	}
-	var b balancing
+	var b Balancing
 	var out strings.Builder
 	log := slog.New(slog.NewTextHandler(&out, nil))
 	bad := []api.ServicePort{web("", "", "no good")}
-	b.look(log, facts.NFTables, api.Snapshot{Services: bad})
-	b.look(log, facts.NFTables, api.Snapshot{Services: bad})
-	b.look(log, facts.NFTables, api.Snapshot{Services: []api.ServicePort{bad[0]}})
+	b.Look(log, facts.NFTables, api.Snapshot{Services: bad})
+	b.Look(log, facts.NFTables, api.Snapshot{Services: bad})
+	b.Look(log, facts.NFTables, api.Snapshot{Services: []api.ServicePort{bad[0]}})
 	if n := strings.Count(out.String(), "no good"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, out.String())
 	}

@@ -1,4 +1,7 @@
-package agent
+// Package wishes says what of services is not done as they want it, and why.
+//
+// Floor 4, programs.
+package wishes
 
 import (
 	"log/slog"
@@ -11,7 +14,6 @@ import (
 	"weft/internal/api"
 	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
-	"weft/internal/xt"
 )
 
 // limit says what of a service port is not done as it wants on a node with the facts, and why, or "".
@@ -31,8 +33,8 @@ func limit(f facts.Facts, s *api.ServicePort) string {
 	return ""
 }
 
-// limits keeps what services want and do not get, at the cost of the services that changed.
-type limits struct {
+// Limits keeps what services want and do not get, at the cost of the services that changed.
+type Limits struct {
 	mode     facts.ProxyMode
 	facts    facts.Services
 	list     rules.ServiceList
@@ -41,8 +43,8 @@ type limits struct {
 	problems []string           // of the snapshot
 }
 
-// look takes a snapshot in and logs what is new.
-func (l *limits) look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
+// Look takes a snapshot in and logs what is new.
+func (l *Limits) Look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
 	gone, fresh, ok := l.list.Next(snap.Services, snap.Changes)
 	said := l.byOwner
 	if !ok || l.byOwner == nil || l.mode != f.ProxyMode || !reflect.DeepEqual(l.facts, f.Services) {
@@ -80,7 +82,7 @@ func (l *limits) look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
 }
 
 // lookLocal notes whether the service port's traffic policies leave it without endpoint here, while it has some elsewhere.
-func (l *limits) lookLocal(f facts.Facts, s *api.ServicePort) {
+func (l *Limits) lookLocal(f facts.Facts, s *api.ServicePort) {
 	if !s.InternalLocal && !s.ExternalLocal && len(l.noLocal) == 0 {
 		return
 	}
@@ -97,23 +99,14 @@ func (l *limits) lookLocal(f facts.Facts, s *api.ServicePort) {
 	}
 }
 
-// texts are all of them, one line each.
-func (l *limits) texts() []string {
+// Texts are all of them, one line each.
+func (l *Limits) Texts() []string {
 	return append(slices.Clone(l.problems), slices.Sorted(maps.Values(l.byOwner))...)
 }
 
-// limited says what of services is not done as they want it, and why.
-func (p *proxyLoop) limited() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.limits.texts()
-}
-
-// local counts the service ports that have a traffic policy Local and no endpoint here: internal, external.
-func (p *proxyLoop) local() (n [2]int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, lacks := range p.limits.noLocal {
+// WithoutLocal counts the service ports that have a traffic policy Local and no endpoint here: internal, external.
+func (l *Limits) WithoutLocal() (n [2]int) {
+	for _, lacks := range l.noLocal {
 		for i, x := range lacks {
 			if x {
 				n[i]++
@@ -121,21 +114,4 @@ func (p *proxyLoop) local() (n [2]int) {
 		}
 	}
 	return n
-}
-
-// ruleCounts counts the rules of iptables that are weft's, by table: IPv4, IPv6.
-func (p *proxyLoop) ruleCounts() map[string][2]int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	out := map[string][2]int{}
-	for i, tables := range []xt.Tables{p.want.XT.V4, p.want.XT.V6} {
-		for _, t := range tables {
-			n := out[t.Name]
-			for _, c := range t.Chains {
-				n[i] += len(c.Rules)
-			}
-			out[t.Name] = n
-		}
-	}
-	return out
 }

@@ -1,4 +1,7 @@
-package agent
+// Package healthports serves the healthCheckNodePorts of services, by which load balancers choose nodes.
+//
+// Floor 4, programs.
+package healthports
 
 import (
 	"context"
@@ -9,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -66,13 +70,34 @@ func (h serviceHealth) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(h) // the client is gone: nobody to tell
 }
 
-// healthPorts serves the healthCheckNodePorts.
-type healthPorts struct {
+// Ports serves the healthCheckNodePorts.
+type Ports struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
 	open   map[uint16]*healthPort
 	failed map[uint16]string // why a port could not be opened, so that it is said once
+
+	wanted map[uint16]serviceHealth // what was last asked for, by the version at of the services
+	at     uint64
+}
+
+// New returns ports of which none is open.
+func New(log *slog.Logger) *Ports { return &Ports{log: log} }
+
+// Follow brings the ports up to date with a snapshot's services; the node is healthy when their rules are as planned. All services are looked at
+// only while one of them has such a port. Calls of it do not overlap.
+func (p *Ports) Follow(ctx context.Context, node string, snap api.Snapshot, healthy bool) error {
+	c := snap.Changes
+	known := c != nil && c.From != 0 && c.From == p.at && len(p.wanted) == 0
+	if c != nil {
+		p.at = c.To
+	}
+	if known && !healthChecked(c.Fresh) {
+		return nil
+	}
+	p.wanted = healthOf(node, snap.Services, healthy)
+	return p.apply(ctx, p.wanted)
 }
 
 // healthPort is one listening server; its answer is replaced as it changes.
@@ -87,7 +112,7 @@ func (h *healthPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // apply opens, changes and closes ports so that they answer as wanted. A port that another program has is reported with the service's name
 // and tried again at the next call; the others are served.
-func (p *healthPorts) apply(ctx context.Context, want map[uint16]serviceHealth) error {
+func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open == nil {
@@ -125,7 +150,7 @@ func (p *healthPorts) apply(ctx context.Context, want map[uint16]serviceHealth) 
 	return errors.Join(errs...)
 }
 
-func (p *healthPorts) listen(ctx context.Context, port uint16, answer serviceHealth) error {
+func (p *Ports) listen(ctx context.Context, port uint16, answer serviceHealth) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
 	if err != nil {
@@ -143,5 +168,10 @@ func (p *healthPorts) listen(ctx context.Context, port uint16, answer serviceHea
 	return nil
 }
 
-// close closes all ports.
-func (p *healthPorts) close() error { return p.apply(context.Background(), nil) }
+// Close closes all ports.
+func (p *Ports) Close() error { return p.apply(context.Background(), nil) }
+
+// healthChecked reports whether any of the services wants its health to be asked for.
+func healthChecked(services []api.ServicePort) bool {
+	return slices.ContainsFunc(services, func(s api.ServicePort) bool { return s.HealthCheckNodePort != 0 })
+}

@@ -1,10 +1,11 @@
-package agent
+package healthports
 
 import (
 	"encoding/json"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ func ask(port uint16) (status int, weight string, h serviceHealth, err error) {
 }
 
 func TestHealthPorts(t *testing.T) {
-	p := &healthPorts{log: slog.New(slog.DiscardHandler)}
+	p := &Ports{log: slog.New(slog.DiscardHandler)}
 	port := freePort(t)
 	answer := func(n int, healthy bool) map[uint16]serviceHealth {
 		h := serviceHealth{LocalEndpoints: n, ServiceProxyHealthy: healthy}
@@ -72,7 +73,7 @@ func TestHealthPorts(t *testing.T) {
 			t.Errorf("%d local endpoints: %d, weight %s, %+v, %v", x.n, status, weight, h, err)
 		}
 	}
-	if err := p.close(); err != nil {
+	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, _, err := ask(port); err == nil {
@@ -88,8 +89,8 @@ func TestHealthPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	port, other := uint16(taken.Addr().(*net.TCPAddr).Port), freePort(t)
-	p := &healthPorts{log: slog.New(slog.DiscardHandler)}
-	defer p.close()
+	p := &Ports{log: slog.New(slog.DiscardHandler)}
+	defer p.Close()
 	h := serviceHealth{LocalEndpoints: 1, ServiceProxyHealthy: true}
 	h.Service.Namespace, h.Service.Name = "default", "web"
 	want := map[uint16]serviceHealth{port: h, other: h}
@@ -107,5 +108,26 @@ func TestHealthPortTaken(t *testing.T) {
 	}
 	if status, _, _, err := ask(port); status != 200 {
 		t.Errorf("freed: %d, %v", status, err)
+	}
+}
+
+// TestHealthPortsFollowChanges: a service that begins to want its health asked for is served, and one that ends is not.
+func TestHealthPortsFollowChanges(t *testing.T) {
+	services := agenttest.Services(3, 1)
+	p := New(slog.New(slog.DiscardHandler))
+	defer func() { _ = p.Close() }()
+	follow := func(c api.ServiceChanges) {
+		t.Helper()
+		if err := p.Follow(t.Context(), "kube-node1", api.Snapshot{Services: services, Changes: &c}, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	follow(api.ServiceChanges{To: 1, Fresh: slices.Clone(services)})
+	for i, port := range []uint16{34567, 0} {
+		services[1].HealthCheckNodePort = port
+		follow(api.ServiceChanges{From: uint64(i) + 1, To: uint64(i) + 2, Fresh: services[1:2]})
+		if n := len(p.open); n != min(int(port), 1) {
+			t.Errorf("healthCheckNodePort %d: %d ports are open", port, n)
+		}
 	}
 }

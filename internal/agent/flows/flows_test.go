@@ -1,4 +1,4 @@
-package agent
+package flows
 
 import (
 	"context"
@@ -14,10 +14,8 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
-	"weft/internal/agent/loop"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
-	kernelxt "weft/internal/kernel/xt"
 	"weft/internal/proxy"
 )
 
@@ -91,7 +89,7 @@ func TestFlowsOnLoopback(t *testing.T) {
 	s := udpService("172.16.78.9:53")
 	s.NodePort = 30053
 	for _, mode := range []facts.ProxyMode{facts.NFTables, facts.IPTables, facts.Userspace} {
-		k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
+		k := New(slog.New(slog.DiscardHandler), &fakeFlows{})
 		k.update(agenttest.Walkthrough(mode), []api.ServicePort{s}, map[string]uint16{"default/my-nginx-service: UDP": 61000})
 		all := []conntrack.Flow{flow("127.0.0.1:30053", "127.0.0.1:30053"), flow("127.0.0.1:30053", "172.16.78.9:53"), flow("127.0.0.1:30053", "172.16.9.9:53")}
 		stale := len(k.stale(all, k.take(), map[netip.Addr]bool{}))
@@ -101,14 +99,14 @@ func TestFlowsOnLoopback(t *testing.T) {
 	}
 }
 
-func runFlows(t *testing.T, table *fakeFlows) *flowKeeper {
+func runFlows(t *testing.T, table *fakeFlows) *Keeper {
 	t.Helper()
-	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
+	k := New(slog.New(slog.DiscardHandler), table)
 	begun := time.Now()
 	k.spent = func() time.Duration { return time.Since(begun) } // a list that sleeps takes no processor time
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- k.run(ctx) }()
+	go func() { done <- k.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -151,7 +149,7 @@ func TestFlowsFollowEndpoints(t *testing.T) {
 func TestFlowsAreAskedFor(t *testing.T) {
 	const vip = "10.254.247.121:8080"
 	table := &fakeFlows{}
-	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
+	k := New(slog.New(slog.DiscardHandler), table)
 	f := agenttest.Walkthrough(facts.NFTables)
 	for i, c := range []struct{ endpoint, want string }{{"172.16.1.2:80", "[]"}, {"172.16.1.3:80", "[" + vip + "]"}} {
 		k.update(f, []api.ServicePort{udpService(c.endpoint)}, nil)
@@ -249,14 +247,14 @@ func TestFlowsAfterModeSwitch(t *testing.T) {
 func TestFlowsOfRulesThatAreNotKnownYet(t *testing.T) {
 	const vip = "10.254.247.121:8080"
 	table := &fakeFlows{}
-	k := newFlowKeeper(slog.New(slog.DiscardHandler), table)
+	k := New(slog.New(slog.DiscardHandler), table)
 	f := agenttest.Walkthrough(facts.NFTables)
 	update := func(endpoints ...string) {
-		k.follow(f, api.Snapshot{Services: []api.ServicePort{udpService(endpoints...)}}, nil)
+		k.Follow(f, api.Snapshot{Services: []api.ServicePort{udpService(endpoints...)}}, nil)
 	}
 	update("172.16.1.2:80")
 	due := k.take()
-	k.expect()
+	k.Expect()
 	table.flows = []conntrack.Flow{flow(vip, "172.16.1.3:80"), flow(vip, "172.16.9.9:80")}
 	done := make(chan int)
 	go func() {
@@ -280,7 +278,7 @@ func TestFlowsOfRulesThatAreNotKnownYet(t *testing.T) {
 
 // TestFlowsAreNotListedForNothing checks that a change of TCP services costs no look at the table.
 func TestFlowsAreNotListedForNothing(t *testing.T) {
-	k := newFlowKeeper(slog.New(slog.DiscardHandler), &fakeFlows{})
+	k := New(slog.New(slog.DiscardHandler), &fakeFlows{})
 	f := agenttest.Walkthrough(facts.NFTables)
 	k.update(f, []api.ServicePort{agenttest.Nginx("172.16.1.2:80")}, nil)
 	<-k.wake // the first look is for what an earlier run left
@@ -288,35 +286,5 @@ func TestFlowsAreNotListedForNothing(t *testing.T) {
 	k.update(f, []api.ServicePort{agenttest.Nginx("172.16.1.3:80")}, nil)
 	if due := k.take(); len(due.touched) > 0 || due.orphans || len(k.wake) > 0 {
 		t.Errorf("looks for %v", due)
-	}
-}
-
-// TestClientsAreForgotten checks that an endpoint taken from a service with session affinity takes its clients along, and only then.
-func TestClientsAreForgotten(t *testing.T) {
-	table := &fakeTable{}
-	s := agenttest.Nginx("172.16.1.2:80", "172.16.1.3:80")
-	s.AffinitySeconds = 60
-	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, table, s)
-	step := func(services ...api.ServicePort) int {
-		t.Helper()
-		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
-		before := table.forgets
-		if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
-			t.Fatal(err)
-		}
-		return table.forgets - before
-	}
-	if n := step(s); n != 0 {
-		t.Errorf("first plan: %d looks", n)
-	}
-	fewer := s
-	fewer.Endpoints = s.Endpoints[:1]
-	if n := step(fewer); n == 0 {
-		t.Error("an endpoint went, its clients are remembered")
-	}
-	other := agenttest.Nginx("172.16.1.2:80")
-	other.Name.Name, other.ClusterIPs = "other", []netip.Addr{netip.MustParseAddr("10.254.1.1")}
-	if n := step(fewer, other); n != 0 {
-		t.Errorf("a service without affinity: %d looks", n)
 	}
 }
