@@ -3,21 +3,16 @@ package bench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"weft/internal/agent"
 	"weft/internal/agent/rundir"
@@ -181,115 +176,4 @@ func (s *store) inside(ns *netns.NS) (url string) {
 		s.tb.Fatal(err)
 	}
 	return url
-}
-
-// connects opens n connections and reads the byte that the server sends at once.
-func connects(tb testing.TB, from, to *netns.NS, at netip.Addr, n int) []time.Duration {
-	tb.Helper()
-	l := listen(tb, to, at)
-	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = c.Write([]byte{1})
-			_ = c.Close()
-		}
-	}()
-	took := make([]time.Duration, 0, n)
-	err := from.Do(func() error {
-		var one [1]byte
-		for range n {
-			start := time.Now()
-			c, err := net.DialTimeout("tcp", l.Addr().String(), 10*time.Second)
-			if err != nil {
-				return err
-			}
-			_, err = io.ReadFull(c, one[:])
-			took = append(took, time.Since(start))
-			_ = c.Close()
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return took
-}
-
-func listen(tb testing.TB, ns *netns.NS, at netip.Addr) (l net.Listener) {
-	tb.Helper()
-	err := ns.Do(func() (err error) {
-		l, err = net.Listen("tcp", netip.AddrPortFrom(at, 0).String())
-		return err
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return l
-}
-
-// bulk sends as fast as it goes and returns the bytes per second that arrived, and per second of processor time: both hosts are this
-// process, as far as the kernel does their work in its name.
-func bulk(tb testing.TB, from, to *netns.NS, at netip.Addr, d time.Duration) (rate, perCPU float64) {
-	tb.Helper()
-	l := listen(tb, to, at)
-	defer l.Close()
-	var got atomic.Int64
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		buf := make([]byte, 1<<18)
-		for {
-			n, err := c.Read(buf)
-			got.Add(int64(n))
-			if err != nil {
-				return
-			}
-		}
-	}()
-	var c net.Conn
-	err := from.Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", l.Addr().String(), 10*time.Second)
-		return err
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	send := func(d time.Duration) {
-		buf := make([]byte, 1<<18)
-		for end := time.Now().Add(d); time.Now().Before(end); {
-			_ = c.SetWriteDeadline(time.Now().Add(10 * time.Second))
-			if _, err := c.Write(buf); err != nil && !errors.Is(err, io.EOF) {
-				tb.Fatal(err)
-			}
-		}
-	}
-	send(d / 4)
-	start, before, cpu := time.Now(), got.Load(), processor(tb)
-	send(d)
-	n := float64(got.Load() - before)
-	rate, perCPU = n/time.Since(start).Seconds(), n/(processor(tb)-cpu).Seconds()
-	_ = c.Close()
-	<-done
-	return rate, perCPU
-}
-
-func processor(tb testing.TB) time.Duration {
-	tb.Helper()
-	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		tb.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
