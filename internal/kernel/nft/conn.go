@@ -30,7 +30,8 @@ type Conn struct {
 	mail *mail // see ask
 	twin *Conn // for questions at the same time, see elementsOf; nil in a twin
 
-	lookupFrom int // as the constant; tests have smaller sets
+	lookupFrom int              // as the constant; tests have smaller sets
+	whole      func(set string) // tells tests of a set that is read as a whole; nil: nobody asks
 
 	writer   atomic.Pointer[string] // see Writer
 	watchers watchers

@@ -19,6 +19,9 @@ var errRebuilding = errors.New("the kernel rebuilds the set all the while")
 // elements reads the elements of a set. A set that has grown a lot is rebuilt by the kernel a moment later; the parts of a list
 // that is read meanwhile are counted from the beginning of another order each, so that some elements come twice and as many not at all.
 func (c *Conn) elements(family nft.Family, table string, s *nft.Set) ([]nft.Element, error) {
+	if c.whole != nil {
+		c.whole(s.Name)
+	}
 	for range maxReads {
 		out, err := c.readOnce(family, table, s)
 		switch {

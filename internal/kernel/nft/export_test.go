@@ -20,3 +20,6 @@ func LookupFrom(c *Conn, n int) { c.lookupFrom = n }
 
 // Encode encodes ops as Apply does before it sends them.
 func Encode(ops []nft.Op) { newBatch(0, units(ops)) }
+
+// OnWhole calls f for each set that is read as a whole.
+func OnWhole(c *Conn, f func(set string)) { c.whole = f }

@@ -259,9 +259,7 @@ func (c *Conn) count(family nft.Family, table string, s *nft.Set) (n int, all, k
 				return r
 			}
 		case m.typ == unix.NLMSG_ERROR && m.seq == element:
-			if r := refused(m); r != nil && r.errno != unix.ENOENT {
-				return r
-			}
+			// there is none, or the kernel knows of none (before Linux 5.13)
 		case len(m.data) < nfgenmsg:
 			return errMalformed
 		case m.seq == set:
@@ -277,49 +275,6 @@ func (c *Conn) count(family nft.Family, table string, s *nft.Set) (n int, all, k
 		return 0, false, false, fmt.Errorf("count elements of %s: %w", s.Name, err)
 	}
 	return n, all, known, nil
-}
-
-// ReadFor returns what Read returns, of large sets for less: it asks for the elements that the plan has in them, and for the others only where
-// the kernel says that there are any. Where a set has the elements that are planned its list of them is the plan's.
-//
-// The plan's elements may come in any order; where the kernel's are others, they are brought in canonical order.
-//
-// What others change in such a set meanwhile may be missed; Watch tells of it.
-func (c *Conn) ReadFor(want *nft.Table) (*nft.Table, error) {
-	have, err := c.read(want.Family, want.Name, func(s *nft.Set) ([]nft.Element, error) {
-		out, ok, err := c.planned(want.Family, want.Name, want.Set(s.Name), s)
-		if err == nil && !ok {
-			out, err = c.elements(want.Family, want.Name, s)
-		}
-		return out, err
-	})
-	if have == nil {
-		return nil, err
-	}
-	for i := range have.Sets {
-		h := &have.Sets[i]
-		if w := want.Set(h.Name); w != nil && !nft.SameList(w.Elements, h.Elements) {
-			w.Sort()
-			h.Sort()
-		}
-	}
-	return have, err
-}
-
-// planned reads a set by the plan's keys. ok is false when it has to be read as a whole.
-func (c *Conn) planned(family nft.Family, table string, want, s *nft.Set) (out []nft.Element, ok bool, err error) {
-	if want == nil || len(want.Elements) < c.lookupFrom || want.Interval || !nft.SameDeclaration(*want, *s) {
-		return nil, false, nil
-	}
-	before, _, known, err := c.count(family, table, s)
-	if err != nil || !known || before == 0 {
-		return nil, false, err
-	}
-	if out, err = c.elementsOf(family, table, want); err != nil {
-		return nil, false, err
-	}
-	after, all, _, err := c.count(family, table, s)
-	return out, after == len(out) && !all, err
 }
 
 // Len returns how many elements a set has. Where the kernel does not tell it reads them.

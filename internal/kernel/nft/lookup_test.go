@@ -1,6 +1,7 @@
 package nft_test
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -123,6 +124,58 @@ func scatter(s *nft.Set) {
 		}
 	}
 	s.Elements = left
+}
+
+// TestReadForLists: what lists of the plan before have too much is found without reading the whole set.
+func TestReadForLists(t *testing.T) {
+	c := open(t)
+	kernel.LookupFrom(c, 1000)
+	all := large(2500)
+	owners := nft.Set{Name: "owners", Key: all.Set("list").Key[:2]}
+	for i := range uint32(250) {
+		owners.Elements = append(owners.Elements, nft.Element{Key: nft.TupleBuilder(nil).Num(i).Port(80).Tuple()})
+	}
+	all.Sets = append(all.Sets, owners)
+	all.Sort()
+	if err := c.Apply(nft.Diff(all, nil)); err != nil {
+		t.Fatal(err)
+	}
+	without := func(gone func(owner, number uint32) bool) nft.Table {
+		want := copyOf(all)
+		for _, name := range []string{"list", "owners"} {
+			s := want.Set(name)
+			s.Elements = slices.DeleteFunc(s.Elements, func(e nft.Element) bool {
+				v := e.Key.Values(all.Set("list").Key[:2])
+				if name == "list" {
+					v = e.Key.Values(s.Key)
+					return gone(binary.NativeEndian.Uint32(v[0].Addr.AsSlice()), v[2].Num)
+				}
+				return gone(binary.NativeEndian.Uint32(v[0].Addr.AsSlice()), 0)
+			})
+		}
+		return want
+	}
+	for name, gone := range map[string]func(owner, number uint32) bool{
+		"lists":            func(owner, _ uint32) bool { return owner%50 == 7 },
+		"all but one list": func(owner, _ uint32) bool { return owner != 9 },
+		"ends of lists":    func(owner, number uint32) bool { return owner%3 == 1 && number > 5 },
+		"both":             func(owner, number uint32) bool { return owner == 249 || owner == 3 && number > 0 },
+		"beginnings":       func(owner, number uint32) bool { return owner == 5 && number < 3 },
+	} {
+		want, dumped := without(gone), false
+		kernel.OnWhole(c, func(set string) { dumped = dumped || set == "list" })
+		have, err := c.ReadFor(&want)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		have.Sort()
+		if d := cmp.Diff(&all, have); d != "" {
+			t.Errorf("%s: -in the kernel +read:\n%.2000s", name, d)
+		}
+		if dumped != (name == "beginnings") {
+			t.Errorf("%s: the whole set was read: %t", name, dumped)
+		}
+	}
 }
 
 // TestReadForCatchAll: an element for all other keys is not counted by the kernel, and seen all the same.

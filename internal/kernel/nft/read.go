@@ -97,14 +97,23 @@ func (r *reader) read(elements func(*nft.Set) ([]nft.Element, error)) (found boo
 	if err != nil {
 		return found, err
 	}
-	for i := range r.t.Sets {
-		if s := &r.t.Sets[i]; !s.Dynamic && len(s.Key) > 0 {
-			if s.Elements, err = elements(s); err != nil {
-				return found, err
+	return found, r.elements(elements)
+}
+
+// elements reads the elements of the sets, those with lists last: see planReader.
+func (r *reader) elements(read func(*nft.Set) ([]nft.Element, error)) (err error) {
+	for _, lists := range []bool{false, true} {
+		for i := range r.t.Sets {
+			s := &r.t.Sets[i]
+			if s.Dynamic || len(s.Key) == 0 || numbered(s) != lists {
+				continue
+			}
+			if s.Elements, err = read(s); err != nil {
+				return err
 			}
 		}
 	}
-	return found, nil
+	return nil
 }
 
 // dump asks for all objects of a kind and calls f with the attributes of each.
