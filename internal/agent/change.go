@@ -30,7 +30,7 @@ func (d *dataplane) meet(b basis, host netstate.State) (unmet int, err error) {
 	if o := b.setting.Other; o == nil || !o.Next || o.Backend != lease.WireGuard {
 		return 0, nil
 	}
-	if unmet, err = d.tunnels.unmet(host); unmet > 0 {
+	if unmet, err = d.tunnels.Unmet(host); unmet > 0 {
 		time.AfterFunc(meetEvery, func() { loop.Poke(d.again) })
 	}
 	return unmet, err

@@ -14,6 +14,7 @@ import (
 	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/tunnels"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/attach"
@@ -42,7 +43,7 @@ type dataplane struct {
 	cluster  func() (api.Snapshot, bool)
 	pods     *attachments.Book
 	handle   *kernel.Netns
-	tunnels  *tunnels
+	tunnels  *tunnels.Engines
 	seal     func(facts.Facts) error // has the rules in force that the network needs before it is planned; nil: there are none
 
 	mayAttach func() error // why no pod may get an address now; nil: nothing speaks against it
@@ -65,21 +66,15 @@ type dataplane struct {
 	again   chan struct{}           // receives when a step is due though nothing happened
 	heard   chan struct{}           // receives after that changed, while the network changes its backend
 	podsSet chan struct{}           // receives after a pod was attached or detached
-	steps   stepStats
+	steps   loop.Stats
 	first   sync.Once
 	ready   chan struct{} // closed after the first step that worked
 }
 
-// stepStats counts for status and metrics.
-type stepStats struct {
-	Steps     int    `json:"steps"`
-	Ops       int    `json:"ops"`
-	FirstOps  int    `json:"firstOps"` // of the first step: 0 after a restart with everything in place
-	LastError string `json:"lastError,omitempty"`
-
-	services int // ports, of the loop of services
-
-	Tunnels *tunnelStats `json:"tunnels,omitempty"` // of backends that carry packets themselves
+// networkStats counts for status and metrics.
+type networkStats struct {
+	loop.Stats
+	Tunnels *tunnels.Stats `json:"tunnels,omitempty"` // of backends that carry packets themselves
 }
 
 func newDataplane(log *slog.Logger, s *facts.InForce, l leaseSource, cluster func() (api.Snapshot, bool), pods *attachments.Book) (*dataplane, error) {
@@ -195,10 +190,10 @@ func (d *dataplane) locked(ctx context.Context) (loop.Work, error) {
 	host = host.Freeze() // what the kernel is to have, and nearly all it has, are these objects
 	before := d.want
 	d.want, d.ground = host, d.next
-	tunnelErr := d.tunnels.prepare(host, d.settings.Get().PSK)
+	tunnelErr := d.tunnels.Prepare(host, d.settings.Get().PSK)
 	d.settle(ctx, host)
 	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
-	err = errors.Join(tunnelErr, err, d.tunnels.apply(host))
+	err = errors.Join(tunnelErr, err, d.tunnels.Apply(host))
 	w := loop.Work{Ops: len(ops)}
 	if d.planned {
 		w.Repaired = repaired(ops, host, before)
@@ -309,13 +304,21 @@ func (d *dataplane) state() netstate.State {
 }
 
 // stats returns counters, for status.
-func (d *dataplane) stats() stepStats {
+func (d *dataplane) stats() networkStats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	steps := d.steps
-	if steps.LastError == "" {
-		steps.LastError = d.podTrouble()
+	s := networkStats{Stats: d.steps, Tunnels: d.tunnels.Stats()}
+	if s.LastError == "" {
+		s.LastError = d.podTrouble()
 	}
-	steps.Tunnels = d.tunnels.stats()
-	return steps
+	return s
+}
+
+// closeTunnels ends the engines after the step under way.
+func (d *dataplane) closeTunnels() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := d.tunnels.Close()
+	d.tunnels = nil
+	return err
 }

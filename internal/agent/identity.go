@@ -15,6 +15,7 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/tunnels"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/kernel"
@@ -30,7 +31,7 @@ func (a *agent) self(ctx context.Context, f facts.Facts, c lease.Config) (api.Le
 		l.PublicIPv6 = netip.Addr{} // an IPv4 network's leases say null, as flannel's
 	}
 	if c.Backend.Type == lease.WireGuard {
-		return a.wireguardSelf(l, f)
+		return tunnels.AnnounceKey(l, f.Options, a.cfg.StateDir)
 	}
 	if c.Backend.Type != lease.VXLAN && c.Backend.Type != lease.L2 {
 		return l, nil

@@ -102,11 +102,11 @@ func (a *agent) services() []api.ServicePort {
 func (a *agent) Status() Status {
 	own, _ := a.leases.Own()
 	network := a.data.stats()
-	filter := a.proxy.counters()
+	filter, ports := a.proxy.counters()
 	f := a.settings.Facts()
 	s := Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
-		Pods: len(a.pods.List()), Peers: peersOf(a.leases.Leases(), own), Services: filter.services, Network: network, Rules: filter,
+		Pods: len(a.pods.List()), Peers: peersOf(a.leases.Leases(), own), Services: ports, Network: network, Rules: filter,
 		Paths: a.paths.List(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: a.proxy.flows.Count(),
 	}
 	s.Edge = a.edgeStatus(network.Tunnels)

@@ -10,6 +10,7 @@ import (
 	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
+	"weft/internal/agent/refused"
 )
 
 // limitsShown is how many services that are not served as they want are named, one line each.
@@ -30,8 +31,8 @@ func printStatus(w io.Writer, body []byte) error {
 	paths.Print(w, s.Paths)
 	for _, l := range []struct {
 		name string
-		s    stepStats
-	}{{"network", s.Network}, {"rules", s.Rules}} {
+		s    loop.Stats
+	}{{"network", s.Network.Stats}, {"rules", s.Rules}} {
 		fmt.Fprintf(w, "%-9s %d steps, %d ops, %d in the first step", l.name, l.s.Steps, l.s.Ops, l.s.FirstOps)
 		if l.s.LastError != "" {
 			fmt.Fprintf(w, "\n          %s", l.s.LastError)
@@ -39,7 +40,7 @@ func printStatus(w io.Writer, body []byte) error {
 		fmt.Fprintln(w)
 	}
 	printDraining(w, s)
-	printEdge(w, s.Edge)
+	refused.Print(w, s.Edge)
 	printFights(w, s.Fights)
 	for _, text := range append(s.Warnings, s.ServiceLimits[:min(len(s.ServiceLimits), limitsShown)]...) {
 		fmt.Fprintf(w, "warning   %s\n", text)

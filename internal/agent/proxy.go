@@ -12,6 +12,7 @@ import (
 	"weft/internal/agent/guard"
 	"weft/internal/agent/healthports"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/refused"
 	"weft/internal/agent/rules"
 	"weft/internal/agent/ways"
 	"weft/internal/agent/wishes"
@@ -66,10 +67,11 @@ type proxyLoop struct {
 	sealed    edge.Seal // in force before the first plan of an encrypted network
 	// noTables says why there are no nf_tables: then there is no edge check, and NOTRACK is iptables'.
 	noTables error
-	edge     edgeCounts
+	edge     refused.Counts
 	main     xtFilter
 	other    xtFilter // of the iptables variant that the host's default programs are not; none: zero
-	steps    stepStats
+	steps    loop.Stats
+	ports    int // of services
 
 	warned   warned
 	balance  wishes.Balancing
@@ -123,7 +125,7 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 	}
 	w.By = p.blame(w.Repaired)
 	p.steps.Steps++
-	p.steps.services = len(snap.Services)
+	p.ports = len(snap.Services)
 	p.steps.Ops += w.Ops
 	p.steps.LastError = ""
 	if err != nil {
@@ -247,9 +249,9 @@ func (p *proxyLoop) state() rules.Rules {
 	return r
 }
 
-// counters are those for status and metrics.
-func (p *proxyLoop) counters() stepStats {
+// counters are those for status and metrics, and how many ports of services there are.
+func (p *proxyLoop) counters() (s loop.Stats, ports int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.steps
+	return p.steps, p.ports
 }

@@ -22,6 +22,7 @@ import (
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/tunnels"
 	"weft/internal/api"
 	"weft/internal/kernel/conntrack"
 	"weft/internal/kernel/nft"
@@ -217,7 +218,7 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 		return err
 	}
 	a.data.mayAttach = a.mayAttach
-	a.data.tunnels, a.data.seal = newTunnels(a.log, a.cfg.StateDir), a.proxy.seal
+	a.data.tunnels, a.data.seal = tunnels.New(a.log, a.cfg.StateDir), a.proxy.seal
 	g.Go(func() error {
 		<-ctx.Done()
 		return a.data.closeTunnels()

@@ -17,7 +17,9 @@ import (
 	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
+	"weft/internal/agent/refused"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/tunnels"
 	"weft/internal/api"
 	"weft/internal/relay"
 )
@@ -33,9 +35,9 @@ type Status struct {
 	Pods      int             `json:"pods"`
 	Peers     int             `json:"peers"`
 	Services  int             `json:"services"`
-	Network   stepStats       `json:"network"`
-	Rules     stepStats       `json:"rules"`
-	Edge      EdgeStatus      `json:"edge"`
+	Network   networkStats    `json:"network"`
+	Rules     loop.Stats      `json:"rules"`
+	Edge      refused.Status  `json:"edge"`
 	Warnings  []string        `json:"warnings,omitempty"` // what stands in the way and is not ours to change
 	Paths     []paths.Status  `json:"paths,omitempty"`    // to the other nodes
 	Fights    []loop.Fight    `json:"fights,omitempty"`   // objects that somebody else keeps changing
@@ -188,8 +190,8 @@ func writeMetrics(w io.Writer, s Status) {
 	s.healing.WriteMetrics(w)
 	s.syncs.writeMetrics(w, s)
 	leases.WriteMetrics(w, s.Lease)
-	writeTunnelMetrics(w, s.Network.Tunnels)
-	writeEdgeMetrics(w, s.Edge)
+	tunnels.WriteMetrics(w, s.Network.Tunnels)
+	refused.WriteMetrics(w, s.Edge)
 	paths.WriteMetrics(w, s.Paths)
 	writeRelayMetrics(w, s.Relay)
 }

@@ -17,7 +17,7 @@ func (d *dataplane) settle(ctx context.Context, want netstate.State) {
 			continue
 		}
 		name := vxlan.Device(overlay.Options{VNI: w.VXLAN.VNI, StandIn: true}, w.Name == vxlan.Device(overlay.Options{VNI: w.VXLAN.VNI}, true))
-		if has(want, name) {
+		if _, there := want.Get(netstate.ID{Kind: netstate.KindLink, Key: name}); there {
 			continue
 		}
 		l, ok, err := standsIn(ctx, d.handle, name, w)

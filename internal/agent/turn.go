@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -17,9 +15,7 @@ import (
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/nft"
-	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
-	"weft/internal/relay"
 )
 
 // A change of the mode makes before it breaks. Address translation is decided on a connection's first packet and kept in its connection
@@ -186,17 +182,6 @@ func (p *proxyLoop) drain(due loop.Cause, f facts.Facts, snap api.Snapshot) int 
 	return closed
 }
 
-// throughRules counts the relay's connections that rules sent there: those to NodePorts on loopback came by themselves, in any mode.
-func throughRules(all []relay.Connection) int {
-	n := 0
-	for _, c := range all {
-		if !proxy.IsLocalhost(c.Service) {
-			n++
-		}
-	}
-	return n
-}
-
 // turned is the mode in force, "" before the first, the listeners that are open for what they have, and the relay's connections and sessions.
 func (p *proxyLoop) turned() (mode facts.ProxyMode, draining, sessions int) {
 	if p.turn.sessions != nil {
@@ -205,21 +190,4 @@ func (p *proxyLoop) turned() (mode facts.ProxyMode, draining, sessions int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.turn.standing, p.turn.draining, sessions
-}
-
-// turnStatus puts the state of the services' mode into the status.
-func (a *agent) turnStatus(s *Status) {
-	standing, draining, relayed := a.proxy.turned()
-	s.Draining, s.Relayed = draining, relayed
-	if want := s.ProxyMode; standing != "" && standing != want {
-		s.ProxyMode = standing
-		s.Warnings = append(s.Warnings, fmt.Sprintf("services are in mode %s still: they will be in mode %s when its rules are in place", standing, want))
-	}
-}
-
-// printDraining says what is left of mode userspace.
-func printDraining(w io.Writer, s Status) {
-	if s.Relayed > 0 && !rules.ModeNamed(s.ProxyMode).Relays() {
-		fmt.Fprintf(w, "draining  %d connections through the agent are left of mode userspace, %d of its listeners are open\n", s.Relayed, s.Draining)
-	}
 }

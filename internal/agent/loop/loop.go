@@ -54,6 +54,14 @@ type Work struct {
 	Again  time.Time // when what is held back is due
 }
 
+// Stats counts what a loop did, for status and metrics.
+type Stats struct {
+	Steps     int    `json:"steps"`
+	Ops       int    `json:"ops"`
+	FirstOps  int    `json:"firstOps"` // of the first step: 0 after a restart with everything in place
+	LastError string `json:"lastError,omitempty"`
+}
+
 // UndoneError says that what a step did was not there when it looked again: the kernel does not keep it, or somebody else undid it.
 type UndoneError struct {
 	What    string   // "iptables rules"

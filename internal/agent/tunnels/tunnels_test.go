@@ -1,4 +1,4 @@
-package agent
+package tunnels
 
 import (
 	"net/netip"
@@ -12,11 +12,11 @@ import (
 
 func TestTunnelMetrics(t *testing.T) {
 	var b strings.Builder
-	writeTunnelMetrics(&b, nil)
+	WriteMetrics(&b, nil)
 	if b.Len() > 0 {
 		t.Errorf("without engines:\n%s", b.String())
 	}
-	writeTunnelMetrics(&b, &tunnelStats{
+	WriteMetrics(&b, &Stats{
 		UDP: &datagram.Stats{SentPackets: 7, Refused: []datagram.Refused{
 			{From: netip.MustParseAddr("172.17.42.9"), Reason: datagram.ReasonNoPeer, Packets: 3}, {Reason: datagram.ReasonSource, Packets: 1},
 		}},

@@ -1,4 +1,7 @@
-package agent
+// Package tunnels runs the engines that carry packets of backends udp and wireguard where the kernel does not.
+//
+// Floor 4, programs.
+package tunnels
 
 import (
 	"errors"
@@ -7,11 +10,11 @@ import (
 	"log/slog"
 	"path/filepath"
 
-	"weft/internal/agent/facts"
 	"weft/internal/api"
 	"weft/internal/kernel/tun/datagram"
 	"weft/internal/kernel/tun/wg"
 	"weft/internal/netstate"
+	"weft/internal/overlay"
 	"weft/internal/overlay/udp"
 	"weft/internal/overlay/wireguard"
 )
@@ -19,23 +22,23 @@ import (
 // flannelKey is where flannel keeps the host's WireGuard key: a host that changes over stays the same one for the others.
 const flannelKey = "/run/flannel/wgkey"
 
-// tunnels are the engines that carry packets where the kernel does not: they apply the Tunnels of the plan. The zero value has none.
-type tunnels struct {
+// Engines are the engines that carry packets where the kernel does not: they apply the Tunnels of the plan. The zero value has none.
+type Engines struct {
 	log     *slog.Logger
 	keyFile string
 	udp     *datagram.Engine
 	wg      *wg.Engine
 }
 
-// newTunnels returns tunnels that make their engines when a plan first needs them.
-func newTunnels(log *slog.Logger, stateDir string) *tunnels {
-	return &tunnels{log: log, keyFile: keyFile(stateDir)}
+// New returns tunnels that make their engines when a plan first needs them.
+func New(log *slog.Logger, stateDir string) *Engines {
+	return &Engines{log: log, keyFile: keyFile(stateDir)}
 }
 
 func keyFile(stateDir string) string { return filepath.Join(stateDir, "wireguard.key") }
 
-// prepare opens the TUN devices of the plan and makes them ready to carry packets, so that routes can be pointed at them.
-func (t *tunnels) prepare(want netstate.State, psk string) error {
+// Prepare opens the TUN devices of the plan and makes them ready to carry packets, so that routes can be pointed at them.
+func (t *Engines) Prepare(want netstate.State, psk string) error {
 	if t == nil {
 		return nil
 	}
@@ -63,7 +66,7 @@ func (t *tunnels) prepare(want netstate.State, psk string) error {
 	return errors.Join(errs...)
 }
 
-func (t *tunnels) setPSK(text string) error {
+func (t *Engines) setPSK(text string) error {
 	var psk wg.Key
 	if text != "" {
 		var err error
@@ -75,16 +78,16 @@ func (t *tunnels) setPSK(text string) error {
 	return nil
 }
 
-// unmet is how many hosts there was no WireGuard handshake with yet.
-func (t *tunnels) unmet(want netstate.State) (int, error) {
+// Unmet is how many hosts there was no WireGuard handshake with yet.
+func (t *Engines) Unmet(want netstate.State) (int, error) {
 	if t == nil || t.wg == nil {
 		return 0, nil
 	}
 	return t.wg.Unmet(want)
 }
 
-// apply finishes after the kernel's objects are as planned: devices that are no longer wanted are let go, kernel devices get their peers.
-func (t *tunnels) apply(want netstate.State) error {
+// Apply finishes after the kernel's objects are as planned: devices that are no longer wanted are let go, kernel devices get their peers.
+func (t *Engines) Apply(want netstate.State) error {
 	if t == nil {
 		return nil
 	}
@@ -98,8 +101,8 @@ func (t *tunnels) apply(want netstate.State) error {
 	return errors.Join(errs...)
 }
 
-// close ends the engines. Their devices stay.
-func (t *tunnels) close() error {
+// Close ends the engines. Their devices stay.
+func (t *Engines) Close() error {
 	var errs []error
 	if t.udp != nil {
 		errs = append(errs, t.udp.Close())
@@ -110,27 +113,18 @@ func (t *tunnels) close() error {
 	return errors.Join(errs...)
 }
 
-// closeTunnels ends the engines after the step under way.
-func (d *dataplane) closeTunnels() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	err := d.tunnels.close()
-	d.tunnels = nil
-	return err
-}
-
-// tunnelStats counts what the engines carried and refused, for status.
-type tunnelStats struct {
+// Stats counts what the engines carried and refused, for status.
+type Stats struct {
 	UDP       *datagram.Stats `json:"udp,omitempty"`
 	WireGuard *wg.Stats       `json:"wireguard,omitempty"`
 }
 
-// stats returns the engines' counters, nil when there is no engine.
-func (t *tunnels) stats() *tunnelStats {
+// Stats returns the engines' counters, nil when there is no engine.
+func (t *Engines) Stats() *Stats {
 	if t == nil || (t.udp == nil && t.wg == nil) {
 		return nil
 	}
-	out := &tunnelStats{}
+	out := &Stats{}
 	if t.udp != nil {
 		s := t.udp.Stats()
 		out.UDP = &s
@@ -142,8 +136,8 @@ func (t *tunnels) stats() *tunnelStats {
 	return out
 }
 
-// writeTunnelMetrics adds the counters to the metrics; who was refused and why are labels.
-func writeTunnelMetrics(w io.Writer, s *tunnelStats) {
+// WriteMetrics adds the counters to the metrics; who was refused and why are labels.
+func WriteMetrics(w io.Writer, s *Stats) {
 	if s == nil {
 		return
 	}
@@ -191,13 +185,13 @@ func kernelDriver(want netstate.State) bool {
 	return false
 }
 
-// wireguardSelf adds the node's public key and ports to what it tells the others.
-func (a *agent) wireguardSelf(l api.Lease, f facts.Facts) (api.Lease, error) {
-	key, err := wg.LoadKey(keyFile(a.cfg.StateDir), flannelKey)
+// AnnounceKey adds the node's public key and ports to what it tells the others.
+func AnnounceKey(l api.Lease, o overlay.Options, stateDir string) (api.Lease, error) {
+	key, err := wg.LoadKey(keyFile(stateDir), flannelKey)
 	if err != nil {
 		return l, err
 	}
 	l.WGKey = key.PublicKey().String()
-	l.WGPort, l.WGPortV6 = wireguard.Ports(f.Options)
+	l.WGPort, l.WGPortV6 = wireguard.Ports(o)
 	return l, nil
 }
