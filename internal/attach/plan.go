@@ -150,7 +150,7 @@ func (c Config) addBridge(s *netstate.State) {
 		return
 	}
 	s.Add(netstate.Link{
-		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: cmp.Or(c.BridgeMAC, MAC(Gateway(subnets[0]))), Alias: netstate.AliasPrefix + "bridge", Up: true,
+		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: c.bridgeMAC(), Alias: netstate.AliasPrefix + "bridge", Up: true,
 	})
 	for _, subnet := range subnets {
 		s.Add(netstate.Addr{Dev: c.Bridge, Prefix: netip.PrefixFrom(Gateway(subnet), subnet.Bits())})
@@ -168,6 +168,14 @@ func (c Config) addBridge(s *netstate.State) {
 	if c.BridgeNetfilter && c.SubnetV6.IsValid() {
 		s.Add(netstate.Sysctl{Name: "net/bridge/bridge-nf-call-ip6tables", Value: "1"})
 	}
+}
+
+// bridgeMAC is the bridge's Ethernet address, "" when there are no subnets.
+func (c Config) bridgeMAC() string {
+	for _, s := range c.subnets() {
+		return cmp.Or(c.BridgeMAC, MAC(Gateway(s)))
+	}
+	return ""
 }
 
 // pair is the host's end of the pod's veth pair, which makes the other one too.
@@ -222,14 +230,18 @@ func (c Config) routed(p Pod, ips []podIP) (host, inPod []netstate.Object) {
 	return host, inPod
 }
 
+// bridged attaches a pod to the bridge. The neighbour entries of both ends are permanent here, too: a bridge whose ports went down forgets the
+// others, the question that follows is lost on a port that does not forward yet, and the next one is asked a second later.
 func (c Config) bridged(p Pod, ips []podIP) (host, inPod []netstate.Object) {
 	pair := c.pair(p, ips)
 	pair.Master = c.Bridge
 	pair.Port = netstate.Port{Hairpin: true}
 	host, inPod = append(host, pair), c.inside(ips)
 	for _, a := range ips {
+		host = append(host, netstate.Neigh{Dev: c.Bridge, IP: a.ip, MAC: pair.Peer.MAC})
 		inPod = append(inPod,
 			netstate.Addr{Dev: PodInterface, Prefix: netip.PrefixFrom(a.ip, a.subnet.Bits())},
+			netstate.Neigh{Dev: PodInterface, IP: Gateway(a.subnet), MAC: c.bridgeMAC()},
 			netstate.Route{Dst: everywhere(a.ip), Via: Gateway(a.subnet), Dev: PodInterface})
 	}
 	if c.IPv6 { // a port has no use for addresses of its own
@@ -245,7 +257,7 @@ func (c Config) addIsolated(s *netstate.State) {
 		return
 	}
 	s.Add(netstate.Link{
-		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: cmp.Or(c.BridgeMAC, MAC(Gateway(subnets[0]))), Alias: netstate.AliasPrefix + "bridge", Up: true,
+		Name: c.Bridge, Type: netstate.TypeBridge, MTU: c.MTU, MAC: c.bridgeMAC(), Alias: netstate.AliasPrefix + "bridge", Up: true,
 	})
 	if c.IPv6 {
 		s.Add(netstate.Sysctl{Name: "net/ipv6/conf/" + c.Bridge + "/disable_ipv6", Value: disabled[true]})

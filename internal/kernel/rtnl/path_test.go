@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -236,6 +238,34 @@ func TestPathL2(t *testing.T) {
 		}
 		if seen, err := ask(t, l.hosts[0], l.pods[0][0], src, 100); err == nil {
 			t.Errorf("the host reached its pod %s, seen from %s", src, seen)
+		}
+	}
+}
+
+// TestPortFlap takes a pod's port down and up while packets are on their way: nobody may have to ask for the pod's or the gateway's
+// Ethernet address then, as the kernel asks a second time only after a second.
+func TestPortFlap(t *testing.T) {
+	l := newLAN(t)
+	l.plan(t, vxlan.Backend{}, attach.Bridge)
+	host, pod := l.hosts[0], l.pods[0][0]
+	veth := attach.HostInterface(fmt.Sprint(0, 0))
+	for _, flap := range [][2]string{{"set " + veth + " down", "set " + veth + " up"}, {"set " + veth + " nomaster", "set " + veth + " master docker0"}} {
+		host.ip("ip link " + flap[0])
+		_, _ = ask(t, host, pod, l.ips[0][0][0], 100) // nobody answers: a question for an address would be open after it
+		host.ip("ip link " + flap[1])
+		l.plan(t, vxlan.Backend{}, attach.Bridge)
+		for w, dev := range map[*world]string{host: "docker0", pod: attach.PodInterface} {
+			var out []byte
+			w.must(w.ns.Do(func() (err error) {
+				out, err = exec.Command("ip", "-4", "neigh", "show", "dev", dev).CombinedOutput()
+				return err
+			}))
+			if text := string(out); !strings.Contains(text, "PERMANENT") || strings.Contains(text, "INCOMPLETE") || strings.Contains(text, "FAILED") {
+				t.Errorf("after link %s neighbours on %s are:\n%s", flap[0], dev, text)
+			}
+		}
+		if _, err := ask(t, host, pod, l.ips[0][0][0], 100); err != nil {
+			t.Error(err)
 		}
 	}
 }
