@@ -69,8 +69,8 @@ lint: ## golangci-lint, from tools/go.mod
 bench: build $(BIN)/flanneld ## measure side by side in one run, print ratios
 	scripts/bench
 
-storm: build ## 2,000 pod restarts a minute over 1,000 services for five minutes, with clients
-	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 20m -run Storm ./test/scale -storm 5m
+storm: build ## 2,000 pod restarts a minute over 1,000 services for five minutes, with clients, in modes nftables and userspace
+	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 30m -run Storm ./test/scale -storm 5m
 
 chaos: build ## injure a cluster at random for minutes: ROUNDS (10) times each, SEED repeats a run; 100 changes of the proxy mode
 	WEFT_BIN=$(CURDIR)/$(BIN) go test -v -timeout 20m ./test/modes -run TestSwitchModes -switches 100

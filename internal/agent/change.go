@@ -74,10 +74,24 @@ func (d *dataplane) receives(k ways.Kind) bool {
 	return d.told.open[k]
 }
 
+// emptied is how long a tunnel in user space stays after a change led away from it: what the hosts sent last waits in queues of the TUN
+// device, of the sockets and of the workers, longer than the word that it was the last on a machine that has more to do than time.
+const emptied = 2 * time.Second
+
 // left forgets the second backend of a change that has ended: every host said that it no longer sends by it, or never did. A kind that
 // no change led away from lingers instead.
-func (d *dataplane) left(s facts.Setting) {
-	if before := d.told.setting; before.Other != nil && s.Other == nil && ways.OtherKind(before.Facts) != ways.InForce(s.Facts) {
-		delete(d.kinds, ways.OtherKind(before.Facts))
+func (d *dataplane) left(now time.Time, s facts.Setting) {
+	before := d.told.setting
+	if before.Other == nil || s.Other != nil || ways.OtherKind(before.Facts) == ways.InForce(s.Facts) {
+		return
+	}
+	k := ways.OtherKind(before.Facts)
+	if k.Type != lease.WireGuard && k.Type != lease.UDP {
+		delete(d.kinds, k)
+		return
+	}
+	if until, ok := d.kinds[k]; ok && until.After(now.Add(emptied)) {
+		d.kinds[k] = now.Add(emptied)
+		time.AfterFunc(emptied, func() { loop.Poke(d.again) })
 	}
 }

@@ -103,7 +103,7 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 	if err != nil {
 		return netstate.State{}, nil, basis{}, err
 	}
-	d.left(s)
+	d.left(now, s)
 	if keep := d.remember(now, used); len(keep) > 0 {
 		if used, err = ways.Of(s.Facts, own, all, keep...); err != nil {
 			return netstate.State{}, nil, basis{}, err

@@ -28,6 +28,33 @@ func TestRepairedNamesWhatThePlanDidNotChange(t *testing.T) {
 	}
 }
 
+// TestTunnelsAreEmptied: what waits in a tunnel of user space when a change leads away from it still arrives, and then the tunnel goes.
+func TestTunnelsAreEmptied(t *testing.T) {
+	d := &dataplane{kinds: map[ways.Kind]time.Time{}, again: make(chan struct{}, 1)}
+	now := time.Unix(1000, 0)
+	gw := ways.Kind{Type: lease.HostGW}
+	d.told.setting = facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
+	d.told.setting.Other = &facts.OtherBackend{Backend: lease.WireGuard}
+	wg := ways.OtherKind(d.told.setting.Facts)
+	s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
+	s.Backend = lease.HostGW
+	d.remember(now, []ways.Way{{Kind: wg}, {Kind: gw}})
+	for _, at := range []struct {
+		after time.Duration
+		kept  int
+	}{{0, 1}, {emptied / 2, 1}, {emptied, 0}} {
+		d.left(now.Add(at.after), s) // each step until one worked
+		if keep := d.remember(now.Add(at.after), []ways.Way{{Kind: gw}}); len(keep) != at.kept {
+			t.Errorf("after %s: kept %v", at.after, keep)
+		}
+	}
+	select {
+	case <-d.again:
+	case <-time.After(emptied + 5*time.Second):
+		t.Error("nobody looks when the time is up")
+	}
+}
+
 // TestLingeringKinds: of two kinds with one VNI the later one is kept, always, and one that a change led away from is not.
 func TestLingeringKinds(t *testing.T) {
 	d := &dataplane{kinds: map[ways.Kind]time.Time{}}
@@ -44,7 +71,7 @@ func TestLingeringKinds(t *testing.T) {
 	d.told.setting.Other = &facts.OtherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1, Port: 4789}}
 	s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
 	s.Backend = lease.HostGW
-	d.left(s)
+	d.left(now.Add(3*time.Second), s)
 	if keep := d.remember(now.Add(3*time.Second), []ways.Way{{Kind: c}}); !slices.Equal(keep, []ways.Kind{a}) {
 		t.Errorf("kept after a change was finished: %v", keep)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"weft/internal/lab/topology"
+	"weft/test/labtest"
 )
 
 const etcdAt = " --etcd-endpoints=http://172.17.42.30:2379"
@@ -165,16 +166,19 @@ func (c *cluster) subnets() string {
 	return all
 }
 
-// leftovers makes sure that nothing of earlier backends is left on the hosts but what lingers, and nothing differs from the plan.
+// leftovers makes sure that nothing of earlier backends is left on the hosts once what lingers is gone, and nothing differs from the plan.
 func (c *cluster) leftovers() {
 	c.T.Helper()
 	for _, h := range hosts {
-		if out := c.Must(h, "weft diff"); out != "" {
-			c.T.Errorf("%s is not as planned:\n%s", h, out)
-		}
-		if out := c.Must(h, "ip -o link | cut -d: -f2 | grep -E 'weft4|weft6|flannel-wg|flannel0|flannel.1' || true"); out != "" {
-			c.T.Errorf("%s: devices of earlier backends: %s", h, out)
-		}
+		labtest.Eventually(c.T, "nothing is left on "+h, 10*time.Second, func() error {
+			if out := c.Must(h, "weft diff"); out != "" {
+				return fmt.Errorf("not as planned:\n%s", out)
+			}
+			if out := c.Must(h, "ip -o link | cut -d: -f2 | grep -E 'weft4|weft6|flannel-wg|flannel0|flannel.1' || true"); out != "" {
+				return fmt.Errorf("devices of earlier backends: %s", out)
+			}
+			return nil
+		})
 		if out := c.Must(h, "weft network show -o json"+etcdAt); strings.Contains(out, `"also"`) || strings.Contains(out, `"change"`) {
 			c.T.Errorf("a change is still under way: %s", out)
 		}
