@@ -49,18 +49,20 @@ func (o Op) line() string {
 // Diff returns the ops that turn what of have bears our mark into want. In want, rules of chains that aren't ours are jumps to our
 // chains: they are inserted at the beginning of the chain (Rule.Last: appended); where one is there already, its place among rules
 // of others is left alone, so two programs that both want to be first don't fight, unless it must be (Rule.First). What does not bear our mark is never touched.
-func Diff(want, have Ruleset) []Op {
+func Diff(want, have Ruleset) []Op { return diff(want, have, false) }
+
+func diff(want, have Ruleset, part bool) []Op {
 	var ops []Op
 	for _, v6 := range []bool{false, true} {
-		ops = append(ops, diffTables(want.Family(v6).Ours(), have.Family(v6).Ours(), *have.Family(v6), v6)...)
+		ops = append(ops, diffTables(want.Family(v6).Ours(), have.Family(v6).Ours(), *have.Family(v6), v6, part)...)
 	}
 	return ops
 }
 
-func diffTables(want, have, all Tables, v6 bool) []Op {
+func diffTables(want, have, all Tables, v6, part bool) []Op {
 	var ops []Op
 	for _, name := range tableNames(want, have) {
-		d := differ{v6: v6, table: name, want: chains(want, name), have: chains(have, name), all: all}
+		d := differ{v6: v6, table: name, want: chains(want, name), have: chains(have, name), all: all, part: part}
 		d.run()
 		ops = append(ops, d.ops...)
 	}
@@ -95,6 +97,7 @@ type differ struct {
 	table      string
 	want, have []Chain
 	all        Tables // what is there, rules of others too
+	part       bool   // both are parts of something larger, with other rules in the unordered chains
 	ops        []Op
 }
 
@@ -116,7 +119,7 @@ func (d *differ) run() {
 		case !exists:
 			d.op(c.Name, NewChain, 0, Rule{})
 		default:
-			if ops, ok := d.edit(c, old); ok {
+			if ops, ok := d.change(c, old); ok {
 				rules[c.Name] = ops
 				continue
 			}

@@ -37,6 +37,9 @@ type Chain struct {
 	Name   string
 	Policy string // "ACCEPT" or "DROP" of a built-in chain as the kernel has it, "" in plans and of user-defined chains
 	Rules  []Rule
+	// Unordered says that of the rules of this chain of a plan only those of one service (Rule.service) have an order. Diff adds rules at its
+	// end then and removes them wherever they are, so a service that comes or goes costs its own rules.
+	Unordered bool
 }
 
 // builtin lists the built-in chains of all tables, in the order a packet meets them.
@@ -132,6 +135,7 @@ func (t *Tables) merge(index map[[2]string]int, seen map[string]bool, table stri
 		(*t)[k].Chains = append((*t)[k].Chains, Chain{Name: c.Name, Policy: c.Policy})
 	}
 	to := &(*t)[k].Chains[i]
+	to.Unordered = to.Unordered || c.Unordered
 	if Owned(c.Name) {
 		to.Rules = append(to.Rules, c.Rules...)
 		return
@@ -152,7 +156,7 @@ func (t Tables) Ours() Tables {
 		var chains []Chain
 		for _, c := range table.Chains {
 			if Owned(c.Name) {
-				chains = append(chains, Chain{Name: c.Name, Rules: c.Rules})
+				chains = append(chains, Chain{Name: c.Name, Rules: c.Rules, Unordered: c.Unordered})
 				continue
 			}
 			var jumps []Rule

@@ -29,13 +29,25 @@ func (e *RefusedError) Error() string { return "apply " + e.Op.String() + ": ref
 
 // Apply does the ops, those of a table in one transaction. Rules of our chains that are refused are left out and the rest is applied;
 // the error then holds a RefusedError for each. Any other failure leaves the table as it was, unless netlink has no room for all of
-// it at once (tooLong), when it's done in parts, one after the other.
+// it at once (tooLong), when it's done in parts, one after the other. Many new chains come in transactions of their own, before what
+// leads to them.
 func (k Kernel) Apply(ctx context.Context, ops []xt.Op) error {
 	var errs []error
 	for _, v6 := range []bool{false, true} {
 		for _, table := range tablesOf(ops, v6) {
-			refused, err := k.applyTable(ctx, v6, table)
-			errs = append(append(errs, refused...), err)
+			list := [][]xt.Op{table}
+			if k.inParts(ctx, table) {
+				list = parts(table)
+			}
+			for _, ops := range list {
+				if len(ops) == 0 {
+					continue
+				}
+				refused, err := k.applyTable(ctx, v6, ops)
+				if errs = append(append(errs, refused...), err); err != nil {
+					break // what comes next may lead to what is not there
+				}
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -13,7 +13,7 @@ func (p Planner) Base(n proxy.Node) xt.Ruleset {
 		p.baseNAT(t, n, v6)
 		p.baseFilter(t, n, v6)
 	}
-	return r
+	return unordered(r)
 }
 
 func (p Planner) baseNAT(t *xt.Tables, n proxy.Node, v6 bool) {

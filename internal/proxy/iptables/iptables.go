@@ -29,6 +29,7 @@ package iptables
 import (
 	"crypto/sha256"
 	"encoding/base32"
+	"slices"
 	"strings"
 
 	"weft/internal/api"
@@ -108,4 +109,20 @@ func (p Planner) All(n proxy.Node, services []api.ServicePort) xt.Ruleset {
 		parts = append(parts, p.Plan(n, s))
 	}
 	return xt.Union(parts...)
+}
+
+// lists are the chains that every service may have rules in. Addresses and ports are a service's own (see proxy.Shares), so the order of
+// services does not matter.
+var lists = []string{chainServices, chainNodePorts, chainHealth}
+
+// unordered marks the lists in a plan.
+func unordered(r xt.Ruleset) xt.Ruleset {
+	for _, v6 := range []bool{false, true} {
+		for _, t := range *r.Family(v6) {
+			for i := range t.Chains {
+				t.Chains[i].Unordered = slices.Contains(lists, t.Chains[i].Name)
+			}
+		}
+	}
+	return r
 }

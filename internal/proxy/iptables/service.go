@@ -34,7 +34,7 @@ func (p Planner) Plan(n proxy.Node, s api.ServicePort) xt.Ruleset {
 		}
 		b.plan()
 	}
-	return r
+	return unordered(r)
 }
 
 func known(p api.Protocol) bool { return p == api.TCP || p == api.UDP || p == api.SCTP }
