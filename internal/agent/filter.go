@@ -21,12 +21,13 @@ type xtFilter struct {
 	flannel []string   // chains a flannel left behind
 	others  []string   // chains of a kube-proxy
 	ok      bool       // the rules were as planned after the last step
+	behind  bool       // plan and made are those of a step before the last one
 }
 
 // apply reads the rules when the plan changed, somebody else may have changed them, or the step before failed. A sparing one makes rules
 // only where somebody uses iptables: where its tables are not, nothing in them can drop.
 func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, want xt.Ruleset, sparing bool) (loop.Work, error) {
-	planned := equal(want, f.plan)
+	planned := !f.behind && equal(want, f.plan)
 	if planned && f.ok && due&(loop.ByIPTables|loop.ByHost|loop.ByTime) == 0 {
 		return loop.Work{}, nil
 	}
@@ -38,7 +39,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 		f.ok = err == nil
 		return loop.Work{Ops: len(ops)}, err
 	}
-	f.ok, f.plan = false, want
+	f.ok, f.plan, f.behind = false, want, false
 	have, err := f.k.Read(ctx)
 	if err != nil {
 		return loop.Work{}, err
@@ -75,7 +76,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 // partial is what a changed plan changes in our own chains, when nobody else can have changed anything since the step before: a table is
 // restored as a whole or not at all, so neither before nor after it all rules must be read. ok is false when they must.
 func (f *xtFilter) partial(due loop.Cause, want xt.Ruleset, sparing bool) (ops []xt.Op, ok bool) {
-	if !f.ok || sparing || due&(loop.ByIPTables|loop.ByHost|loop.ByTime) != 0 {
+	if !f.ok || f.behind || sparing || due&(loop.ByIPTables|loop.ByHost|loop.ByTime) != 0 {
 		return nil, false
 	}
 	ops = xt.Diff(want, f.made)

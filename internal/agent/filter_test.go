@@ -47,4 +47,14 @@ func TestPartialSync(t *testing.T) {
 	if w, err := p.step(t.Context(), loop.ByIPTables); err != nil || w.Ops != 0 || x.reads == reads {
 		t.Errorf("a full check: %d ops, %d reads, %v", w.Ops, x.reads-reads, err)
 	}
+	services = agenttest.Changed(services, 3)
+	if w, err := p.step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 {
+		t.Errorf("one more change: %d ops, %v", w.Ops, err)
+	}
+	if err := x.Fake.Apply(t.Context(), []xt.Op{{Table: "nat", Chain: "WEFT-SERVICES", Verb: xt.Flush}}); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := p.step(t.Context(), loop.ByIPTables); err != nil || len(w.Repaired) != 1 {
+		t.Errorf("after somebody flushed a chain: repaired %v, %v", w.Repaired, err)
+	}
 }

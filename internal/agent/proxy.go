@@ -60,6 +60,7 @@ type proxyLoop struct {
 	want      rules.Rules // without the table, which is in table
 	table     rules.TablePlan
 	xtPlan    rules.XTPlan
+	chainPlan rules.ChainPlan // in force in mode iptables
 	localhost localhost
 	tableOK   bool // the table was as planned after the last step
 	tableIs   bool // and there was one
@@ -188,14 +189,19 @@ func (p *proxyLoop) listen(want []netstate.Listener) (userspace.Ports, int, erro
 func (p *proxyLoop) applyIPTables(ctx context.Context, due loop.Cause, want, forwarding xt.Ruleset, sparing bool) (loop.Work, error) {
 	p.main.k, p.main.name = p.xt, "iptables"
 	w, err := p.main.apply(ctx, p.log, due, want, sparing)
+	return sum(w, p.applyOther(ctx, due, forwarding)), err
+}
+
+// applyOther brings the rules of the host's other iptables to what lets pods' packets through.
+func (p *proxyLoop) applyOther(ctx context.Context, due loop.Cause, forwarding xt.Ruleset) loop.Work {
 	if p.other.k == nil {
-		return w, err
+		return loop.Work{}
 	}
-	other, err2 := p.other.apply(ctx, p.log, due, forwarding, true)
-	if p.otherErr = ""; err2 != nil { // nobody asked us to use it: said, but no reason not to be converged
-		p.otherErr = err2.Error()
+	w, err := p.other.apply(ctx, p.log, due, forwarding, true)
+	if p.otherErr = ""; err != nil { // nobody asked us to use it: said, but no reason not to be converged
+		p.otherErr = err.Error()
 	}
-	return sum(w, other), err
+	return w
 }
 
 // diff is what a step would do to the rules now.
@@ -243,6 +249,7 @@ func (p *proxyLoop) state() rules.Rules {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.want
+	r.XT = p.wantedXT()
 	if t := p.table.Table(); t != nil {
 		r.Table = t
 	}

@@ -21,7 +21,8 @@ func (p *proxyLoop) ruleCounts() map[string][2]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := map[string][2]int{}
-	for i, tables := range []xt.Tables{p.want.XT.V4, p.want.XT.V6} {
+	want := p.wantedXT()
+	for i, tables := range []xt.Tables{want.V4, want.V6} {
 		for _, t := range tables {
 			n := out[t.Name]
 			for _, c := range t.Chains {

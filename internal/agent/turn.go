@@ -75,6 +75,7 @@ func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Fa
 	if err != nil && !p.tableOK && p.turn.standing != f.ProxyMode {
 		return table, err
 	}
+	p.chainPlan = rules.ChainPlan{}
 	forwarding := masq.Forwarding(c.Masq)
 	filter, err2 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
 	p.want = rules.Rules{XT: p.main.made, Listeners: p.localhost.plan}
@@ -83,6 +84,10 @@ func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Fa
 
 // applyInIPTables opens the listeners first, then come the rules that lead to the ports they hold.
 func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content) (loop.Work, error) {
+	if rules.ModeOf(f).RulesByService() {
+		return p.applyByService(ctx, due, f, own, snap, c)
+	}
+	p.chainPlan = rules.ChainPlan{}
 	var w loop.Work
 	var err error
 	var ports userspace.Ports
@@ -96,12 +101,7 @@ func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts
 		_, closed, err3 := p.listen(plan.Listeners)
 		w.Ops, err = w.Ops+closed, errors.Join(err, err3)
 	}
-	if err1 != nil && p.turn.standing != f.ProxyMode && rules.ModeNamed(p.turn.standing).Table {
-		before := f
-		before.ProxyMode = p.turn.standing
-		c = rules.ContentOf(before, own, snap, c.Guard)
-	}
-	table, err2 := p.applyTable(due, p.table.Update(c))
+	table, err2 := p.applyTable(due, p.table.Update(p.stay(err1, f, own, snap, c)))
 	p.want = plan
 	return sum(w, filter, table), errors.Join(err, err1, err2)
 }
