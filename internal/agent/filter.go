@@ -45,10 +45,7 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 		return loop.Work{}, err
 	}
 	before := f.made
-	f.blocked, f.flannel, f.others = blocked(have), others.FlannelLeft(have), others.Serving(have)
-	if f.made = want; sparing {
-		f.made = used(want, have)
-	}
+	f.see(want, have, sparing)
 	ops := xt.Diff(f.made, have)
 	w := loop.Work{Ops: len(ops)}
 	if len(ops) == 0 {
@@ -65,12 +62,29 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 	if err := f.k.Apply(ctx, ops); err != nil {
 		return w, err
 	}
-	have, err = f.k.Read(ctx)
-	if left := xt.Diff(f.made, have); err == nil && len(left) > 0 {
-		err = &loop.UndoneError{What: "chains of " + f.name, Objects: chains(left), First: left[0].String()}
-	}
+	err = f.verify(ctx)
 	f.ok = err == nil
 	return w, err
+}
+
+// see takes in what is there.
+func (f *xtFilter) see(want, have xt.Ruleset, sparing bool) {
+	f.blocked, f.flannel, f.others = blocked(have), others.FlannelLeft(have), others.Serving(have)
+	if f.made = want; sparing {
+		f.made = used(want, have)
+	}
+}
+
+// verify reads whether the rules are what they were made.
+func (f *xtFilter) verify(ctx context.Context) error {
+	have, err := f.k.Read(ctx)
+	if err != nil {
+		return err
+	}
+	if left := xt.Diff(f.made, have); len(left) > 0 {
+		return &loop.UndoneError{What: "chains of " + f.name, Objects: chains(left), First: left[0].String()}
+	}
+	return nil
 }
 
 // partial is what a changed plan changes in our own chains, when nobody else can have changed anything since the step before: a table is

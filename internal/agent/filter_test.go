@@ -47,7 +47,8 @@ func TestPartialSync(t *testing.T) {
 	if w, err := p.step(t.Context(), loop.ByIPTables); err != nil || w.Ops != 0 || x.reads == reads {
 		t.Errorf("a full check: %d ops, %d reads, %v", w.Ops, x.reads-reads, err)
 	}
-	services = agenttest.Changed(services, 3)
+	now := agenttest.Changed(services, 3)
+	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: now}, true }
 	if w, err := p.step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 {
 		t.Errorf("one more change: %d ops, %v", w.Ops, err)
 	}

@@ -30,7 +30,7 @@ func BenchmarkLayout(b *testing.B) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		b.Skip("no program nft")
 	}
-	for _, size := range strings.Fields(cmp.Or(os.Getenv("WEFT_LAYOUT"), "1000")) {
+	for size := range strings.FieldsSeq(cmp.Or(os.Getenv("WEFT_LAYOUT"), "1000")) {
 		b.Run("services="+size, func(b *testing.B) {
 			n, err := strconv.Atoi(size)
 			if err != nil {
