@@ -6,14 +6,13 @@ import (
 
 	"weft/internal/agent/refused"
 	"weft/internal/agent/rules"
+	"weft/internal/agent/services"
 	"weft/internal/agent/tunnels"
-	"weft/internal/proxy"
-	"weft/internal/relay"
 )
 
 // edgeStatus is what all parts of the node refused.
 func (a *agent) edgeStatus(t *tunnels.Stats) refused.Status {
-	e, err := a.proxy.edgeStatus()
+	e, err := a.proxy.Refused()
 	if err != nil {
 		a.log.Debug("what the edge check refused is not known", "err", err) // the loop of the rules reports such trouble
 	}
@@ -22,24 +21,13 @@ func (a *agent) edgeStatus(t *tunnels.Stats) refused.Status {
 }
 
 // turnStatus puts the state of the services' mode into the status.
-func (a *agent) turnStatus(s *Status) {
-	standing, draining, relayed := a.proxy.turned()
-	s.Draining, s.Relayed = draining, relayed
+func turnStatus(s *Status, r services.Report) {
+	standing := r.Mode
+	s.Draining, s.Relayed = r.Draining, r.Relayed
 	if want := s.ProxyMode; standing != "" && standing != want {
 		s.ProxyMode = standing
 		s.Warnings = append(s.Warnings, fmt.Sprintf("services are in mode %s still: they will be in mode %s when its rules are in place", standing, want))
 	}
-}
-
-// throughRules counts the relay's connections that rules sent there: those to NodePorts on loopback came by themselves, in any mode.
-func throughRules(all []relay.Connection) int {
-	n := 0
-	for _, c := range all {
-		if !proxy.IsLocalhost(c.Service) {
-			n++
-		}
-	}
-	return n
 }
 
 // printDraining says what is left of mode userspace.

@@ -171,7 +171,7 @@ func (a *agent) turn(ctx context.Context, old, next facts.Setting) {
 	case old.Sealed() && !next.Sealed():
 		old.Turning = true
 		a.settings.Set(old)
-		_, err = a.proxy.step(ctx, loop.ByHost)
+		_, err = a.proxy.Step(ctx, loop.ByHost)
 	}
 	if err != nil {
 		a.log.Debug("the change goes on though not everything is in place", "err", err) // its loop reports and repeats it
@@ -185,7 +185,7 @@ func (a *agent) tell(ctx context.Context, self api.Lease) error {
 		return nil
 	}
 	if l.Also != "" { // the packet filter must take what the others will send
-		if _, err := a.proxy.step(ctx, loop.ByHost); err != nil {
+		if _, err := a.proxy.Step(ctx, loop.ByHost); err != nil {
 			return fmt.Errorf("announce what the node receives by: %w", err)
 		}
 	}

@@ -109,4 +109,4 @@ func (a *agent) Leaving() bool {
 }
 
 // Updated is when the services' rules were last as planned.
-func (a *agent) Updated() time.Time { return a.proxy.syncs.updated() }
+func (a *agent) Updated() time.Time { return a.proxy.Updated() }

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -97,6 +99,25 @@ func TestMakeRoom(t *testing.T) {
 		}
 		if fmt.Sprint(values) != fmt.Sprint(want) || strings.Count(log.String(), "\n") != x.said {
 			t.Errorf("%s: %v, want %v; said %d lines:\n%s", x.what, values, want, x.said, &log)
+		}
+	}
+}
+
+// TestHealthMetricsOnThePage: what the page for those who come from kube-proxy calls the same of health is there.
+func TestHealthMetricsOnThePage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/migration/from-kube-proxy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	new(probes).writeMetrics(&b)
+	found := regexp.MustCompile("# TYPE (kubeproxy_[a-z_]+)").FindAllStringSubmatch(b.String(), -1)
+	if len(found) != len(regexp.MustCompile("kubeproxy_proxy_[a-z_]+").FindAllString(string(page), -1)) {
+		t.Errorf("the page names others than %v", found)
+	}
+	for _, m := range found {
+		if !strings.Contains(string(page), m[1]) {
+			t.Errorf("no %s on the page", m[1])
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"weft/internal/agent/services"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/lease"
@@ -102,29 +103,27 @@ func (a *agent) services() []api.ServicePort {
 func (a *agent) Status() Status {
 	own, _ := a.leases.Own()
 	network := a.data.stats()
-	filter, ports := a.proxy.counters()
 	f := a.settings.Facts()
+	filter := a.proxy.Report(f.ProxyMode)
 	s := Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
-		Pods: len(a.pods.List()), Peers: peersOf(a.leases.Leases(), own), Services: ports, Network: network, Rules: filter,
-		Paths: a.paths.List(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: a.proxy.flows.Count(),
+		Pods: len(a.pods.List()), Peers: peersOf(a.leases.Leases(), own), Services: filter.Ports, Network: network, Rules: filter.Stats,
+		Paths: a.paths.List(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: filter.Forgotten,
 	}
 	s.Edge = a.edgeStatus(network.Tunnels)
 	if own.Subnet.IsValid() {
 		s.Subnet = own.Subnet.String()
 	}
-	s.Settings, s.Relay = a.live.list(), a.proxy.relayStatus(f.ProxyMode)
-	s.Warnings = slices.Concat(a.proxy.warnings(), s.Settings.warnings(), fewFiles(s.Relay))
-	s.ServiceLimits = a.proxy.limited()
-	s.syncs = &a.proxy.syncs
-	s.noLocal, s.rules = a.proxy.local(), a.proxy.ruleCounts()
-	a.turnStatus(&s)
+	s.Settings, s.Relay = a.live.list(), filter.Relay
+	s.Warnings = slices.Concat(filter.Warnings, s.Settings.warnings(), services.FewFiles(s.Relay))
+	s.ServiceLimits, s.services = filter.Limits, a.proxy
+	turnStatus(&s, filter)
 	s.Lease = a.leaseStatus()
 	written, why := a.subnetEnv.state()
 	if why != "" {
 		s.Warnings = append(s.Warnings, why)
 	}
-	s.Converged = a.Ready() == nil && network.LastError == "" && filter.LastError == "" && written
+	s.Converged = a.Ready() == nil && network.LastError == "" && filter.Stats.LastError == "" && written
 	return s
 }
 
@@ -134,7 +133,7 @@ func (a *agent) Ready() error {
 		return err
 	}
 	select {
-	case <-a.proxy.ready:
+	case <-a.proxy.Ready():
 		return nil
 	default:
 		return errNoRules

@@ -16,22 +16,17 @@ import (
 
 	"weft/internal/agent/attachments"
 	"weft/internal/agent/facts"
-	"weft/internal/agent/flows"
-	"weft/internal/agent/healthports"
 	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/services"
 	"weft/internal/agent/tunnels"
 	"weft/internal/api"
-	"weft/internal/kernel/conntrack"
-	"weft/internal/kernel/nft"
 	"weft/internal/kernel/sysctl"
-	"weft/internal/kernel/xt"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
 	"weft/internal/netstate"
-	"weft/internal/relay"
 	"weft/internal/store/kube"
 )
 
@@ -65,12 +60,8 @@ type agent struct {
 	subnetEnv      envFile
 	noRoom         int // what connection tracking could not be raised to, so that it is said once
 	healing        loop.Healing
-	proxy          *proxyLoop
-	tables         *nft.Conn // nil: the kernel has none
+	proxy          *services.Loop
 }
-
-// burstGap is how far apart transactions for changed services begin at least: what changes meanwhile is in one.
-const burstGap = 5 * time.Millisecond
 
 // gcPercent keeps the heap small: an agent is idle nearly always, and what it holds of a large network is long-lived.
 const gcPercent = 40
@@ -218,7 +209,7 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 		return err
 	}
 	a.data.mayAttach = a.mayAttach
-	a.data.tunnels, a.data.seal = tunnels.New(a.log, a.cfg.StateDir), a.proxy.seal
+	a.data.tunnels, a.data.seal = tunnels.New(a.log, a.cfg.StateDir), a.proxy.Seal
 	g.Go(func() error {
 		<-ctx.Done()
 		return a.data.closeTunnels()
@@ -251,60 +242,27 @@ func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-ch
 }
 
 // openRules opens what programs the packet filter and the services.
-func (a *agent) openRules(ctx context.Context, g *errgroup.Group) error {
-	table, missing, err := openTables(facts.ProxyMode(a.cfg.ProxyMode))
+func (a *agent) openRules(ctx context.Context, g *errgroup.Group) (err error) {
+	a.proxy, err = services.Open(facts.ProxyMode(a.cfg.ProxyMode), services.Options{
+		Log: a.log, Settings: &a.settings, Leases: a.leases, Cluster: a.feed(), Whole: a.everything, Healing: &a.healing,
+	})
 	if err != nil {
 		return err
 	}
-	if missing != nil {
-		a.log.Warn("there is no edge check on this host: packets are taken from everybody", "why", missing)
-	}
-	engine, health := relay.New(relay.Options{Log: a.log}), healthports.New(a.log)
-	a.proxy = &proxyLoop{
-		log: a.log, setting: a.settings.Get, generation: a.settings.Generation, leases: a.leases,
-		cluster: a.feed(), whole: a.everything,
-		xt: xt.Kernel{}, relay: engine, ready: make(chan struct{}), noTables: missing,
-		flows: flows.New(a.log, &conntrack.Table{}), health: health,
-		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return throughRules(engine.Connections()) }},
-	}
-	a.proxy.guards.Expired = make(chan struct{}, 1)
-	if table != nil {
-		a.proxy.nft, a.proxy.writer, a.proxy.chains, a.tables = table, table.Writer, table.BaseChains, table
-	}
 	g.Go(func() error {
 		<-ctx.Done()
-		if table == nil {
-			return errors.Join(engine.Close(), health.Close())
-		}
-		return errors.Join(engine.Close(), table.Close(), health.Close())
+		return a.proxy.Close()
 	})
 	return nil
 }
 
 // startServices runs the loop of the packet filter and the services.
 func (a *agent) startServices(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
-	g.Go(func() error { return a.proxy.flows.Run(ctx) })
-	if other, ok, err := xt.Other(ctx); err != nil {
-		a.log.Warn("the host's other iptables is not looked at", "err", err)
-	} else if ok {
-		a.proxy.other = xtFilter{k: other, name: "iptables-" + other.Variant}
-	}
-	l := loop.Loop{Name: "services", Step: a.proxy.step, Every: loop.FullCheck, Gap: burstGap, Healing: &a.healing, Log: a.log, Triggers: []loop.Trigger{
-		loop.On(leases, loop.ByPlan), loop.On(a.settings.Subscribe(), loop.ByHost), loop.On(a.proxy.guards.Expired, loop.ByPlan),
-		loop.On(a.proxy.turn.again, loop.ByPlan),
-	}}
+	triggers := []loop.Trigger{loop.On(leases, loop.ByPlan)}
 	if a.clusterChanged != nil {
-		l.Triggers = append(l.Triggers, loop.On(a.clusterChanged[0], loop.ByPlan))
+		triggers = append(triggers, loop.On(a.clusterChanged[0], loop.ByPlan))
 	}
-	if a.tables != nil {
-		watched, err := watchRules(ctx, a.tables)
-		if err != nil {
-			return err
-		}
-		l.Triggers = append(l.Triggers, watched...)
-	}
-	g.Go(func() error { return l.Run(ctx) })
-	return nil
+	return a.proxy.Start(ctx, g.Go, triggers...)
 }
 
 // split copies a trigger to n channels, coalesced.
@@ -336,13 +294,13 @@ func split(ctx context.Context, in <-chan struct{}, n int) []<-chan struct{} {
 // State prints what the agent wants in the kernel.
 func (a *agent) State() string {
 	want := a.data.state()
-	r := a.proxy.state()
+	r := a.proxy.State()
 	return netstate.Union(want, netstate.New(r.Objects()...)).String() + r.Text()
 }
 
 // Diff prints what the loops would do now: commands, nothing when all is as planned.
 func (a *agent) Diff(ctx context.Context) ([]string, error) {
 	network, err1 := a.data.diff(ctx)
-	filter, err2 := a.proxy.diff(ctx)
+	filter, err2 := a.proxy.Diff(ctx)
 	return append(network, filter...), errors.Join(err1, err2)
 }

@@ -19,6 +19,7 @@ import (
 	"weft/internal/agent/paths"
 	"weft/internal/agent/refused"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/services"
 	"weft/internal/agent/tunnels"
 	"weft/internal/api"
 	"weft/internal/relay"
@@ -48,10 +49,8 @@ type Status struct {
 
 	Relay *relay.Stats `json:"relay,omitempty"` // in mode userspace
 
-	healing *loop.Healing // for metrics
-	syncs   *syncs
-	noLocal [2]int            // service ports with a traffic policy Local and no endpoint here: internal, external
-	rules   map[string][2]int // of iptables that are weft's, by table: IPv4, IPv6
+	healing  *loop.Healing  // for metrics
+	services *services.Loop // for metrics
 
 	Settings Settings `json:"-"`                  // what the agent was told; the path /settings tells it
 	Draining int      `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
@@ -188,12 +187,12 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_udp_flows_forgotten_total", "connection tracking entries deleted because their endpoint or service is gone",
 		float64(s.ForgottenFlows), "counter")
 	s.healing.WriteMetrics(w)
-	s.syncs.writeMetrics(w, s)
+	s.services.WriteMetrics(w)
 	leases.WriteMetrics(w, s.Lease)
 	tunnels.WriteMetrics(w, s.Network.Tunnels)
 	refused.WriteMetrics(w, s.Edge)
 	paths.WriteMetrics(w, s.Paths)
-	writeRelayMetrics(w, s.Relay)
+	services.WriteRelayMetrics(w, s.Relay)
 }
 
 // peersOf counts the leases that are not the own one.

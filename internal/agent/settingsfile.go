@@ -16,7 +16,6 @@ import (
 	"weft/internal/agent/conffile"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
-	"weft/internal/agent/rules"
 	"weft/internal/store/file"
 )
 
@@ -246,13 +245,8 @@ func (a *agent) followFile(ctx context.Context, g *errgroup.Group) {
 // possible refuses what this host can't do.
 func (a *agent) possible(ctx context.Context, next *configured) error {
 	mode := facts.ProxyMode(next.ProxyMode)
-	if mode == facts.NFTables && a.proxy.noTables != nil {
-		return fmt.Errorf("--proxy-mode=%s: %w: choose another mode", mode, a.proxy.noTables)
-	}
-	if !rules.ModeNamed(mode).Table {
-		if _, err := a.proxy.xt.Read(ctx); err != nil {
-			return fmt.Errorf("--proxy-mode=%s: this host's iptables can't be used: %w: choose another mode", mode, err)
-		}
+	if err := a.proxy.Possible(ctx, mode); err != nil {
+		return err
 	}
 	a.checkRandomPorts(ctx, &next.Config)
 	return nil

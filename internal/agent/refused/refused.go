@@ -42,7 +42,7 @@ type Sender struct {
 	Packets uint64     `json:"packets,omitzero"` // where it is known for each sender
 }
 
-// counters of the kernel as the agent reads them.
+// Reader reads the counters of the kernel and who was refused.
 type Reader interface {
 	Counts(family nft.Family, table string) (map[string]uint64, error)
 	Members(family nft.Family, table string, set nft.Set) ([]nft.Tuple, error)
@@ -72,6 +72,7 @@ func (c *Counts) Read(chains map[string]uint64) map[edge.Reason]uint64 {
 	return out
 }
 
+// SenderOf is the sender that an element of one of the sets of the edge check names.
 func SenderOf(w edge.Who, key nft.Tuple) Sender {
 	from := Sender{Backend: "vxlan", Reason: string(w.Reason)}
 	v := key.Values(w.Set.Key)

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"context"
@@ -15,7 +15,9 @@ import (
 	"weft/internal/masq"
 	"weft/internal/netstate"
 	"weft/internal/nft"
+	"weft/internal/proxy"
 	"weft/internal/proxy/userspace"
+	"weft/internal/relay"
 )
 
 // A change of the mode makes before it breaks. Address translation is decided on a connection's first packet and kept in its connection
@@ -41,10 +43,10 @@ const (
 )
 
 // inTable reports whether the mode's rules are those of table inet weft.
-func (p *proxyLoop) inTable(f facts.Facts) bool { return rules.ModeOf(f).Table && p.noTables == nil }
+func (p *Loop) inTable(f facts.Facts) bool { return rules.ModeOf(f).Table && p.noTables == nil }
 
 // apply brings rules and listeners to the mode of the facts. As long as the rules of a new mode were refused those of the one before stay.
-func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) (loop.Work, error) {
+func (p *Loop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) (loop.Work, error) {
 	c := rules.ContentOf(f, own, snap, g)
 	opened := p.openLocalhost(f, snap)
 	var w loop.Work
@@ -70,7 +72,7 @@ func (p *proxyLoop) apply(ctx context.Context, due loop.Cause, f facts.Facts, ow
 }
 
 // applyInTable costs what changed: the whole table is looked at only when somebody else changed it, and now and then.
-func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Facts, c rules.Content) (loop.Work, error) {
+func (p *Loop) applyInTable(ctx context.Context, due loop.Cause, f facts.Facts, c rules.Content) (loop.Work, error) {
 	table, err := p.applyTable(due, p.table.Update(c))
 	if err != nil && !p.tableOK && p.turn.standing != f.ProxyMode {
 		return table, err
@@ -83,7 +85,7 @@ func (p *proxyLoop) applyInTable(ctx context.Context, due loop.Cause, f facts.Fa
 }
 
 // applyInIPTables opens the listeners first, then come the rules that lead to the ports they hold.
-func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content) (loop.Work, error) {
+func (p *Loop) applyInIPTables(ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content) (loop.Work, error) {
 	if rules.ModeOf(f).RulesByService() {
 		return p.applyByService(ctx, due, f, own, snap, c)
 	}
@@ -108,7 +110,7 @@ func (p *proxyLoop) applyInIPTables(ctx context.Context, due loop.Cause, f facts
 
 // transact performs the ops. Where rules change, what only the old ones looked up goes in a second transaction: the kernel puts another
 // generation of rules and elements in force while packets are on their way through the old rules, and those would look up what is no more.
-func (p *proxyLoop) transact(ops []nft.Op) error {
+func (p *Loop) transact(ops []nft.Op) error {
 	n := parting(ops)
 	err := p.nft.Apply(ops[:n])
 	if refused, only := refusals(err); n < len(ops) && only {
@@ -151,7 +153,7 @@ func parting(ops []nft.Op) int {
 
 // drain leaves the relay's listeners that no rule leads to any longer to those who are connected, and to packets that are under way, beside
 // those of NodePorts on loopback. It returns how many were opened and closed.
-func (p *proxyLoop) drain(due loop.Cause, f facts.Facts, snap api.Snapshot) int {
+func (p *Loop) drain(due loop.Cause, f facts.Facts, snap api.Snapshot) int {
 	held := p.heldByRules()
 	changed := p.localhostChanged(f, snap)
 	if !changed && p.turn.draining+len(held) == 0 && due&loop.ByTime == 0 {
@@ -183,11 +185,22 @@ func (p *proxyLoop) drain(due loop.Cause, f facts.Facts, snap api.Snapshot) int 
 }
 
 // turned is the mode in force, "" before the first, the listeners that are open for what they have, and the relay's connections and sessions.
-func (p *proxyLoop) turned() (mode facts.ProxyMode, draining, sessions int) {
+func (p *Loop) turned() (mode facts.ProxyMode, draining, sessions int) {
 	if p.turn.sessions != nil {
 		sessions = p.turn.sessions()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.turn.standing, p.turn.draining, sessions
+}
+
+// throughRules counts the relay's connections that rules sent there: those to NodePorts on loopback came by themselves, in any mode.
+func throughRules(all []relay.Connection) int {
+	n := 0
+	for _, c := range all {
+		if !proxy.IsLocalhost(c.Service) {
+			n++
+		}
+	}
+	return n
 }

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"slices"
@@ -44,7 +44,7 @@ func (l *localhost) set(n proxy.Node, services []api.ServicePort) {
 }
 
 // openLocalhost opens the listeners on loopback before the rules of another mode go that served NodePorts there, and returns how many.
-func (p *proxyLoop) openLocalhost(f facts.Facts, snap api.Snapshot) int {
+func (p *Loop) openLocalhost(f facts.Facts, snap api.Snapshot) int {
 	if p.localhost.made || !rules.ModeOf(f).Localhost() {
 		return 0
 	}
@@ -58,7 +58,7 @@ func (p *proxyLoop) openLocalhost(f facts.Facts, snap api.Snapshot) int {
 }
 
 // heldByRules are the ports of the relay that rules lead to, or did.
-func (p *proxyLoop) heldByRules() userspace.Ports {
+func (p *Loop) heldByRules() userspace.Ports {
 	held := userspace.Ports{}
 	for key, port := range p.relay.Ports() {
 		if !proxy.IsLocalhost(key) {
@@ -70,7 +70,7 @@ func (p *proxyLoop) heldByRules() userspace.Ports {
 
 // localhostChanged plans the listeners on loopback anew when services with NodePorts changed, and reports whether it did. In a mode without
 // services there are none.
-func (p *proxyLoop) localhostChanged(f facts.Facts, snap api.Snapshot) bool {
+func (p *Loop) localhostChanged(f facts.Facts, snap api.Snapshot) bool {
 	services := snap.Services
 	switch {
 	case !rules.ModeOf(f).Localhost():
@@ -88,7 +88,7 @@ func (p *proxyLoop) localhostChanged(f facts.Facts, snap api.Snapshot) bool {
 
 // listenLocalhost opens and closes listeners on loopback, beside others, and returns how many. A port that another program has is reported,
 // and tried again at the next full check: the service is served everywhere else.
-func (p *proxyLoop) listenLocalhost(others []netstate.Listener) int {
+func (p *Loop) listenLocalhost(others []netstate.Listener) int {
 	_, n, err := p.listen(slices.Concat(others, p.localhost.plan))
 	var failed []string
 	if err != nil {

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"context"
@@ -23,7 +23,7 @@ type tableEngine interface {
 // applyTable brings table inet weft to the plan in p.table, by the ops of what changed in the plan. The kernel does them in one
 // transaction or says which it refused, so nothing is read back. When the step before failed, when there was no table, or when somebody
 // else may have changed it, it is read and compared instead.
-func (p *proxyLoop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) {
+func (p *Loop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) {
 	if p.noTables != nil {
 		return loop.Work{}, nil
 	}
@@ -55,7 +55,7 @@ func (p *proxyLoop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) 
 
 // forgetClients makes the kernel forget the clients of endpoints that the ops may have taken from services with session affinity: they
 // would be sent there until their time is out.
-func (p *proxyLoop) forgetClients(ops []nft.Op) error {
+func (p *Loop) forgetClients(ops []nft.Op) error {
 	if p.table.Merge == nil || !nftables.Sticky(ops) {
 		return nil
 	}
@@ -72,7 +72,7 @@ func (p *proxyLoop) forgetClients(ops []nft.Op) error {
 
 // compareTable reads the table and applies the ops that are left to do, which it returns. The kernel does all of them or says which not,
 // so they are not read back: that would cost as much again.
-func (p *proxyLoop) compareTable(want *nft.Table) ([]nft.Op, error) {
+func (p *Loop) compareTable(want *nft.Table) ([]nft.Op, error) {
 	ops, err := p.tableDiff(want)
 	if err != nil || len(ops) == 0 {
 		return nil, err
@@ -109,7 +109,7 @@ func objectName(op nft.Op) string {
 }
 
 // logTable says what is applied and returns how much it is.
-func (p *proxyLoop) logTable(level slog.Level, ops []nft.Op) int {
+func (p *Loop) logTable(level slog.Level, ops []nft.Op) int {
 	n := 0
 	each := p.log.Enabled(context.Background(), slog.LevelDebug)
 	for _, op := range ops {
@@ -125,7 +125,7 @@ func (p *proxyLoop) logTable(level slog.Level, ops []nft.Op) int {
 }
 
 // tableDiff is what is left to do for the table; nil: there shall be none.
-func (p *proxyLoop) tableDiff(want *nft.Table) ([]nft.Op, error) {
+func (p *Loop) tableDiff(want *nft.Table) ([]nft.Op, error) {
 	read := func() (*nft.Table, error) { return p.nft.Outline(nft.INet, nft.TableName) }
 	if want != nil {
 		read = func() (*nft.Table, error) { return p.nft.ReadFor(want) }

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"fmt"
@@ -12,7 +12,7 @@ import (
 )
 
 // warnings says what of others stops pods' packets, as far as it can be told without knowing what every rule of others means.
-func (p *proxyLoop) warnings() []string {
+func (p *Loop) warnings() []string {
 	p.warned.Lock()
 	defer p.warned.Unlock()
 	if now := time.Now(); now.Sub(p.warned.at) > warningsKept {
@@ -31,7 +31,7 @@ type warned struct {
 	list []string
 }
 
-func (p *proxyLoop) findWarnings() []string {
+func (p *Loop) findWarnings() []string {
 	p.mu.Lock()
 	var flannel, proxies []string
 	out, serves := p.balance.Texts(), rules.ModeNamed(p.turn.standing).Services

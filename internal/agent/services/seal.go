@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"errors"
@@ -15,9 +15,9 @@ import (
 // errNoSeal says that an encrypted network is not programmed because packets could leave it in clear.
 var errNoSeal = errors.New("backend wireguard: the rules that keep packets for pods from leaving in clear are not in force")
 
-// seal has the rules in force that an encrypted network needs, before anything of it is planned. It adds them to what table inet weft
+// Seal has the rules in force that an encrypted network needs, before anything of it is planned. It adds them to what table inet weft
 // holds: the services may not be known yet. The loop of the rules keeps them from then on.
-func (p *proxyLoop) seal(f facts.Facts) error {
+func (p *Loop) Seal(f facts.Facts) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	want := guard.SealOf(f)

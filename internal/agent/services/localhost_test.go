@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"errors"
@@ -50,7 +50,7 @@ func TestNodePortsOnLoopback(t *testing.T) {
 		next := func(services ...api.ServicePort) {
 			t.Helper()
 			p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
-			if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
+			if _, err := p.Step(t.Context(), loop.ByPlan); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -64,7 +64,7 @@ func TestNodePortsOnLoopback(t *testing.T) {
 		if mode == facts.NFTables && relay.calls != calls {
 			t.Error("the relay was asked though no service with a NodePort changed")
 		}
-		if r := p.state(); len(r.Listeners) != 1 {
+		if r := p.State(); len(r.Listeners) != 1 {
 			t.Errorf("mode %s: state has %v", mode, r.Listeners)
 		}
 		moved := s

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"context"
@@ -80,18 +80,18 @@ func (f *fakeTable) Forget(nft.Family, string, nft.Set, func(nft.Element) bool) 
 }
 
 // newProxyLoop is a loop over fakes with one service.
-func newProxyLoop(mode facts.ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *proxyLoop {
+func newProxyLoop(mode facts.ProxyMode, x *kernelxt.Fake, table *fakeTable, services ...api.ServicePort) *Loop {
 	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24"), PublicIP: netip.MustParseAddr("172.17.42.31")}
-	return &proxyLoop{
+	return &Loop{
 		log: slog.New(slog.DiscardHandler), setting: func() facts.Setting { return facts.Setting{Facts: agenttest.Walkthrough(mode)} }, leases: fakeLeases{own: own},
 		cluster: func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true },
 		xt:      x, relay: &fakeRelay{}, nft: table, ready: make(chan struct{}),
 	}
 }
 
-func step(t *testing.T, p *proxyLoop) {
+func step(t *testing.T, p *Loop) {
 	t.Helper()
-	if _, err := p.step(context.Background(), loop.ByTime); err != nil {
+	if _, err := p.Step(context.Background(), loop.ByTime); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 
 // applyByService does in mode iptables what changed in the plan. All rules are read only when somebody else may have changed some, and where what
 // changed is more than services.
-func (p *proxyLoop) applyByService(
+func (p *Loop) applyByService(
 	ctx context.Context, due loop.Cause, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content,
 ) (loop.Work, error) {
 	var more xt.Ruleset
@@ -41,7 +41,7 @@ func (p *proxyLoop) applyByService(
 }
 
 // stay is what table inet weft shall hold: when the rules of a new mode were refused, what it holds in the mode before.
-func (p *proxyLoop) stay(refused error, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content) rules.Content {
+func (p *Loop) stay(refused error, f facts.Facts, own api.Lease, snap api.Snapshot, c rules.Content) rules.Content {
 	if refused == nil || p.turn.standing == f.ProxyMode || !rules.ModeNamed(p.turn.standing).Table {
 		return c
 	}
@@ -50,7 +50,7 @@ func (p *proxyLoop) stay(refused error, f facts.Facts, own api.Lease, snap api.S
 }
 
 // wantedXT is what there is to be in iptables.
-func (p *proxyLoop) wantedXT() xt.Ruleset {
+func (p *Loop) wantedXT() xt.Ruleset {
 	if p.chainPlan.InForce() {
 		return p.chainPlan.Ruleset()
 	}

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"context"
@@ -53,7 +53,7 @@ func TestNoTables(t *testing.T) {
 	}
 	f := p.setting().Facts
 	f.Backend = lease.WireGuard
-	if err := p.seal(f); err == nil {
+	if err := p.Seal(f); err == nil {
 		t.Error("an encrypted network is planned though nothing keeps it from leaving in clear")
 	}
 }
@@ -68,7 +68,7 @@ func TestSealedBeforeTheClusterIsKnown(t *testing.T) {
 	f := p.setting().Facts
 	f.Backend = lease.WireGuard
 	for range 2 {
-		if err := p.seal(f); err != nil {
+		if err := p.Seal(f); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 )
 
 // relayStatus is what the relay counts, nil in modes without one.
-func (p *proxyLoop) relayStatus(mode facts.ProxyMode) *relay.Stats {
+func (p *Loop) relayStatus(mode facts.ProxyMode) *relay.Stats {
 	r, ok := p.relay.(interface{ Stats() relay.Stats })
 	if !ok || mode != facts.Userspace {
 		return nil
@@ -18,8 +18,8 @@ func (p *proxyLoop) relayStatus(mode facts.ProxyMode) *relay.Stats {
 	return &s
 }
 
-// fewFiles warns when the relay is about to run out of file descriptors.
-func fewFiles(s *relay.Stats) []string {
+// FewFiles warns when the relay is about to run out of file descriptors.
+func FewFiles(s *relay.Stats) []string {
 	if s == nil || s.Files < s.MaxFiles/10*9 {
 		return nil
 	}
@@ -27,8 +27,8 @@ func fewFiles(s *relay.Stats) []string {
 		"there are no more. Raise the agent's limit (ulimit -n, LimitNOFILE=)", s.Files, s.MaxFiles)}
 }
 
-// writeRelayMetrics prints the relay's counters in the Prometheus text format.
-func writeRelayMetrics(w io.Writer, s *relay.Stats) {
+// WriteRelayMetrics prints the relay's counters in the Prometheus text format.
+func WriteRelayMetrics(w io.Writer, s *relay.Stats) {
 	if s == nil {
 		return
 	}

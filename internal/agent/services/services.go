@@ -1,4 +1,8 @@
-package agent
+// Package services keeps the packet filter, the rules of services and the listeners of the relay as planned, in whatever proxy mode, and leads
+// from one mode to another without losing a connection.
+//
+// Floor 4, programs.
+package services
 
 import (
 	"context"
@@ -23,8 +27,15 @@ import (
 	"weft/internal/nft"
 	"weft/internal/overlay/edge"
 	"weft/internal/proxy/userspace"
+	"weft/internal/relay"
 	"weft/internal/xt"
 )
+
+// Leases is the store of leases as the loop uses it. One that is ways.Deltas too makes changes of leases cheap.
+type Leases interface {
+	Own() (api.Lease, bool) // the node's own lease, once it has one
+	Leases() []api.Lease    // all that are good, the own one too
+}
 
 // iptables is kernel/xt as the agent uses it.
 type iptables interface {
@@ -39,13 +50,13 @@ type relayEngine interface {
 	Draining() int // listeners that are open only for the sessions they have
 }
 
-// proxyLoop keeps the packet filter, the services' rules and the relay's listeners as planned.
-type proxyLoop struct {
+// Loop keeps the packet filter, the services' rules and the relay's listeners as planned.
+type Loop struct {
 	log     *slog.Logger
 	setting func() facts.Setting
 	// generation of the setting; nil: it does not change
 	generation func() uint64
-	leases     leaseSource
+	leases     Leases
 	cluster    func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
 	whole      func() (api.Snapshot, bool) // the same for others than the step; nil: cluster
 	xt         iptables
@@ -55,6 +66,10 @@ type proxyLoop struct {
 	flows      *flows.Keeper // nil: flows are left alone
 	turn       turn
 	health     *healthports.Ports // nil: not served
+	settings   *facts.InForce
+	healing    *loop.Healing
+	engine     *relay.Relay
+	tables     *kernelnft.Conn // nil: the kernel has none
 
 	mu        sync.Mutex
 	want      rules.Rules // without the table, which is in table
@@ -86,8 +101,8 @@ type proxyLoop struct {
 	ready chan struct{}
 }
 
-// step plans and applies, in mode userspace in two phases: listeners first, then the rules that lead to the ports they hold.
-func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error) {
+// Step plans and applies, in mode userspace in two phases: listeners first, then the rules that lead to the ports they hold.
+func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	own, ok := p.leases.Own()
@@ -142,7 +157,7 @@ func (p *proxyLoop) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 }
 
 // planXT adds to the plan without table inet weft what else would be in that when the kernel has none.
-func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, r rules.Rules, g guard.Guard) rules.Rules {
+func (p *Loop) planXT(f facts.Facts, own api.Lease, r rules.Rules, g guard.Guard) rules.Rules {
 	if p.noTables != nil {
 		if rules.ModeOf(f).Table { // there is no table for the masquerading
 			r.XT = masq.XT(rules.Masquerade(f, own))
@@ -153,7 +168,7 @@ func (p *proxyLoop) planXT(f facts.Facts, own api.Lease, r rules.Rules, g guard.
 }
 
 // blame says who changed the objects.
-func (p *proxyLoop) blame(repaired []string) map[string]string {
+func (p *Loop) blame(repaired []string) map[string]string {
 	if len(repaired) == 0 || p.writer == nil {
 		return nil
 	}
@@ -175,7 +190,7 @@ func sum(all ...loop.Work) loop.Work {
 
 // listen applies the listeners and returns the ports they hold and how many were opened or closed. An agent that starts opens its
 // listeners again: they died with the one before and are no change of the plan.
-func (p *proxyLoop) listen(want []netstate.Listener) (userspace.Ports, int, error) {
+func (p *Loop) listen(want []netstate.Listener) (userspace.Ports, int, error) {
 	before := len(p.relay.Ports())
 	ports, err := p.relay.Apply(want)
 	n := len(ports) - before
@@ -186,14 +201,14 @@ func (p *proxyLoop) listen(want []netstate.Listener) (userspace.Ports, int, erro
 }
 
 // applyIPTables brings the rules of iptables to want, and those of the host's other iptables to what lets pods' packets through.
-func (p *proxyLoop) applyIPTables(ctx context.Context, due loop.Cause, want, forwarding xt.Ruleset, sparing bool) (loop.Work, error) {
+func (p *Loop) applyIPTables(ctx context.Context, due loop.Cause, want, forwarding xt.Ruleset, sparing bool) (loop.Work, error) {
 	p.main.k, p.main.name = p.xt, "iptables"
 	w, err := p.main.apply(ctx, p.log, due, want, sparing)
 	return sum(w, p.applyOther(ctx, due, forwarding)), err
 }
 
 // applyOther brings the rules of the host's other iptables to what lets pods' packets through.
-func (p *proxyLoop) applyOther(ctx context.Context, due loop.Cause, forwarding xt.Ruleset) loop.Work {
+func (p *Loop) applyOther(ctx context.Context, due loop.Cause, forwarding xt.Ruleset) loop.Work {
 	if p.other.k == nil {
 		return loop.Work{}
 	}
@@ -204,8 +219,8 @@ func (p *proxyLoop) applyOther(ctx context.Context, due loop.Cause, forwarding x
 	return w
 }
 
-// diff is what a step would do to the rules now.
-func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
+// Diff is what a step would do to the rules now.
+func (p *Loop) Diff(ctx context.Context) ([]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	own, ok := p.leases.Own()
@@ -245,7 +260,8 @@ func (p *proxyLoop) diff(ctx context.Context) ([]string, error) {
 	return lines, err
 }
 
-func (p *proxyLoop) state() rules.Rules {
+// State is what is wanted now.
+func (p *Loop) State() rules.Rules {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.want
@@ -254,11 +270,4 @@ func (p *proxyLoop) state() rules.Rules {
 		r.Table = t
 	}
 	return r
-}
-
-// counters are those for status and metrics, and how many ports of services there are.
-func (p *proxyLoop) counters() (s loop.Stats, ports int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.steps, p.ports
 }

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"context"
@@ -35,10 +35,10 @@ func (b *brokenXT) Apply(ctx context.Context, ops []xt.Op) error {
 }
 
 // in puts a loop into another mode and steps.
-func in(t *testing.T, p *proxyLoop, mode facts.ProxyMode) error {
+func in(t *testing.T, p *Loop, mode facts.ProxyMode) error {
 	t.Helper()
 	p.setting = func() facts.Setting { return facts.Setting{Facts: agenttest.Walkthrough(mode)} }
-	_, err := p.step(t.Context(), loop.ByHost)
+	_, err := p.Step(t.Context(), loop.ByHost)
 	return err
 }
 
@@ -223,7 +223,7 @@ func TestElementsGoAfterTheirRules(t *testing.T) {
 	p.cluster = func() (api.Snapshot, bool) {
 		return api.Snapshot{Services: []api.ServicePort{agenttest.Nginx("172.16.78.9:80")}}, true
 	}
-	if _, err := p.step(t.Context(), loop.ByPlan); err != nil || len(table.all) != 1 {
+	if _, err := p.Step(t.Context(), loop.ByPlan); err != nil || len(table.all) != 1 {
 		t.Errorf("%d transactions for an endpoint that goes, %v", len(table.all), err)
 	}
 }

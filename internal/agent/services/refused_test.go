@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"errors"
@@ -53,7 +53,7 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	table := &spoiling{Conn: conn, key: nft.TupleBuilder(nil).Addr(bad.ClusterIPs[0]).Proto(nft.TCP).Port(bad.Port).Tuple()}
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, services...)
 	p.nft = table
-	_, err = p.step(t.Context(), loop.ByTime)
+	_, err = p.Step(t.Context(), loop.ByTime)
 	if r, ok := errors.AsType[*kernelnft.Refused](err); !ok || len(r.Op.Set.Elements) != 1 {
 		t.Fatalf("error %v", err)
 	}
@@ -70,7 +70,7 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	}
 	reads := table.reads
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: agenttest.Changed(services, 42)}, true }
-	if w, err := p.step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 || table.reads != reads {
+	if w, err := p.Step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 || table.reads != reads {
 		t.Errorf("another service changed: %d ops, %d reads, %v", w.Ops, table.reads-reads, err)
 	}
 }

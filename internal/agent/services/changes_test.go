@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"math/rand/v2"
@@ -48,7 +48,7 @@ func TestChangesAreProgrammed(t *testing.T) {
 		if r.IntN(4) == 0 {
 			continue // the step that would have seen it did not come so far
 		}
-		if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
+		if _, err := p.Step(t.Context(), loop.ByPlan); err != nil {
 			t.Fatal(err)
 		}
 		own, _ := p.leases.Own()

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"fmt"
@@ -113,10 +113,7 @@ func (s *syncs) updated() time.Time {
 }
 
 // writeMetrics prints what kube-proxy's metrics of the same names say.
-func (s *syncs) writeMetrics(w io.Writer, status Status) {
-	if s == nil {
-		return
-	}
+func (s *syncs) writeMetrics(w io.Writer, forgotten int, noLocal [2]int, counts map[string][2]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	const p = "kubeproxy_sync_proxy_rules_"
@@ -137,16 +134,16 @@ func (s *syncs) writeMetrics(w io.Writer, status Status) {
 	one(p+"iptables_restore_failures_total", "", "steps that failed in the modes with iptables", "counter",
 		float64(s.failed[facts.IPTables]+s.failed[facts.Userspace]))
 	one("kubeproxy_conntrack_reconciler_deleted_entries_total", "", "connection tracking entries deleted because they led elsewhere", "counter",
-		float64(status.ForgottenFlows))
+		float64(forgotten))
 	help := "service ports with a traffic policy Local that have endpoints, but none on this node"
 	for i, policy := range []string{"internal", "external"} {
-		one(p+"no_local_endpoints_total", fmt.Sprintf("{traffic_policy=%q}", policy), help, "gauge", float64(status.noLocal[i]))
+		one(p+"no_local_endpoints_total", fmt.Sprintf("{traffic_policy=%q}", policy), help, "gauge", float64(noLocal[i]))
 		help = ""
 	}
 	help = "rules of weft's in iptables"
-	for _, table := range slices.Sorted(maps.Keys(status.rules)) {
+	for _, table := range slices.Sorted(maps.Keys(counts)) {
 		for i, family := range []string{"IPv4", "IPv6"} {
-			one(p+"iptables_total", fmt.Sprintf("{table=%q,ip_family=%q}", table, family), help, "gauge", float64(status.rules[table][i]))
+			one(p+"iptables_total", fmt.Sprintf("{table=%q,ip_family=%q}", table, family), help, "gauge", float64(counts[table][i]))
 			help = ""
 		}
 	}

@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"net/netip"
@@ -24,7 +24,7 @@ func TestOneEndpointCostsOneService(t *testing.T) {
 	step(t, p)
 	reads, before := table.reads, table.ops
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: agenttest.Changed(services, 42)}, true }
-	w, err := p.step(t.Context(), loop.ByPlan)
+	w, err := p.Step(t.Context(), loop.ByPlan)
 	if err != nil || w.Ops == 0 || w.Ops > 6 {
 		t.Errorf("one changed endpoint: %d ops, %v", w.Ops, err)
 	}
@@ -34,7 +34,7 @@ func TestOneEndpointCostsOneService(t *testing.T) {
 	if table.reads != reads || table.ops == before {
 		t.Errorf("%d reads, %d ops", table.reads-reads, table.ops-before)
 	}
-	if w, err := p.step(t.Context(), loop.ByKernel); err != nil || w.Ops != 0 {
+	if w, err := p.Step(t.Context(), loop.ByKernel); err != nil || w.Ops != 0 {
 		t.Errorf("afterwards %d ops, %v", w.Ops, err)
 	}
 }
@@ -47,7 +47,7 @@ func TestTableHeals(t *testing.T) {
 	step(t, p)
 	want := table.table.String()
 	table.table = nil
-	w, err := p.step(t.Context(), loop.ByKernel)
+	w, err := p.Step(t.Context(), loop.ByKernel)
 	if err != nil || table.table.String() != want || !slices.Contains(w.Repaired, "nftables table inet weft") {
 		t.Errorf("after the table was deleted: %v, repaired %v", err, w.Repaired)
 	}
@@ -57,7 +57,7 @@ func TestTableHeals(t *testing.T) {
 		}
 	}
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: agenttest.Changed(services, 1)}, true }
-	w, err = p.step(t.Context(), loop.ByKernel|loop.ByPlan)
+	w, err = p.Step(t.Context(), loop.ByKernel|loop.ByPlan)
 	if err != nil || !reflect.DeepEqual(w.Repaired, []string{"nftables chain inet weft services-prerouting"}) {
 		t.Errorf("repaired %v, %v", w.Repaired, err)
 	}
@@ -76,7 +76,7 @@ func BenchmarkOneEndpoint(b *testing.B) {
 	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, services...)
 	p.nft = table
 	begun := time.Now()
-	if _, err := p.step(b.Context(), loop.ByTime); err != nil {
+	if _, err := p.Step(b.Context(), loop.ByTime); err != nil {
 		b.Fatal(err)
 	}
 	first := time.Since(begun)
@@ -87,14 +87,14 @@ func BenchmarkOneEndpoint(b *testing.B) {
 		i++
 		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
 		b.StartTimer()
-		w, err := p.step(b.Context(), loop.ByPlan)
+		w, err := p.Step(b.Context(), loop.ByPlan)
 		if err != nil || w.Ops == 0 || w.Ops > 6 {
 			b.Fatal(w, err)
 		}
 	}
 	b.ReportMetric(float64(first.Milliseconds()), "ms/first")
 	begun = time.Now()
-	if w, err := p.step(b.Context(), loop.ByKernel); err != nil || w.Ops != 0 {
+	if w, err := p.Step(b.Context(), loop.ByKernel); err != nil || w.Ops != 0 {
 		b.Fatal(w, err)
 	}
 	b.ReportMetric(float64(time.Since(begun).Milliseconds()), "ms/full-check")
@@ -110,7 +110,7 @@ func TestClientsAreForgotten(t *testing.T) {
 		t.Helper()
 		p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
 		before := table.forgets
-		if _, err := p.step(t.Context(), loop.ByPlan); err != nil {
+		if _, err := p.Step(t.Context(), loop.ByPlan); err != nil {
 			t.Fatal(err)
 		}
 		return table.forgets - before

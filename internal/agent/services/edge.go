@@ -1,4 +1,4 @@
-package agent
+package services
 
 import (
 	"weft/internal/agent/guard"
@@ -7,8 +7,8 @@ import (
 	"weft/internal/overlay/edge"
 )
 
-// edgeStatus reads what the packet filter refused.
-func (p *proxyLoop) edgeStatus() (refused.Status, error) {
+// Refused reads what the packet filter refused.
+func (p *Loop) Refused() (refused.Status, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.setting()

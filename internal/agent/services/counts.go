@@ -1,23 +1,16 @@
-package agent
+package services
 
 import "weft/internal/xt"
 
-// limited says what of services is not done as they want it, and why.
-func (p *proxyLoop) limited() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.limits.Texts()
-}
-
 // local counts the service ports that have a traffic policy Local and no endpoint here: internal, external.
-func (p *proxyLoop) local() (n [2]int) {
+func (p *Loop) local() (n [2]int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.limits.WithoutLocal()
 }
 
 // ruleCounts counts the rules of iptables that are weft's, by table: IPv4, IPv6.
-func (p *proxyLoop) ruleCounts() map[string][2]int {
+func (p *Loop) ruleCounts() map[string][2]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := map[string][2]int{}
