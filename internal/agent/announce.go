@@ -22,7 +22,7 @@ func (a *agent) announce(ctx context.Context, changed ...loop.Trigger) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-a.data.ready:
+	case <-a.data.Ready():
 	}
 	published, pods, again := "", "", make(chan struct{}, 1)
 	l := loop.Loop{Name: "announce", Every: 5 * time.Minute, Log: a.log, Triggers: append(changed, loop.On(again, loop.ByHost))}

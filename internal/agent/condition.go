@@ -33,7 +33,7 @@ func (a *agent) keepCondition(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-a.data.ready:
+	case <-a.data.Ready():
 	}
 	l := loop.Loop{Name: "condition", Every: conditionCheck, Log: a.log}
 	l.Step = func(ctx context.Context, _ loop.Cause) (loop.Work, error) {

@@ -92,7 +92,7 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 		return err
 	}
 	l := loop.Loop{Name: "host", Step: a.follow, Every: loop.FullCheck, Log: a.log, Triggers: []loop.Trigger{loop.On(host, loop.ByHost), loop.On(a.live.changed, loop.ByPlan)}}
-	l.Triggers = append(l.Triggers, loop.On(a.data.heard, loop.ByPlan))
+	l.Triggers = append(l.Triggers, loop.On(a.data.Retold(), loop.ByPlan))
 	if a.paths != nil {
 		l.Triggers = append(l.Triggers, loop.On(a.paths.Changed, loop.ByPlan))
 	}
@@ -151,7 +151,7 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 			a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
 		}
 		if old.Announced != next.Announced || !reflect.DeepEqual(old.Other, next.Other) {
-			if _, err = a.data.step(ctx, loop.ByHost); err != nil {
+			if _, err = a.data.Step(ctx, loop.ByHost); err != nil {
 				a.log.Debug("announced though not everything is in place", "err", err) // the network's loop reports and repeats it
 			}
 		}
@@ -164,10 +164,10 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 func (a *agent) turn(ctx context.Context, old, next facts.Setting) {
 	var err error
 	switch {
-	case !old.Sealed() && next.Sealed() && a.data.receives(ways.InForce(next.Facts)):
+	case !old.Sealed() && next.Sealed() && a.data.Receives(ways.InForce(next.Facts)):
 		next.Turning = true
 		a.settings.Set(next)
-		_, err = a.data.step(ctx, loop.ByHost)
+		_, err = a.data.Step(ctx, loop.ByHost)
 	case old.Sealed() && !next.Sealed():
 		old.Turning = true
 		a.settings.Set(old)
@@ -180,7 +180,7 @@ func (a *agent) turn(ctx context.Context, old, next facts.Setting) {
 
 // tell announces what the node is, with what it can receive by now, when that is not what was announced before.
 func (a *agent) tell(ctx context.Context, self api.Lease) error {
-	l, ok := a.data.announcement(self, a.settings.Facts())
+	l, ok := a.data.Announcement(self, a.settings.Facts())
 	if !ok || l == a.announced {
 		return nil
 	}

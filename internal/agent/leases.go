@@ -136,3 +136,10 @@ func (a *agent) annotateLease(ctx context.Context, l api.Lease) error {
 	}
 	return a.kube.AnnotateNode(ctx, a.cfg.NodeName, patch)
 }
+
+// leaseSource is the store of leases as the agent uses it.
+type leaseSource interface {
+	Own() (api.Lease, bool) // the node's own lease, once it has one
+	Leases() []api.Lease    // all that are good, the own one too
+	Changed() <-chan struct{}
+}

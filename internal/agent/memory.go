@@ -23,7 +23,7 @@ func (a *agent) giveBack(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-a.data.whole:
+		case <-a.data.Looked():
 		}
 		if !loop.Pause(ctx, giveBackAfter) {
 			return nil

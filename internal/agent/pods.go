@@ -60,7 +60,7 @@ func (a *agent) awaitNetwork(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.data.ready:
+		case <-a.data.Ready():
 			return
 		case <-timer.C:
 			return
@@ -84,7 +84,7 @@ func (a *agent) hasPodCIDR() bool {
 
 func (a *agent) networkReady() error {
 	select {
-	case <-a.data.ready:
+	case <-a.data.Ready():
 		return nil
 	default:
 	}
@@ -102,7 +102,7 @@ func (a *agent) services() []api.ServicePort {
 // Status is what the agent says of itself.
 func (a *agent) Status() Status {
 	own, _ := a.leases.Own()
-	network := a.data.stats()
+	network := a.data.Stats()
 	f := a.settings.Facts()
 	filter := a.proxy.Report(f.ProxyMode)
 	s := Status{

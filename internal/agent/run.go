@@ -18,12 +18,11 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/network"
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rundir"
 	"weft/internal/agent/services"
-	"weft/internal/agent/tunnels"
 	"weft/internal/api"
-	"weft/internal/kernel/sysctl"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
 	"weft/internal/netstate"
@@ -56,7 +55,7 @@ type agent struct {
 	// addresses that annotations ask for. Only the first one tells of services.
 	clusterChanged []<-chan struct{}
 	pods           *attachments.Book
-	data           *dataplane
+	data           *network.Loop
 	subnetEnv      envFile
 	noRoom         int // what connection tracking could not be raised to, so that it is said once
 	healing        loop.Healing
@@ -192,7 +191,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	a.startPaths(ctx, g, leaseChanged[4])
 	facts := a.settings.Subscribe()
 	g.Go(func() error {
-		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.podsSet, loop.ByPlan))
+		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.PodsChanged(), loop.ByPlan))
 	})
 	g.Go(func() error { return a.giveBack(ctx) })
 	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind, a.cfg.MetricsBind) })
@@ -205,40 +204,20 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 // startNetwork runs the loop of links, addresses, routes, neighbours and parameters.
 func (a *agent) startNetwork(ctx context.Context, g *errgroup.Group, leases <-chan struct{}) error {
 	var err error
-	if a.data, err = newDataplane(a.log, &a.settings, a.leases, a.cluster, a.pods); err != nil {
-		return err
-	}
-	a.data.mayAttach = a.mayAttach
-	a.data.tunnels, a.data.seal = tunnels.New(a.log, a.cfg.StateDir), a.proxy.Seal
-	g.Go(func() error {
-		<-ctx.Done()
-		return a.data.closeTunnels()
+	a.data, err = network.Open(network.Options{
+		Log: a.log, Settings: &a.settings, Leases: a.leases, Cluster: a.cluster, Pods: a.pods, StateDir: a.cfg.StateDir,
+		Seal: a.proxy.Seal, MayAttach: a.mayAttach, Healing: &a.healing,
 	})
-	changed, err := a.data.handle.Watch(ctx)
-	if err != nil {
-		return fmt.Errorf("watch the host's network: %w", err)
-	}
-	parameters, err := sysctl.Watch(ctx)
 	if err != nil {
 		return err
 	}
-	files, err := sysctl.WatchFiles(ctx)
-	if err != nil {
-		return err
-	}
-	wrong := make(chan struct{}, 1)
-	g.Go(func() error { return a.data.watchParameters(ctx, parameters, a.data.made, files, wrong) })
-	a.data.life, a.data.spawn, a.data.healing = ctx, g.Go, &a.healing
-	l := loop.Loop{Name: "network", Step: a.data.step, Every: loop.FullCheck, Healing: &a.healing, Log: a.log, Triggers: []loop.Trigger{
-		loop.On(leases, loop.ByPlan), loop.On(changed, loop.ByKernel), loop.On(wrong, loop.ByKernel), loop.On(a.settings.Subscribe(), loop.ByHost), loop.On(a.data.again, loop.ByPlan),
-	}}
+	triggers := []loop.Trigger{loop.On(leases, loop.ByPlan)}
 	if a.clusterChanged != nil {
 		moved := make(chan struct{}, 1)
 		g.Go(func() error { return a.watchPlaces(ctx, a.clusterChanged[1], moved) })
-		l.Triggers = append(l.Triggers, loop.On(moved, loop.ByPlan))
+		triggers = append(triggers, loop.On(moved, loop.ByPlan))
 	}
-	g.Go(func() error { return l.Run(ctx) })
-	return nil
+	return a.data.Start(ctx, g.Go, triggers...)
 }
 
 // openRules opens what programs the packet filter and the services.
@@ -293,14 +272,14 @@ func split(ctx context.Context, in <-chan struct{}, n int) []<-chan struct{} {
 
 // State prints what the agent wants in the kernel.
 func (a *agent) State() string {
-	want := a.data.state()
+	want := a.data.State()
 	r := a.proxy.State()
 	return netstate.Union(want, netstate.New(r.Objects()...)).String() + r.Text()
 }
 
 // Diff prints what the loops would do now: commands, nothing when all is as planned.
 func (a *agent) Diff(ctx context.Context) ([]string, error) {
-	network, err1 := a.data.diff(ctx)
+	network, err1 := a.data.Diff(ctx)
 	filter, err2 := a.proxy.Diff(ctx)
 	return append(network, filter...), errors.Join(err1, err2)
 }

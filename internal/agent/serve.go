@@ -16,6 +16,7 @@ import (
 	"weft/internal/agent/facts"
 	"weft/internal/agent/leases"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/network"
 	"weft/internal/agent/paths"
 	"weft/internal/agent/refused"
 	"weft/internal/agent/rundir"
@@ -36,7 +37,7 @@ type Status struct {
 	Pods      int             `json:"pods"`
 	Peers     int             `json:"peers"`
 	Services  int             `json:"services"`
-	Network   networkStats    `json:"network"`
+	Network   network.Stats   `json:"network"`
 	Rules     loop.Stats      `json:"rules"`
 	Edge      refused.Status  `json:"edge"`
 	Warnings  []string        `json:"warnings,omitempty"` // what stands in the way and is not ours to change

@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 )
 
 // version of the leases now, 0 when they have none.
-func (d *dataplane) version() uint64 {
+func (d *Loop) version() uint64 {
 	if log, ok := d.leases.(ways.Deltas); ok {
 		now, _, _ := log.Delta(0)
 		return now
@@ -21,7 +21,7 @@ func (d *dataplane) version() uint64 {
 
 // quick plans and applies only the leases that changed, when nothing else did; what it costs does not depend on how many there are.
 // done is false when a whole step is needed.
-func (d *dataplane) quick(ctx context.Context, due loop.Cause) (w loop.Work, done bool) {
+func (d *Loop) quick(ctx context.Context, due loop.Cause) (w loop.Work, done bool) {
 	b := &d.ground
 	log, ok := d.leases.(ways.Deltas)
 	if !ok || due != loop.ByPlan || !d.planned || b.Version == 0 || b.Generation != d.settings.Generation() {
@@ -57,7 +57,7 @@ func (d *dataplane) quick(ctx context.Context, due loop.Cause) (w loop.Work, don
 }
 
 // report says, once for each, which leases get no path though the store is content with them, and returns how many these are.
-func (d *dataplane) report(self overlay.Self, all []api.Lease) int {
+func (d *Loop) report(self overlay.Self, all []api.Lease) int {
 	_, refused := overlay.Peers(self, all)
 	told := make(map[string]bool, len(refused))
 	for _, r := range refused {

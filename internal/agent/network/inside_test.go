@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"context"
@@ -22,7 +22,7 @@ import (
 )
 
 // watched is a dataplane that only watches the inside of pods.
-func watched(t *testing.T) (d *dataplane, end func()) {
+func watched(t *testing.T) (d *Loop, end func()) {
 	t.Helper()
 	netns.Need(t)
 	pods, err := attachments.Open(t.TempDir() + "/attachments.json")
@@ -31,7 +31,7 @@ func watched(t *testing.T) (d *dataplane, end func()) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	d = &dataplane{
+	d = &Loop{
 		log: slog.New(slog.DiscardHandler), pods: pods, inside: map[string]*podNet{}, life: ctx, healing: &loop.Healing{},
 		spawn: func(f func() error) { all.Go(func() { _ = f() }) },
 	}

@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"context"
@@ -35,7 +35,7 @@ type podNet struct {
 
 // convergePods brings the inside of each pod whose plan changed to it. What fails there is the pod's: its own loop goes on with it, and the
 // host's network does not wait.
-func (d *dataplane) convergePods(ctx context.Context, inPod map[string]netstate.State) (ops int) {
+func (d *Loop) convergePods(ctx context.Context, inPod map[string]netstate.State) (ops int) {
 	pods := d.pods.List()
 	for uid := range d.inside {
 		if !slices.ContainsFunc(pods, func(p attach.Pod) bool { return p.UID == uid }) {
@@ -62,7 +62,7 @@ func (d *dataplane) convergePods(ctx context.Context, inPod map[string]netstate.
 }
 
 // enter opens a pod's namespace and watches it.
-func (d *dataplane) enter(p attach.Pod) *podNet {
+func (d *Loop) enter(p attach.Pod) *podNet {
 	n := &podNet{pod: p, log: d.log, stop: func() {}, again: make(chan struct{}, 1)}
 	d.inside[p.UID] = n
 	if d.life == nil {
@@ -201,7 +201,7 @@ func (n *podNet) state() (done bool, err error) {
 }
 
 // drop lets go of a pod.
-func (d *dataplane) drop(uid string) {
+func (d *Loop) drop(uid string) {
 	if n := d.inside[uid]; n != nil {
 		n.stop()
 		delete(d.inside, uid)
@@ -209,7 +209,7 @@ func (d *dataplane) drop(uid string) {
 }
 
 // attached says whether the inside of a pod is as planned, and why not.
-func (d *dataplane) attached(uid string) (done bool, err error) {
+func (d *Loop) attached(uid string) (done bool, err error) {
 	if n := d.inside[uid]; n != nil {
 		return n.state()
 	}
@@ -217,7 +217,7 @@ func (d *dataplane) attached(uid string) (done bool, err error) {
 }
 
 // podTrouble is the first pod's error.
-func (d *dataplane) podTrouble() string {
+func (d *Loop) podTrouble() string {
 	for _, p := range d.pods.List() {
 		if _, err := d.attached(p.UID); err != nil {
 			return err.Error()
@@ -227,7 +227,7 @@ func (d *dataplane) podTrouble() string {
 }
 
 // forget marks pods whose veth pair was made anew: their inside is gone with the old pair.
-func (d *dataplane) forget(ops []netstate.Op) {
+func (d *Loop) forget(ops []netstate.Op) {
 	made := map[string]bool{}
 	for _, op := range ops {
 		if op.Object.Kind() == netstate.KindLink {

@@ -1,10 +1,13 @@
-package agent
+package network
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
 	"time"
+
+	"weft/internal/runtime"
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
@@ -30,7 +33,7 @@ func TestRepairedNamesWhatThePlanDidNotChange(t *testing.T) {
 
 // TestTunnelsAreEmptied: what waits in a tunnel of user space when a change leads away from it still arrives, and then the tunnel goes.
 func TestTunnelsAreEmptied(t *testing.T) {
-	d := &dataplane{kinds: map[ways.Kind]time.Time{}, again: make(chan struct{}, 1)}
+	d := &Loop{kinds: map[ways.Kind]time.Time{}, again: make(chan struct{}, 1)}
 	now := time.Unix(1000, 0)
 	gw := ways.Kind{Type: lease.HostGW}
 	d.told.setting = facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
@@ -57,7 +60,7 @@ func TestTunnelsAreEmptied(t *testing.T) {
 
 // TestLingeringKinds: of two kinds with one VNI the later one is kept, always, and one that a change led away from is not.
 func TestLingeringKinds(t *testing.T) {
-	d := &dataplane{kinds: map[ways.Kind]time.Time{}}
+	d := &Loop{kinds: map[ways.Kind]time.Time{}}
 	now := time.Unix(1000, 0)
 	a, b, c := ways.Kind{Type: lease.VXLAN, VNI: 1, Port: 8472}, ways.Kind{Type: lease.VXLAN, VNI: 1, Port: 4789}, ways.Kind{Type: lease.HostGW}
 	for i, k := range []ways.Kind{a, b, c} {
@@ -74,5 +77,14 @@ func TestLingeringKinds(t *testing.T) {
 	d.left(now.Add(3*time.Second), s)
 	if keep := d.remember(now.Add(3*time.Second), []ways.Way{{Kind: c}}); !slices.Equal(keep, []ways.Kind{a}) {
 		t.Errorf("kept after a change was finished: %v", keep)
+	}
+}
+
+// TestNoAddressInDoubt: what speaks against it is what the runtime is told.
+func TestNoAddressInDoubt(t *testing.T) {
+	doubt := errors.New("the lease is another's")
+	d := &Loop{leases: &agenttest.Journal{Self: agenttest.Peer("172.17.42.31", "172.16.28.0/24")}, mayAttach: func() error { return doubt }}
+	if _, err := d.Attach(t.Context(), runtime.SandboxStatus{}); !errors.Is(err, doubt) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"context"
@@ -68,7 +68,7 @@ func TestQuickIsWhole(t *testing.T) {
 	d.healing = &loop.Healing{}
 	step := func(due loop.Cause) {
 		t.Helper()
-		if _, err := d.step(context.Background(), due); err != nil {
+		if _, err := d.Step(context.Background(), due); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +92,7 @@ func TestQuickIsWhole(t *testing.T) {
 		if !netstate.Equal(want, d.want) {
 			t.Fatalf("change %d: want\n%s\nhave\n%s", i, want, d.want)
 		}
-		if left, err := d.diff(context.Background()); err != nil || len(left) > 0 {
+		if left, err := d.Diff(context.Background()); err != nil || len(left) > 0 {
 			t.Fatalf("change %d: left to do %q %v", i, left, err)
 		}
 	}

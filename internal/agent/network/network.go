@@ -1,4 +1,8 @@
-package agent
+// Package network keeps links, addresses, routes, neighbours, FDB entries and parameters of the host and of its pods as planned, and repairs what
+// somebody else changes.
+//
+// Floor 4, programs.
+package network
 
 import (
 	"cmp"
@@ -25,21 +29,20 @@ import (
 	"weft/internal/runtime"
 )
 
-// leaseSource is the store of leases as the agent uses it.
-type leaseSource interface {
+// Leases is the store of leases as the loop uses it. One that is ways.Deltas too makes changes of leases cheap.
+type Leases interface {
 	Own() (api.Lease, bool) // the node's own lease, once it has one
 	Leases() []api.Lease    // all that are good, the own one too
-	Changed() <-chan struct{}
 }
 
 // errUnknown says that the cluster's objects were not listed yet.
 var errUnknown = errors.New("the cluster is not known yet")
 
-// dataplane keeps links, addresses, neighbours, FDB entries, routes and sysctls of the host and of its pods as planned.
-type dataplane struct {
+// Loop keeps links, addresses, neighbours, FDB entries, routes and sysctls of the host and of its pods as planned.
+type Loop struct {
 	log      *slog.Logger
 	settings *facts.InForce
-	leases   leaseSource
+	leases   Leases
 	cluster  func() (api.Snapshot, bool)
 	pods     *attachments.Book
 	handle   *kernel.Netns
@@ -71,18 +74,18 @@ type dataplane struct {
 	ready   chan struct{} // closed after the first step that worked
 }
 
-// networkStats counts for status and metrics.
-type networkStats struct {
+// Stats counts for status and metrics.
+type Stats struct {
 	loop.Stats
 	Tunnels *tunnels.Stats `json:"tunnels,omitempty"` // of backends that carry packets themselves
 }
 
-func newDataplane(log *slog.Logger, s *facts.InForce, l leaseSource, cluster func() (api.Snapshot, bool), pods *attachments.Book) (*dataplane, error) {
+func newDataplane(log *slog.Logger, s *facts.InForce, l Leases, cluster func() (api.Snapshot, bool), pods *attachments.Book) (*Loop, error) {
 	h, err := kernel.Open("")
 	if err != nil {
 		return nil, fmt.Errorf("open the host's network: %w", err)
 	}
-	return &dataplane{
+	return &Loop{
 		log: log, settings: s, leases: l, cluster: cluster, pods: pods, handle: h,
 		inside: map[string]*podNet{}, kinds: map[ways.Kind]time.Time{}, podsSet: make(chan struct{}, 1), made: make(chan struct{}, 1), whole: make(chan struct{}, 1),
 		heard: make(chan struct{}, 1), again: make(chan struct{}, 1), ready: make(chan struct{}),
@@ -90,7 +93,7 @@ func newDataplane(log *slog.Logger, s *facts.InForce, l leaseSource, cluster fun
 }
 
 // plan is what the host and each of its pods want now.
-func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]netstate.State, b basis, err error) {
+func (d *Loop) plan(now time.Time) (host netstate.State, inPod map[string]netstate.State, b basis, err error) {
 	stored, ok := d.leases.Own()
 	if !ok {
 		return netstate.State{}, nil, basis{}, ways.ErrNoLease
@@ -132,7 +135,7 @@ func (d *dataplane) plan(now time.Time) (host netstate.State, inPod map[string]n
 }
 
 // remember notes the ways in use and returns those that are no longer and stay for a while.
-func (d *dataplane) remember(now time.Time, used []ways.Way) (keep []ways.Kind) {
+func (d *Loop) remember(now time.Time, used []ways.Way) (keep []ways.Kind) {
 	for _, w := range used {
 		d.kinds[w.Kind] = now.Add(ways.Linger)
 	}
@@ -151,8 +154,8 @@ func (d *dataplane) remember(now time.Time, used []ways.Way) (keep []ways.Kind) 
 	return keep
 }
 
-// step is the dataplane's loop body.
-func (d *dataplane) step(ctx context.Context, due loop.Cause) (loop.Work, error) {
+// Step is the dataplane's loop body.
+func (d *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
@@ -174,7 +177,7 @@ func (d *dataplane) step(ctx context.Context, due loop.Cause) (loop.Work, error)
 	return w, err
 }
 
-func (d *dataplane) locked(ctx context.Context) (loop.Work, error) {
+func (d *Loop) locked(ctx context.Context) (loop.Work, error) {
 	host, inPod, b, err := d.plan(time.Now())
 	if errors.Is(err, ways.ErrNoLease) || errors.Is(err, errUnknown) {
 		return loop.Work{}, nil // their arrival is a trigger
@@ -240,7 +243,7 @@ func repaired(ops []netstate.Op, want, before netstate.State) []string {
 }
 
 // Attach gives a sandbox its addresses and its interface.
-func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]netip.Addr, error) {
+func (d *Loop) Attach(ctx context.Context, s runtime.SandboxStatus) ([]netip.Addr, error) {
 	own, ok := d.leases.Own()
 	if !ok {
 		return nil, fmt.Errorf("attach %s/%s: %w", s.Namespace, s.Name, ways.ErrNoLease)
@@ -267,7 +270,7 @@ func (d *dataplane) Attach(ctx context.Context, s runtime.SandboxStatus) ([]neti
 }
 
 // Detach takes a sandbox's addresses back and removes its interface.
-func (d *dataplane) Detach(ctx context.Context, uid string) error {
+func (d *Loop) Detach(ctx context.Context, uid string) error {
 	gone, err := d.pods.Remove(uid)
 	if err != nil || !gone {
 		return err
@@ -280,8 +283,8 @@ func (d *dataplane) Detach(ctx context.Context, uid string) error {
 	return err
 }
 
-// diff is what a step would do to the host now.
-func (d *dataplane) diff(ctx context.Context) ([]string, error) {
+// Diff is what a step would do to the host now.
+func (d *Loop) Diff(ctx context.Context) ([]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	host, _, _, err := d.plan(time.Now())
@@ -296,18 +299,18 @@ func (d *dataplane) diff(ctx context.Context) ([]string, error) {
 	return lines, err
 }
 
-// state returns what is wanted.
-func (d *dataplane) state() netstate.State {
+// State returns what is wanted.
+func (d *Loop) State() netstate.State {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return netstate.Union(d.want)
 }
 
-// stats returns counters, for status.
-func (d *dataplane) stats() networkStats {
+// Stats returns counters, for status.
+func (d *Loop) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := networkStats{Stats: d.steps, Tunnels: d.tunnels.Stats()}
+	s := Stats{Stats: d.steps, Tunnels: d.tunnels.Stats()}
 	if s.LastError == "" {
 		s.LastError = d.podTrouble()
 	}
@@ -315,7 +318,7 @@ func (d *dataplane) stats() networkStats {
 }
 
 // closeTunnels ends the engines after the step under way.
-func (d *dataplane) closeTunnels() error {
+func (d *Loop) closeTunnels() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.tunnels.Close()

@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"reflect"
@@ -26,7 +26,7 @@ const meetEvery = 50 * time.Millisecond
 
 // meet counts the hosts without a session while an encrypted backend is prepared, and sees to it that there will be one: the first packets
 // under the new backend must not wait for it.
-func (d *dataplane) meet(b basis, host netstate.State) (unmet int, err error) {
+func (d *Loop) meet(b basis, host netstate.State) (unmet int, err error) {
 	if o := b.setting.Other; o == nil || !o.Next || o.Backend != lease.WireGuard {
 		return 0, nil
 	}
@@ -37,7 +37,7 @@ func (d *dataplane) meet(b basis, host netstate.State) (unmet int, err error) {
 }
 
 // done notes what the node now receives by, and tells when others want to know.
-func (d *dataplane) done(b basis) {
+func (d *Loop) done(b basis) {
 	before := d.told
 	d.told = b
 	if b.setting.Other == nil && before.setting.Other == nil {
@@ -49,9 +49,9 @@ func (d *dataplane) done(b basis) {
 	}
 }
 
-// announcement is what the node with the lease self tells the others: what a step made ready, and nothing else. ok is false before the
+// Announcement is what the node with the lease self tells the others: what a step made ready, and nothing else. ok is false before the
 // first step: what the node told at its start holds.
-func (d *dataplane) announcement(self api.Lease, f facts.Facts) (l api.Lease, ok bool) {
+func (d *Loop) Announcement(self api.Lease, f facts.Facts) (l api.Lease, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -67,8 +67,8 @@ func (d *dataplane) announcement(self api.Lease, f facts.Facts) (l api.Lease, ok
 	return ways.Announced(f, self, d.told.peers, !same || d.told.unmet > 0), true
 }
 
-// receives reports whether the last step that worked made the node receive by the kind.
-func (d *dataplane) receives(k ways.Kind) bool {
+// Receives reports whether the last step that worked made the node receive by the kind.
+func (d *Loop) Receives(k ways.Kind) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.told.open[k]
@@ -80,7 +80,7 @@ const emptied = 2 * time.Second
 
 // left forgets the second backend of a change that has ended: every host said that it no longer sends by it, or never did. A kind that
 // no change led away from lingers instead.
-func (d *dataplane) left(now time.Time, s facts.Setting) {
+func (d *Loop) left(now time.Time, s facts.Setting) {
 	before := d.told.setting
 	if before.Other == nil || s.Other != nil || ways.OtherKind(before.Facts) == ways.InForce(s.Facts) {
 		return

@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 // settle gives VXLAN devices that stood in for another one while the port changed the name they are to have in the end, with all that is
 // on them: the one before goes, and no packet waits. Where the kernel refuses it, the device is made anew by the ordinary step.
-func (d *dataplane) settle(ctx context.Context, want netstate.State) {
+func (d *Loop) settle(ctx context.Context, want netstate.State) {
 	for _, w := range netstate.Of[netstate.Link](want) {
 		if w.Type != netstate.TypeVXLAN || vxlan.StandIn(w.Name) {
 			continue
@@ -40,7 +40,7 @@ func standsIn(ctx context.Context, h *kernel.Netns, name string, want netstate.L
 	return l, a.VNI == b.VNI && a.Port == b.Port && a.GBP == b.GBP, nil
 }
 
-func (d *dataplane) replace(ctx context.Context, l, want netstate.Link) error {
+func (d *Loop) replace(ctx context.Context, l, want netstate.Link) error {
 	old, ok, err := d.handle.Link(ctx, want.Name)
 	if err != nil {
 		return err

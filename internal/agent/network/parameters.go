@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"context"
@@ -18,7 +18,7 @@ const parameterDuty = 10
 
 // watchParameters has those of the host's parameters mended that are not as planned. Two sources tell of changes: netlink of some, whoever
 // makes them, and inotify of all that are written to. made receives after the plan was applied.
-func (d *dataplane) watchParameters(ctx context.Context, changed, made <-chan struct{}, files *sysctl.Files, wrong chan struct{}) error {
+func (d *Loop) watchParameters(ctx context.Context, changed, made <-chan struct{}, files *sysctl.Files, wrong chan struct{}) error {
 	tick := time.NewTicker(parameterCheck)
 	defer tick.Stop()
 	written, mark := files.Changed(), true
@@ -82,7 +82,7 @@ func keys(s netstate.State) []string {
 }
 
 // parameters are those of the host's plan.
-func (d *dataplane) parameters() netstate.State {
+func (d *Loop) parameters() netstate.State {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.want.Select(func(o netstate.Object) bool { return o.Kind() == netstate.KindSysctl })

@@ -1,4 +1,4 @@
-package agent
+package network
 
 import (
 	"context"
@@ -28,7 +28,7 @@ type mender struct {
 const maxWriters = 256
 
 // small does what is due without a whole look, injuries and changed leases alike. done is false when one is needed.
-func (d *dataplane) small(ctx context.Context, due loop.Cause) (w loop.Work, done bool) {
+func (d *Loop) small(ctx context.Context, due loop.Cause) (w loop.Work, done bool) {
 	if due == 0 || due&^(loop.ByKernel|loop.ByPlan) != 0 {
 		return loop.Work{}, false
 	}
@@ -48,7 +48,7 @@ func (d *dataplane) small(ctx context.Context, due loop.Cause) (w loop.Work, don
 
 // mend repairs just what the kernel's events were about, which costs the same however large the network is. done is false when the
 // events do not tell everything.
-func (d *dataplane) mend(ctx context.Context) (w loop.Work, done bool) {
+func (d *Loop) mend(ctx context.Context) (w loop.Work, done bool) {
 	m := &d.mender
 	if !d.planned {
 		return loop.Work{}, false
