@@ -45,6 +45,7 @@ type TablePlan struct {
 // Changes are those of the last update.
 type Changes struct {
 	All         bool // everything was planned anew
+	First       bool // and nothing was planned before: the ops are all that an empty table needs
 	Gone, Fresh []api.ServicePort
 }
 
@@ -109,10 +110,10 @@ func (t *TablePlan) changedRules(parts map[string]nft.Table, c Content, gone, fr
 
 // rebuild plans everything anew.
 func (t *TablePlan) rebuild(c Content) []nft.Op {
+	t.Last.All, t.Last.First = true, t.Merge == nil
 	if t.Merge == nil {
 		t.Merge = nft.NewMerge(nft.INet, nft.TableName)
 	}
-	t.Last.All = true
 	parts := fragments(c)
 	for _, owner := range t.Merge.Owners() {
 		if _, ok := parts[owner]; !ok {

@@ -38,19 +38,49 @@ func (p *Loop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) {
 		p.tableOK = alone
 		return w, errors.Join(err, p.forgetClients(ops))
 	}
-	want := p.table.Unsorted()
-	all, err := p.compareTable(want)
+	var mine map[string]bool
+	if wasOK {
+		mine = objectNames(ops)
+	}
+	all, err := p.wholeTable(ops)
 	err, alone := p.table.Attributed(err)
-	p.tableOK, p.tableIs = alone, want != nil
+	p.tableOK, p.tableIs = alone, !p.table.Merge.Empty()
 	err = errors.Join(err, p.forgetClients(all))
 	w := loop.Work{}
 	for _, op := range all {
 		w.Ops += op.Count()
 	}
 	if wasOK {
-		w.Repaired = foreign(all, ops)
+		w.Repaired = foreign(all, mine)
 	}
 	return w, err
+}
+
+// wholeTable brings the table to the plan, whatever it is like, and returns the ops that this took. planned are the ops of the last update of
+// the plan: they are all there is to do when it was the first and there is no table, and then nothing needs to be compared.
+func (p *Loop) wholeTable(planned []nft.Op) ([]nft.Op, error) {
+	if p.table.Last.First && len(planned) > 0 {
+		have, err := p.nft.Outline(nft.INet, nft.TableName)
+		if err != nil {
+			return nil, fmt.Errorf("read table inet weft: %w", err)
+		}
+		if have == nil {
+			made := nft.Op{Verb: nft.Add, Kind: nft.KindTable, Family: nft.INet, Table: nft.TableName}
+			return p.applyWhole(append([]nft.Op{made}, planned...))
+		}
+	}
+	ops, err := p.tableDiff(p.table.Unsorted())
+	if err != nil || len(ops) == 0 {
+		return nil, err
+	}
+	return p.applyWhole(ops)
+}
+
+// applyWhole applies ops and returns them. The kernel does all of them or says which not, so they are not read back: that would cost as
+// much again.
+func (p *Loop) applyWhole(ops []nft.Op) ([]nft.Op, error) {
+	p.logTable(slog.LevelInfo, ops)
+	return ops, p.transact(ops)
 }
 
 // forgetClients makes the kernel forget the clients of endpoints that the ops may have taken from services with session affinity: they
@@ -70,23 +100,17 @@ func (p *Loop) forgetClients(ops []nft.Op) error {
 	return errors.Join(errs...)
 }
 
-// compareTable reads the table and applies the ops that are left to do, which it returns. The kernel does all of them or says which not,
-// so they are not read back: that would cost as much again.
-func (p *Loop) compareTable(want *nft.Table) ([]nft.Op, error) {
-	ops, err := p.tableDiff(want)
-	if err != nil || len(ops) == 0 {
-		return nil, err
+// objectNames are the objects that ops are about.
+func objectNames(ops []nft.Op) map[string]bool {
+	out := make(map[string]bool, len(ops))
+	for _, op := range ops {
+		out[objectName(op)] = true
 	}
-	p.logTable(slog.LevelInfo, ops)
-	return ops, p.transact(ops)
+	return out
 }
 
-// foreign names the objects of the ops that no planned op is about.
-func foreign(all, planned []nft.Op) []string {
-	mine := make(map[string]bool, len(planned))
-	for _, op := range planned {
-		mine[objectName(op)] = true
-	}
+// foreign names the objects of the ops that are not among mine.
+func foreign(all []nft.Op, mine map[string]bool) []string {
 	var out []string
 	for _, op := range all {
 		if name := objectName(op); !mine[name] && !slices.Contains(out, name) {

@@ -22,6 +22,9 @@ func TestOneEndpointCostsOneService(t *testing.T) {
 	services := agenttest.Services(100, 3)
 	p := newProxyLoop(facts.NFTables, x, table, services...)
 	step(t, p)
+	if want := p.table.Table(); table.table.String() != want.String() || table.reads != 1 {
+		t.Errorf("after the first step, with %d reads, there is\n%s\nwant\n%s", table.reads, table.table, want)
+	}
 	reads, before := table.reads, table.ops
 	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: agenttest.Changed(services, 42)}, true }
 	w, err := p.Step(t.Context(), loop.ByPlan)
