@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"weft/internal/agent"
+	"weft/internal/agent/settings"
 	"weft/internal/lab"
 	"weft/internal/lab/topology"
 	"weft/internal/lease"
@@ -45,7 +45,7 @@ func rows(t *testing.T, path, marker string) [][]string {
 func TestAgentFlags(t *testing.T) {
 	var want []string
 	f := pflag.NewFlagSet("agent", pflag.ContinueOnError)
-	new(agent.Config).Flags(f)
+	new(settings.Config).Flags(f)
 	f.VisitAll(func(f *pflag.Flag) { want = append(want, "--"+f.Name) })
 	flags := regexp.MustCompile("`(--[a-z0-9-]+)`")
 	var got []string
@@ -207,7 +207,7 @@ func TestKubeProxyFlags(t *testing.T) {
 		want = append(want, "--"+f)
 	}
 	f := pflag.NewFlagSet("agent", pflag.ContinueOnError)
-	new(agent.Config).Flags(f)
+	new(settings.Config).Flags(f)
 	flag := regexp.MustCompile("(--[a-z0-9-]+)")
 	for _, row := range rows(t, "migration/from-kube-proxy.md", "flags of kube-proxy") {
 		got = append(got, flag.FindAllString(row[0], -1)...)

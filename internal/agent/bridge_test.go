@@ -7,6 +7,7 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/settings"
 	"weft/internal/attach"
 	"weft/internal/kernel/netns"
 )
@@ -24,7 +25,7 @@ func TestMeetBridge(t *testing.T) {
 				t.Fatalf("%s: %s", x.make, out)
 			}
 		}
-		a := &agent{cfg: Config{Bridge: "cni-meet"}}
+		a := &agent{cfg: settings.Config{Bridge: "cni-meet"}}
 		err := a.meetBridge(t.Context())
 		_ = exec.Command("ip", "link", "del", "cni-meet").Run()
 		if err != nil || a.bridgeMAC != x.want {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"weft/internal/agent/settings"
 )
 
 func TestCheckPortsNamesTheFlag(t *testing.T) {
@@ -16,7 +18,7 @@ func TestCheckPortsNamesTheFlag(t *testing.T) {
 	}
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
-	for want, c := range map[string]Config{
+	for want, c := range map[string]settings.Config{
 		"--healthz-bind=" + l.Addr().String():    {HealthzBind: l.Addr().String()},
 		fmt.Sprintf("--kubelet-port=%d: ", port): {KubeletPort: port, Kubeconfig: "x", PodRuntime: "process"},
 		"":                                       {KubeletPort: port, PodRuntime: "none"},

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/settings"
 )
 
 // errNoRules says that the service rules were not programmed yet.
@@ -16,7 +17,7 @@ var errNoRules = errors.New("the service rules are not programmed yet")
 
 // Command is "weft agent".
 func Command(version string) *cobra.Command {
-	cfg := Config{Version: version, level: new(slog.LevelVar)}
+	cfg := settings.New(version)
 	c := &cobra.Command{
 		Use:   "agent",
 		Short: "the node agent: overlay, services, pods",
@@ -24,8 +25,8 @@ func Command(version string) *cobra.Command {
 and runs the node's pods. --config names a file with settings that is followed. What it made stays when it ends: traffic goes on, and the next start changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg.given = givenFlags(c.Flags())
-			return Run(c.Context(), cfg, newLog(c.ErrOrStderr(), cfg.level))
+			cfg.CommandLine(c.Flags())
+			return Run(c.Context(), cfg, newLog(c.ErrOrStderr(), cfg.LogLevel()))
 		},
 	}
 	cfg.Flags(c.Flags())

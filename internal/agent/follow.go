@@ -23,8 +23,8 @@ import (
 
 // look finds out about the host. What the network's configuration adds is not in the facts yet.
 func (a *agent) look() (facts.Facts, error) {
-	now := a.live.get()
-	asked, choice := a.public(), a.cfg.Underlay.choice
+	now := a.live.Get()
+	asked, choice := a.public(), a.cfg.Underlay.Chosen()
 	choice.Prefer = asked.use[:]
 	u, err := probe.Find(choice)
 	if err != nil {
@@ -33,9 +33,9 @@ func (a *agent) look() (facts.Facts, error) {
 	k := probe.Kernel()
 	f := facts.Facts{
 		Node: a.cfg.NodeName, Dev: u.Dev, MTU: u.MTU, Addrs: u.Addrs, Connected: u.Connected, Gateway: u.Gateway,
-		Attach: a.cfg.attachMode, BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: facts.ProxyMode(now.ProxyMode),
-		EdgeCheck: now.EdgeCheck, IPMasq: now.IPMasq, MasqueradePods: now.MasqueradePods, ServiceRange: a.cfg.serviceRange,
-		Masq: now.Masquerade.facts, Services: now.Services.facts,
+		Attach: attach.Mode(a.cfg.Attach), BridgeNetfilter: k.BridgeNetfilter, IPv6: k.IPv6, ProxyMode: facts.ProxyMode(now.ProxyMode),
+		EdgeCheck: now.EdgeCheck, IPMasq: now.IPMasq, MasqueradePods: now.MasqueradePods, ServiceRange: a.cfg.ServiceCIDR(),
+		Masq: now.Masquerade.Asked(), Services: now.Services.Asked(),
 	}
 	f.Services.Probe()
 	asked.into(&f)
@@ -87,11 +87,11 @@ func presharedKey(c lease.Config) string {
 
 // startFollow runs the loop that follows changes of the host and of the network's configuration.
 func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
-	host, err := probe.Watch(ctx, a.cfg.Underlay.choice)
+	host, err := probe.Watch(ctx, a.cfg.Underlay.Chosen())
 	if err != nil {
 		return err
 	}
-	l := loop.Loop{Name: "host", Step: a.follow, Every: loop.FullCheck, Log: a.log, Triggers: []loop.Trigger{loop.On(host, loop.ByHost), loop.On(a.live.changed, loop.ByPlan)}}
+	l := loop.Loop{Name: "host", Step: a.follow, Every: loop.FullCheck, Log: a.log, Triggers: []loop.Trigger{loop.On(host, loop.ByHost), loop.On(a.live.Offers(), loop.ByPlan)}}
 	l.Triggers = append(l.Triggers, loop.On(a.data.Retold(), loop.ByPlan))
 	if a.paths != nil {
 		l.Triggers = append(l.Triggers, loop.On(a.paths.Changed, loop.ByPlan))
@@ -111,7 +111,9 @@ func (a *agent) startFollow(ctx context.Context, g *errgroup.Group) error {
 // follow takes up changes of the host's underlay and of the network's configuration. The order makes before it breaks: first the node can
 // receive the new way, then it announces it, and the others go on sending by the old one until they have read that.
 func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
-	a.takeUp()
+	if next := a.live.TakeUp(a.log); next != nil {
+		a.nameIdle(a.settings.Facts(), next.Masquerade.Asked())
+	}
 	f, err := a.look()
 	if errors.Is(err, probe.ErrNoUnderlay) {
 		a.underlayLost.log = a.log

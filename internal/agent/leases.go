@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"weft/internal/agent/leases"
+	"weft/internal/agent/settings"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
@@ -26,7 +27,7 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 	if a.cfg.KubeSubnetManager {
 		return a.openKubeLeases(ctx, g)
 	}
-	kv, err := etcd.Open(a.cfg.etcd())
+	kv, err := etcd.Open(etcdConfig(a.cfg))
 	if err != nil {
 		return lease.Config{}, err
 	}
@@ -58,7 +59,7 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 	return c, nil
 }
 
-func (c Config) etcd() etcd.Config {
+func etcdConfig(c settings.Config) etcd.Config {
 	return etcd.Config{
 		Endpoints: c.EtcdEndpoints, Prefix: c.EtcdPrefix, CAFile: c.EtcdCA, CertFile: c.EtcdCert, KeyFile: c.EtcdKey,
 		Username: c.EtcdUsername, Password: c.EtcdPassword,
@@ -72,10 +73,10 @@ func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
 		return claim.Want{}, err
 	}
 	self := s.Announced
-	if a.cfg.subnet.Addr().Is6() {
-		self.SubnetV6 = a.cfg.subnet
+	if a.cfg.AskedSubnet().Addr().Is6() {
+		self.SubnetV6 = a.cfg.AskedSubnet()
 	} else {
-		self.Subnet = a.cfg.subnet
+		self.Subnet = a.cfg.AskedSubnet()
 	}
 	w := claim.Want{Self: self}
 	text, err := os.ReadFile(a.cfg.SubnetFile)

@@ -114,8 +114,8 @@ func (a *agent) Status() Status {
 	if own.Subnet.IsValid() {
 		s.Subnet = own.Subnet.String()
 	}
-	s.Settings, s.Relay = a.live.list(), filter.Relay
-	s.Warnings = slices.Concat(filter.Warnings, s.Settings.warnings(), services.FewFiles(s.Relay))
+	s.Settings, s.Relay = a.live.List(), filter.Relay
+	s.Warnings = slices.Concat(filter.Warnings, s.Settings.Warnings(), services.FewFiles(s.Relay))
 	s.ServiceLimits, s.services = filter.Limits, a.proxy
 	turnStatus(&s, filter)
 	s.Lease = a.leaseStatus()

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+
+	"weft/internal/agent/settings"
 )
 
 // checkPorts refuses ports that another program has, before a subnet is leased and anything is made in the kernel for an agent that
 // cannot serve.
-func checkPorts(ctx context.Context, c Config) error {
+func checkPorts(ctx context.Context, c settings.Config) error {
 	kubelet := ""
 	if c.KubeletPort != 0 && c.Kubeconfig != "" && c.PodRuntime == "process" {
 		kubelet = net.JoinHostPort("", strconv.Itoa(c.KubeletPort))

@@ -1,3 +1,7 @@
+// Package agent is the node agent: it holds the node's lease, keeps overlay, pod attachments and service rules in the kernel
+// as planned, and runs the node's pods. The packages below it do that; this one wires them.
+//
+// Floor 4, programs.
 package agent
 
 import (
@@ -22,6 +26,7 @@ import (
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rundir"
 	"weft/internal/agent/services"
+	"weft/internal/agent/settings"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
@@ -31,8 +36,8 @@ import (
 
 // agent is the composed program.
 type agent struct {
-	cfg            Config     // as it was at the start
-	live           liveConfig // what may change
+	cfg            settings.Config // as it was at the start
+	live           *settings.Live  // what may change
 	log            *slog.Logger
 	settings       facts.InForce
 	macs           map[string]string // of VTEP devices, by name
@@ -66,8 +71,8 @@ type agent struct {
 const gcPercent = 40
 
 // Run is the agent until ctx ends. What it made in the kernel stays when it returns.
-func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
-	first, err := cfg.atStart()
+func Run(ctx context.Context, cfg settings.Config, log *slog.Logger) error {
+	first, err := cfg.AtStart()
 	if err != nil {
 		return err
 	}
@@ -75,7 +80,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		debug.SetGCPercent(gcPercent)
 	}
 	cfg = first.Config
-	a := &agent{cfg: cfg, log: log, macs: map[string]string{}, live: liveConfig{now: first, changed: make(chan struct{}, 1)}}
+	a := &agent{cfg: cfg, log: log, macs: map[string]string{}, live: settings.NewLive(first)}
 	if err := makeDirs(cfg); err != nil {
 		return err
 	}
@@ -87,7 +92,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := checkPorts(ctx, cfg); err != nil {
 		return err
 	}
-	a.checkRandomPorts(ctx, &a.live.now.Config)
+	a.checkRandomPorts(ctx, &a.live.Get().Config)
 	g, ctx := errgroup.WithContext(ctx)
 	if err := a.open(ctx, g); err != nil {
 		return err
@@ -98,7 +103,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	return g.Wait()
 }
 
-func makeDirs(cfg Config) error {
+func makeDirs(cfg settings.Config) error {
 	for _, d := range []struct{ flag, dir string }{{"--run-dir", cfg.RunDir}, {"--state-dir", cfg.StateDir}} {
 		err := os.MkdirAll(d.dir, 0o755)
 		if errors.Is(err, fs.ErrPermission) {
@@ -153,8 +158,8 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 // checkRanges refuses a service range that lies in the pod network: a packet could be for either.
 func (a *agent) checkRanges(c lease.Config) error {
 	for _, n := range facts.Valid(c.V4.Network, c.V6.Network) {
-		if a.cfg.serviceRange.IsValid() && n.Overlaps(a.cfg.serviceRange) {
-			return fmt.Errorf("--service-cluster-ip-range=%s overlaps the pod network %s: choose another range for the services", a.cfg.serviceRange, n)
+		if a.cfg.ServiceCIDR().IsValid() && n.Overlaps(a.cfg.ServiceCIDR()) {
+			return fmt.Errorf("--service-cluster-ip-range=%s overlaps the pod network %s: choose another range for the services", a.cfg.ServiceCIDR(), n)
 		}
 	}
 	return nil
@@ -172,7 +177,9 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	if err := a.startServices(ctx, g, leaseChanged[1]); err != nil {
 		return err
 	}
-	a.followFile(ctx, g)
+	if a.cfg.File != "" {
+		g.Go(func() error { return a.live.Follow(ctx, a.cfg, a.log, a.possible) })
+	}
 	if err := a.startFollow(ctx, g); err != nil {
 		return err
 	}

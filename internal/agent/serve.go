@@ -21,6 +21,7 @@ import (
 	"weft/internal/agent/refused"
 	"weft/internal/agent/rundir"
 	"weft/internal/agent/services"
+	"weft/internal/agent/settings"
 	"weft/internal/agent/tunnels"
 	"weft/internal/api"
 	"weft/internal/relay"
@@ -53,9 +54,9 @@ type Status struct {
 	healing  *loop.Healing  // for metrics
 	services *services.Loop // for metrics
 
-	Settings Settings `json:"-"`                  // what the agent was told; the path /settings tells it
-	Draining int      `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
-	Relayed  int      `json:"relayed,omitempty"`  // connections and UDP sessions of mode userspace
+	Settings settings.List `json:"-"`                  // what the agent was told; the path /settings tells it
+	Draining int           `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
+	Relayed  int           `json:"relayed,omitempty"`  // connections and UDP sessions of mode userspace
 
 	Lease *leases.Status `json:"lease,omitempty"`
 }

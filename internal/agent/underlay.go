@@ -6,11 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"regexp"
-	"strings"
 	"time"
-
-	"github.com/spf13/pflag"
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
@@ -18,90 +14,6 @@ import (
 	"weft/internal/kernel/probe"
 	"weft/internal/lease"
 )
-
-// UnderlayConfig is how the interface that leads to the other nodes is chosen, and what they are told of it.
-type UnderlayConfig struct {
-	Ifaces, Patterns     []string
-	CanReach             string
-	PublicIP, PublicIPv6 string
-
-	choice             probe.Choice
-	publicIP, publicV6 netip.Addr
-}
-
-func (c *UnderlayConfig) flags(f *pflag.FlagSet) {
-	f.StringArrayVar(&c.Ifaces, "iface", nil, "underlay interface, name or address; repeatable, the first that fits is taken; none of these flags: the default route's")
-	f.StringArrayVar(&c.Patterns, "iface-regex", nil, "regular expression that the name or an address of the underlay interface matches; repeatable, looked at after --iface")
-	f.StringVar(&c.CanReach, "iface-can-reach", "", "the interface by which this address is reached is the underlay; looked at after --iface and --iface-regex")
-	f.StringVar(&c.PublicIP, "public-ip", "", "IPv4 address other nodes reach this one by; empty: the underlay interface's")
-	f.StringVar(&c.PublicIPv6, "public-ipv6", "", "IPv6 address other nodes reach this one by; empty: the underlay interface's")
-}
-
-// parse checks the flags.
-func (c *UnderlayConfig) parse() error {
-	if err := c.parseChoice(); err != nil {
-		return err
-	}
-	var err error
-	if c.publicIP, err = publicAddr("--public-ip", c.PublicIP, false); err != nil {
-		return err
-	}
-	c.publicV6, err = publicAddr("--public-ipv6", c.PublicIPv6, true)
-	return err
-}
-
-func (c *UnderlayConfig) parseChoice() error {
-	c.choice = probe.Choice{Names: c.Ifaces}
-	for _, name := range c.Ifaces {
-		if name == "" || strings.ContainsAny(name, "/ ") || len(name) > 15 && !isAddr(name) {
-			return fmt.Errorf("--iface=%s: want an interface's name or one of its addresses, for example eth0 or 172.17.42.31", name)
-		}
-	}
-	for _, text := range c.Patterns {
-		p, err := regexp.Compile(text)
-		if err == nil && text == "" {
-			err = errors.New("it is empty, and would match every interface")
-		}
-		if err != nil {
-			return fmt.Errorf("--iface-regex=%s: want a regular expression such as ^eth: %w", text, err)
-		}
-		c.choice.Patterns = append(c.choice.Patterns, p)
-	}
-	if c.CanReach != "" {
-		ip, err := netip.ParseAddr(c.CanReach)
-		if err != nil || ip.Zone() != "" || ip.IsUnspecified() || ip.IsLoopback() {
-			return fmt.Errorf("--iface-can-reach=%s: want the address of another host, for example 172.17.42.1", c.CanReach)
-		}
-		c.choice.CanReach = ip.Unmap()
-	}
-	return nil
-}
-
-func isAddr(text string) bool {
-	_, err := netip.ParseAddr(text)
-	return err == nil
-}
-
-// publicAddr reads an address that others can send to.
-func publicAddr(flag, text string, v6 bool) (netip.Addr, error) {
-	if text == "" {
-		return netip.Addr{}, nil
-	}
-	ip, err := netip.ParseAddr(text)
-	example, other := "an IPv4 address like 172.17.42.31", "--public-ipv6"
-	if v6 {
-		example, other = "an IPv6 address like 2001:db8::31", "--public-ip"
-	}
-	switch {
-	case err != nil, ip.Zone() != "", ip.Is4In6():
-		return netip.Addr{}, fmt.Errorf("%s=%s: want %s", flag, text, example)
-	case ip.Is6() != v6:
-		return netip.Addr{}, fmt.Errorf("%s=%s: want %s; the other family's flag is %s", flag, text, example, other)
-	case ip.IsUnspecified(), ip.IsLoopback(), ip.IsMulticast():
-		return netip.Addr{}, fmt.Errorf("%s=%s: no other node can send to it: want %s", flag, text, example)
-	}
-	return ip, nil
-}
 
 // public is what the flags and the node's annotations say of the addresses to publish. The annotations are of this node alone and may
 // change while the agent runs, so they count more than the flags, which often are the same on all nodes.
@@ -111,7 +23,7 @@ type public struct {
 
 // public returns what is asked for now. An annotation that can't be read counts as if it were not there, and is reported once.
 func (a *agent) public() public {
-	p := public{use: [2]netip.Addr{a.cfg.Underlay.publicIP, a.cfg.Underlay.publicV6}}
+	p := public{use: a.cfg.Underlay.Public()}
 	asked, err := a.annotatedPublic()
 	if err != nil {
 		if err.Error() != a.badPublic {
@@ -224,7 +136,7 @@ func (a *agent) waitUnderlay(ctx context.Context) (facts.Facts, error) {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	changed, werr := probe.Watch(ctx, a.cfg.Underlay.choice)
+	changed, werr := probe.Watch(ctx, a.cfg.Underlay.Chosen())
 	if werr != nil {
 		return f, werr
 	}

@@ -8,6 +8,7 @@ import (
 	"weft/internal/agent"
 	"weft/internal/agent/cleanup"
 	"weft/internal/agent/dockeropts"
+	"weft/internal/agent/settings"
 	"weft/internal/cli/network"
 	"weft/internal/images"
 	"weft/internal/lab"
@@ -19,7 +20,7 @@ func commands() []*cobra.Command {
 	return slices.Concat([]*cobra.Command{
 		agent.Command(Version),
 		agent.StatusCommand(),
-		agent.SettingsCommand(),
+		settings.Command(),
 		agent.StateCommand(),
 		agent.DiffCommand(),
 		agent.DebugCommand(),

@@ -1,4 +1,4 @@
-package agent
+package settings
 
 import (
 	"fmt"
@@ -7,18 +7,18 @@ import (
 )
 
 func TestServiceFlags(t *testing.T) {
-	plain := ServiceFlags{LocalhostNodePorts: true, NodePortRanges: true}
-	with := func(addresses ...string) ServiceFlags {
+	plain := Services{LocalhostNodePorts: true, NodePortRanges: true}
+	with := func(addresses ...string) Services {
 		f := plain
 		f.NodePortAddresses = addresses
 		return f
 	}
 	for _, c := range []struct {
-		flags ServiceFlags
+		flags Services
 		want  string // the facts, or what the error begins with
 	}{
 		{plain, "{[] false false false false false false {0 0 0s 0s 0s 0s} false}"},
-		{ServiceFlags{MasqueradeAll: true, Liberal: true}, "{[] false true true true true false {0 0 0s 0s 0s 0s} false}"},
+		{Services{MasqueradeAll: true, Liberal: true}, "{[] false true true true true false {0 0 0s 0s 0s 0s} false}"},
 		{with("192.168.0.0/16", "fd00:1::/32", "192.168.0.0/16", "127.0.0.0/8", "0.0.0.0/0"), "{[192.168.0.0/16 fd00:1::/32 127.0.0.0/8 0.0.0.0/0] "},
 		{with("primary"), "{[] true "},
 		{with("primary", "10.0.0.0/8"), `--nodeport-addresses=[primary 10.0.0.0/8]: "primary" stands alone`},

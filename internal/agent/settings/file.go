@@ -1,21 +1,15 @@
-package agent
+package settings
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sync/errgroup"
 
-	"weft/internal/agent/conffile"
-	"weft/internal/agent/facts"
-	"weft/internal/agent/loop"
+	"weft/internal/agent/settings/conffile"
 	"weft/internal/store/file"
 )
 
@@ -74,8 +68,8 @@ func givenFlags(f *pflag.FlagSet) map[string][]string {
 	return out
 }
 
-// configured is a configuration and where its values come from.
-type configured struct {
+// Configured is a configuration and where its values come from.
+type Configured struct {
 	Config
 	inFile  map[string]int // line by flag, without those that the command line gives too
 	pending []string       // what in the file needs a restart
@@ -83,12 +77,12 @@ type configured struct {
 
 // withFile is the configuration of a command line and of the file's content, checked as a whole: a flag on the command line counts more
 // than the file, the file more than the default. Of what needs a restart the values in force stay, when there are any.
-func (c Config) withFile(data []byte, inForce *configured) (*configured, error) {
+func (c Config) withFile(data []byte, inForce *Configured) (*Configured, error) {
 	entries, err := conffile.Parse(c.File, data)
 	if err != nil {
 		return nil, err
 	}
-	next := &configured{Config: Config{Version: c.Version, given: c.given, level: c.level}, inFile: map[string]int{}}
+	next := &Configured{Config: Config{Version: c.Version, given: c.given, level: c.level}, inFile: map[string]int{}}
 	flags := flagSet(&next.Config)
 	if err := next.take(flags, entries, c.File); err != nil {
 		return nil, err
@@ -126,7 +120,7 @@ func flagValues(c Config) map[string][]string {
 }
 
 // take sets the flags of the entries. Those that the command line gives are only checked.
-func (c *configured) take(flags *pflag.FlagSet, entries []conffile.Entry, name string) error {
+func (c *Configured) take(flags *pflag.FlagSet, entries []conffile.Entry, name string) error {
 	for _, e := range entries {
 		f := flags.Lookup(e.Key)
 		if f == nil {
@@ -160,7 +154,7 @@ func nearest(flags *pflag.FlagSet, key string) string {
 }
 
 // check validates; the error names the line when the value that is wrong is the file's.
-func (c *configured) check(name string) error {
+func (c *Configured) check(name string) error {
 	err := c.Validate()
 	if err == nil {
 		return nil
@@ -176,101 +170,6 @@ func (c *configured) check(name string) error {
 	return err
 }
 
-// liveConfig holds the configuration in force. The rest of the agent's configuration, what needs a restart, is in agent.cfg.
-type liveConfig struct {
-	mu      sync.Mutex
-	now     *configured
-	next    *configured // read, not yet in force
-	changed chan struct{}
-	at      time.Time // when it was taken up
-	problem string    // why the file's content is not in force
-}
-
-func (l *liveConfig) get() *configured {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.now
-}
-
-// offer puts a configuration before the loop that takes it up.
-func (l *liveConfig) offer(c *configured) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next = c
-	loop.Poke(l.changed)
-}
-
-func (l *liveConfig) refuse(err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next, l.problem = nil, err.Error()
-}
-
-// take makes what was offered the one in force and returns it and the one before; nil when there is nothing new.
-func (l *liveConfig) take() (next, before *configured) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next == nil {
-		return nil, l.now
-	}
-	before, l.now, l.next, l.problem, l.at = l.now, l.next, nil, "", time.Now()
-	return l.now, before
-}
-
-// followFile offers the file's content whenever it changes. What is wrong with it is logged once and shown by status; the settings in force
-// stay then.
-func (a *agent) followFile(ctx context.Context, g *errgroup.Group) {
-	if a.cfg.File == "" {
-		return
-	}
-	g.Go(func() error {
-		return file.Follow(ctx, a.cfg.File, a.cfg.fileData, func(data []byte, err error) {
-			var next *configured
-			if err == nil {
-				next, err = a.cfg.withFile(data, a.live.get())
-			}
-			if err == nil {
-				err = a.possible(ctx, next)
-			}
-			if err != nil {
-				a.live.refuse(err)
-				a.log.Error("the configuration file is not taken up, the settings in force stay", "err", err)
-				return
-			}
-			a.live.offer(next)
-		})
-	})
-}
-
-// possible refuses what this host can't do.
-func (a *agent) possible(ctx context.Context, next *configured) error {
-	mode := facts.ProxyMode(next.ProxyMode)
-	if err := a.proxy.Possible(ctx, mode); err != nil {
-		return err
-	}
-	a.checkRandomPorts(ctx, &next.Config)
-	return nil
-}
-
-// takeUp puts what was read from the file in force. The loop that looks at the host calls it before it plans.
-func (a *agent) takeUp() {
-	next, before := a.live.take()
-	if next == nil {
-		return
-	}
-	old := flagValues(before.Config)
-	next.each(func(name string, v []string) {
-		if !slices.Equal(v, old[name]) {
-			a.log.Info("a setting changed", "setting", name, "from", shown(name, old[name]), "to", shown(name, v))
-		}
-	})
-	for _, text := range next.pending {
-		a.log.Warn("a setting needs a restart of the agent: " + text)
-	}
-	next.setLevel()
-	a.nameIdle(a.settings.Facts(), next.Masquerade.facts)
-}
-
 // setLevel makes the log as talkative as the configuration says.
 func (c *Config) setLevel() {
 	if c.level == nil {
@@ -282,10 +181,10 @@ func (c *Config) setLevel() {
 	}
 }
 
-// atStart is the configuration of the command line and the file, if there is one.
-func (c Config) atStart() (*configured, error) {
+// AtStart is the configuration of the command line and the file, if there is one.
+func (c Config) AtStart() (*Configured, error) {
 	if c.File == "" {
-		out := &configured{Config: c}
+		out := &Configured{Config: c}
 		out.setLevel()
 		return out, out.Validate()
 	}

@@ -1,4 +1,4 @@
-package agent
+package settings
 
 import (
 	"fmt"
@@ -11,8 +11,8 @@ import (
 	"weft/internal/proxy"
 )
 
-// ServiceFlags is what the agent is told of services by its flags, apart from the mode.
-type ServiceFlags struct {
+// Services is what the agent is told of services by its flags, apart from the mode.
+type Services struct {
 	NodePortAddresses  []string
 	LocalhostNodePorts bool
 	NodePortRanges     bool
@@ -26,7 +26,7 @@ type ServiceFlags struct {
 // primaryAddresses is the word for the node's primary addresses.
 const primaryAddresses = "primary"
 
-func (s *ServiceFlags) bind(f *pflag.FlagSet) {
+func (s *Services) bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.NodePortAddresses, "nodeport-addresses", nil,
 		"network whose addresses of this node accept NodePorts, or \"primary\" for the node's InternalIP addresses; may be repeated; empty: all")
 	f.BoolVar(&s.LocalhostNodePorts, "localhost-nodeports", true, "serve NodePorts on 127.0.0.1 and ::1 too, where --nodeport-addresses has them")
@@ -45,7 +45,7 @@ func (s *ServiceFlags) bind(f *pflag.FlagSet) {
 }
 
 // validate checks the flags and makes the facts of them.
-func (s *ServiceFlags) validate() error {
+func (s *Services) validate() error {
 	s.facts = facts.Services{
 		NoLocalhost: !s.LocalhostNodePorts, OpenNodePorts: !s.NodePortRanges, MasqueradeAll: s.MasqueradeAll, Liberal: s.Liberal,
 		Tracking: s.Tracking,
@@ -77,3 +77,6 @@ func (s *ServiceFlags) validate() error {
 	}
 	return nil
 }
+
+// Asked is what the flags say, once they were validated.
+func (s *Services) Asked() facts.Services { return s.facts }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"weft/internal/agent/conffile"
+	"weft/internal/agent/settings/conffile"
 )
 
 func TestParse(t *testing.T) {

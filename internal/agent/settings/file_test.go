@@ -1,4 +1,4 @@
-package agent
+package settings
 
 import (
 	"log/slog"
@@ -38,7 +38,7 @@ func TestFlagBeforeFileBeforeDefault(t *testing.T) {
 		t.Error("verbose: 1 changes no level")
 	}
 	from := map[string]string{}
-	for _, s := range (&liveConfig{now: got}).list().Settings {
+	for _, s := range (&Live{now: got}).List().Settings {
 		from[s.Name] = s.From + " " + strings.Join(s.Values, ",")
 	}
 	for name, want := range map[string]string{
@@ -92,7 +92,7 @@ func TestRestartOnlySettingsStay(t *testing.T) {
 	if !slices.Equal(next.pending, want) {
 		t.Errorf("pending %q, want %q", next.pending, want)
 	}
-	text := strings.Join((&liveConfig{now: next}).list().warnings(), "\n")
+	text := strings.Join((&Live{now: next}).List().Warnings(), "\n")
 	if !strings.Contains(text, "needs restart: iface") || strings.Contains(text, "new") {
 		t.Error(text)
 	}
@@ -116,13 +116,13 @@ func TestLiveFlagsExist(t *testing.T) {
 func TestConfigFileAtStart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent.yaml")
 	c := onCommandLine(t, "--config="+path)
-	if _, err := c.atStart(); err == nil || !strings.Contains(err.Error(), "--config="+path) {
+	if _, err := c.AtStart(); err == nil || !strings.Contains(err.Error(), "--config="+path) {
 		t.Errorf("no file: %v", err)
 	}
 	if err := os.WriteFile(path, []byte("proxy-mode: none\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := c.atStart()
+	got, err := c.AtStart()
 	if err != nil || got.ProxyMode != "none" || string(got.fileData) != "proxy-mode: none\n" {
 		t.Errorf("%+v, %v", got, err)
 	}

@@ -1,8 +1,7 @@
-// Package agent is the node agent: it holds the node's lease, keeps overlay, pod attachments and service rules in the kernel
-// as planned, and runs the node's pods.
+// Package settings is what the agent is told: its flags, the configuration file that is followed, and "weft settings", which shows both.
 //
 // Floor 4, programs.
-package agent
+package settings
 
 import (
 	"cmp"
@@ -18,7 +17,6 @@ import (
 
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rules"
-	"weft/internal/attach"
 )
 
 // Config is what the agent is told by its flags.
@@ -34,12 +32,12 @@ type Config struct {
 	NetConfigPath                     string
 	SetNetworkUnavailable             bool
 	Subnet                            string
-	Underlay                          UnderlayConfig
+	Underlay                          Underlay
 	MTUProbe                          time.Duration
 	SubnetFile                        string
 	IPMasq, MasqueradePods, EdgeCheck bool
-	Masquerade                        MasqueradeFlags
-	Services                          ServiceFlags
+	Masquerade                        Masquerade
+	Services                          Services
 	Attach, Bridge                    string
 	ProxyMode, PodRuntime             string
 	ClusterCIDR, ServiceRange         string
@@ -52,7 +50,6 @@ type Config struct {
 	given                             map[string][]string // flags of the command line
 	fileData                          []byte              // of File, as it was at the start
 	level                             *slog.LevelVar      // of the log; nil: it is not ours to set
-	attachMode                        attach.Mode
 	subnet, clusterCIDR, serviceRange netip.Prefix
 }
 
@@ -121,7 +118,6 @@ func (c *Config) Validate() error {
 	if err := cmp.Or(c.Masquerade.validate(c.IPMasq || c.MasqueradePods), c.Services.validate(), paths.CheckProbe(c.MTUProbe)); err != nil {
 		return err
 	}
-	c.attachMode = attach.Mode(c.Attach)
 	return c.parseAddresses()
 }
 
@@ -154,3 +150,18 @@ func oneOf(flag, value string, allowed ...string) error {
 	}
 	return fmt.Errorf("%s=%s: want %s", flag, value, strings.Join(allowed, " or "))
 }
+
+// New is that of a program of the version, with a log whose level the configuration sets.
+func New(version string) Config { return Config{Version: version, level: new(slog.LevelVar)} }
+
+// LogLevel is the level of the log, as the configuration in force sets it.
+func (c *Config) LogLevel() slog.Leveler { return c.level }
+
+// CommandLine notes which flags the command line gives: they count more than the file.
+func (c *Config) CommandLine(f *pflag.FlagSet) { c.given = givenFlags(f) }
+
+// AskedSubnet is --subnet, the zero Prefix for none.
+func (c *Config) AskedSubnet() netip.Prefix { return c.subnet }
+
+// ServiceCIDR is the range of the services' virtual addresses.
+func (c *Config) ServiceCIDR() netip.Prefix { return c.serviceRange }
