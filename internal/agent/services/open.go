@@ -48,6 +48,7 @@ func Open(mode facts.ProxyMode, o Options) (*Loop, error) {
 	p.guards.Expired = make(chan struct{}, 1)
 	if table != nil {
 		p.nft, p.writer, p.chains, p.tables = table, table.Writer, table.BaseChains, table
+		p.xt = kernelxt.Kernel{Around: table.Own} // our own changes are no reason to look whether the rules are as planned
 	}
 	return p, nil
 }

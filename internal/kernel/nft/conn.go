@@ -35,6 +35,7 @@ type Conn struct {
 
 	writer   atomic.Pointer[string] // see Writer
 	watchers watchers
+	own      ownGenerations
 	commits  uint32 // transactions the kernel took
 }
 

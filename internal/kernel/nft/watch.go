@@ -41,14 +41,14 @@ func (c *Conn) WatchAll(ctx context.Context, tables ...TableRef) ([]<-chan struc
 	if err != nil {
 		return nil, fmt.Errorf("watch nf_tables: %w", err)
 	}
-	w := &watcher{file: os.NewFile(uintptr(fd), "nf_tables events"), own: c.port, wrote: c.wrote}
+	w := &watcher{file: os.NewFile(uintptr(fd), "nf_tables events"), own: c.port, made: c.own.made, wrote: c.wrote}
 	if w.raw, err = w.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch nf_tables: %w", err), w.file.Close())
 	}
 	out := make([]<-chan struct{}, len(tables))
 	for i, t := range tables {
 		changed := make(chan struct{}, 1)
-		out[i], w.tables = changed, append(w.tables, watched{families[t.Family], t.Name, changed})
+		out[i], w.tables = changed, append(w.tables, watched{family: families[t.Family], table: t.Name, changed: changed})
 	}
 	c.watchers.add(w)
 	stop := context.AfterFunc(ctx, func() { _ = w.file.Close() }) // ends a read under way
@@ -108,14 +108,15 @@ type watcher struct {
 	own    uint32
 	tables []watched
 
-	touched bool // by the transaction that is being told
-	wrote   func(message)
+	made  func(generation uint32) bool // for us
+	wrote func(message)
 }
 
 type watched struct {
 	family  uint8
 	table   string
 	changed chan struct{}
+	touched bool // by the transaction that is being told
 }
 
 // run reads events until the socket is closed. An overflow may have lost ours: it counts as one.
@@ -124,7 +125,6 @@ func (w *watcher) run() {
 	for {
 		n, err := w.receive(b)
 		if errors.Is(err, unix.ENOBUFS) {
-			w.touched = true
 			w.tell()
 			continue
 		}
@@ -132,17 +132,29 @@ func (w *watcher) run() {
 			return
 		}
 		_ = split(b[:n], func(m message) error {
-			if m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN { // the end of a transaction
-				if w.touched {
-					w.wrote(m)
-				}
-				w.touched = false
+			if m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+				w.end(m)
 			} else if t := w.table(m); t != nil {
-				w.touched = true
-				t.tell()
+				t.touched = true
 			}
 			return nil
 		})
+	}
+}
+
+// end is the end of a transaction.
+func (w *watcher) end(m message) {
+	touched := slices.ContainsFunc(w.tables, func(t watched) bool { return t.touched })
+	tell := touched && !w.made(generationOf(m))
+	if tell {
+		w.wrote(m)
+	}
+	for i := range w.tables {
+		if t := &w.tables[i]; t.touched {
+			if t.touched = false; tell {
+				t.tell()
+			}
+		}
 	}
 }
 

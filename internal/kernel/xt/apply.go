@@ -106,8 +106,14 @@ func dispensable(o xt.Op) bool {
 }
 
 func (k Kernel) restore(ctx context.Context, v6 bool, ops []xt.Op) error {
-	_, err := run(ctx, xt.RestoreInput(ops, v6), k.program(v6, "restore"), "--noflush", "-w", wait)
-	return err
+	do := func() error {
+		_, err := run(ctx, xt.RestoreInput(ops, v6), k.program(v6, "restore"), "--noflush", "-w", wait)
+		return err
+	}
+	if k.Around == nil {
+		return do()
+	}
+	return k.Around(do)
 }
 
 // tooLong reports whether a transaction is too large for netlink: outside the first user namespace the kernel takes no more than

@@ -22,6 +22,8 @@ var ErrMissing = errors.New("not installed: install the package iptables")
 type Kernel struct {
 	// Variant is "" for the host's default programs, "nft" or "legacy" for one of the two by name.
 	Variant string
+	// Around is called around every program that changes rules, nil: nobody wants to know.
+	Around func(do func() error) error
 }
 
 // Read returns the rules of both families, those of others too. A program that isn't installed is a family without rules: only
