@@ -38,6 +38,7 @@ func (a *agent) look() (facts.Facts, error) {
 		Masq: now.Masquerade.Asked(), Services: now.Services.Asked(),
 	}
 	f.Services.Probe()
+	f.Services.NoHash = a.hashless.get()
 	asked.into(&f)
 	f.PathMTU = a.paths.Narrow(f.MTU)
 	if a.cfg.Attach == "bridge" {

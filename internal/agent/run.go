@@ -42,6 +42,7 @@ type agent struct {
 	settings       facts.InForce
 	macs           map[string]string // of VTEP devices, by name
 	bridgeMAC      string            // of --bridge as it was at the start
+	hashless       hashless          // whether the kernel can hash
 	leases         leaseSource
 	network        func() (lease.Config, bool) // the configuration in the store, once there is one
 	networkChanged <-chan struct{}             // nil: it never does

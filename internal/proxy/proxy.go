@@ -27,6 +27,8 @@ type Node struct {
 	OpenNodePorts bool
 	// NoSCTP says that the kernel can't translate SCTP: services of that protocol are refused.
 	NoSCTP bool
+	// NoHash says that the kernel's nf_tables can't hash: mode nftables draws endpoints at random where a service asks for consistent hashing.
+	NoHash bool
 }
 
 // Address is the node's preferred address of the family, or the zero Addr.

@@ -18,6 +18,7 @@ type Services struct {
 	MasqueradeAll     bool           `json:"masqueradeAll,omitempty"`
 	Liberal           bool           `json:"liberal,omitempty"`
 	NoSCTP            bool           `json:"noSCTP,omitempty"` // the kernel can't translate SCTP
+	NoHash            bool           `json:"noHash,omitempty"` // nf_tables can't hash
 	Tracking          Tracking       `json:"-"`                // of no interest to who explains a packet's way
 	Untracked         bool           `json:"-"`                // the kernel tracks no connections: it has not been asked to yet
 }
@@ -37,7 +38,7 @@ func (s *Services) Probe() {
 
 // Apply tells the planners' node what the flags say. addrs are the node's InternalIP addresses where it is registered, else its own.
 func (s Services) Apply(n *proxy.Node, addrs []netip.Addr) {
-	n.LocalhostNodePorts, n.OpenNodePorts, n.NoSCTP = !s.NoLocalhost, s.OpenNodePorts, s.NoSCTP
+	n.LocalhostNodePorts, n.OpenNodePorts, n.NoSCTP, n.NoHash = !s.NoLocalhost, s.OpenNodePorts, s.NoSCTP, s.NoHash
 	n.NodePortAddresses = s.NodePortAddresses
 	if !s.NodePortPrimary {
 		return

@@ -123,7 +123,7 @@ func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 		return loop.Work{}, err
 	}
 	f := s.Facts
-	p.balance.Look(p.log, f.ProxyMode, snap)
+	p.balance.Look(p.log, f, snap)
 	p.limits.Look(p.log, f, snap)
 	if p.flows != nil && rules.ModeOf(f).Services {
 		p.flows.Expect()

@@ -19,15 +19,15 @@ type Balancing struct {
 }
 
 // Look finds out when the services or the mode changed, and logs what was not so before.
-func (b *Balancing) Look(log *slog.Logger, mode facts.ProxyMode, snap api.Snapshot) {
-	same := mode == b.mode && b.same(snap)
-	if b.services, b.mode, b.version = snap.Services, mode, 0; snap.Changes != nil {
+func (b *Balancing) Look(log *slog.Logger, f facts.Facts, snap api.Snapshot) {
+	same := f.ProxyMode == b.mode && b.same(snap)
+	if b.services, b.mode, b.version = snap.Services, f.ProxyMode, 0; snap.Changes != nil {
 		b.version = snap.Changes.To
 	}
 	if same {
 		return
 	}
-	list := unmet(mode, snap.Services)
+	list := unmet(f, snap.Services)
 	for _, text := range list {
 		if !slices.Contains(b.list, text) {
 			log.Warn(text)
@@ -50,7 +50,7 @@ func (b *Balancing) same(snap api.Snapshot) bool {
 }
 
 // unmet are the wishes of the services that are not met, each service once.
-func unmet(mode facts.ProxyMode, services []api.ServicePort) []string {
+func unmet(f facts.Facts, services []api.ServicePort) []string {
 	var out []string
 	for i := range services {
 		s := &services[i]
@@ -64,16 +64,19 @@ func unmet(mode facts.ProxyMode, services []api.ServicePort) []string {
 		if s.Refused != "" {
 			out = append(out, name+s.Refused)
 		}
-		if why := cannot(mode, s.Balance); why != "" {
+		if why := cannot(f, s.Balance); why != "" {
 			out = append(out, name+why)
 		}
 	}
 	return out
 }
 
-// cannot says why the mode does not choose endpoints so, or "".
-func cannot(mode facts.ProxyMode, b api.Balance) string {
-	switch {
+// cannot says why the mode, or this kernel, does not choose endpoints so, or "".
+func cannot(f facts.Facts, b api.Balance) string {
+	switch mode := f.ProxyMode; {
+	case b == api.Maglev && mode == facts.NFTables && f.Services.NoHash:
+		return "annotation weft.dev/balance=maglev: the kernel's nf_tables can't hash (module nft_hash, CONFIG_NFT_HASH); " +
+			"endpoints are drawn at random, by their weights. Load the module and restart the agent, or use proxy mode userspace"
 	case b == api.LeastConnections && mode != facts.Userspace, b == api.Maglev && mode == facts.IPTables:
 		return fmt.Sprintf("annotation weft.dev/balance=%s: proxy mode %s can't; it draws endpoints at random, by their weights", b, mode)
 	}

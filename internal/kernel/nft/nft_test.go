@@ -306,6 +306,9 @@ func TestProbe(t *testing.T) {
 			t.Errorf("not here: %s", f)
 		}
 	}
+	if f, err := c.Hashing(); err != nil || f.Err != nil || f.Config != "CONFIG_NFT_HASH" {
+		t.Errorf("hashing: %v, %v", f, err)
+	}
 	out, err := exec.Command("nft", "list", "tables").Output()
 	if err != nil || strings.Contains(string(out), "probe") {
 		t.Errorf("tables after Probe: %s %v", out, err)

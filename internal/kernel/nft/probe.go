@@ -24,6 +24,9 @@ func (f Feature) String() string {
 	return fmt.Sprintf("%s: no (%s): %v", f.Name, f.Config, f.Err)
 }
 
+// hashing is the name of the feature that consistent hashing needs.
+const hashing = "hashing (weft.dev/balance: maglev)"
+
 // probes are tables that need one feature each.
 var probes = []struct{ name, config, chains string }{
 	{"tables of family inet", "CONFIG_NF_TABLES_INET", ""},
@@ -32,7 +35,7 @@ var probes = []struct{ name, config, chains string }{
 	{"masquerading", "CONFIG_NFT_MASQ", "chain a {\n type nat hook postrouting priority 100; policy accept;\n masquerade fully-random\n}"},
 	{"connection tracking", "CONFIG_NFT_CT", "chain a {\n ct state new accept\n ct status dnat accept\n}"},
 	{"random numbers", "CONFIG_NFT_NUMGEN", "map m {\n typeof numgen random mod 65536 : verdict\n}\nchain a {\n numgen random mod 2 vmap @m\n}"},
-	{"hashing (weft.dev/balance: maglev)", "CONFIG_NFT_HASH", "map m {\n typeof numgen random mod 65536 : verdict\n}\n" +
+	{hashing, "CONFIG_NFT_HASH", "map m {\n typeof numgen random mod 65536 : verdict\n}\n" +
 		"chain a {\n jhash ip saddr mod 2 seed 1 vmap @m\n}"},
 	{"address types", "CONFIG_NFT_FIB_INET", "chain a {\n fib daddr type local accept\n}"},
 	{"rejecting", "CONFIG_NFT_REJECT_INET", "chain a {\n meta l4proto tcp reject with tcp reset\n reject with icmpx type port-unreachable\n}"},
@@ -45,8 +48,24 @@ var probes = []struct{ name, config, chains string }{
 // Probe asks the kernel for all features. It changes nothing: the transactions are never committed. The error says that it can't be
 // asked at all, for want of permission or of nf_tables.
 func (c *Conn) Probe() ([]Feature, error) {
+	return c.probe(func(string) bool { return true })
+}
+
+// Hashing asks the kernel for what consistent hashing needs; it loads the module when there is one. The error is as that of Probe.
+func (c *Conn) Hashing() (Feature, error) {
+	out, err := c.probe(func(name string) bool { return name == hashing })
+	if err != nil {
+		return Feature{}, err
+	}
+	return out[0], nil
+}
+
+func (c *Conn) probe(asked func(name string) bool) ([]Feature, error) {
 	out := make([]Feature, 0, len(probes))
 	for _, p := range probes {
+		if !asked(p.name) {
+			continue
+		}
 		t, err := nft.ParseTable("table inet weft-probe {\n" + p.chains + "\n}")
 		if err != nil {
 			return nil, fmt.Errorf("probe %s: %w", p.name, err)

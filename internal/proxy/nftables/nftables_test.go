@@ -346,3 +346,20 @@ func TestHostile(t *testing.T) {
 		}
 	}
 }
+
+// TestNoHash: where the kernel can't hash, a service that asks for consistent hashing draws at random, and nothing in the plan hashes.
+func TestNoHash(t *testing.T) {
+	s := nginx
+	s.Balance = api.Maglev
+	n := node1
+	n.NoHash = true
+	plain := nginx
+	want := nftables.Planner{}.Plan(n, plain)
+	got := nftables.Planner{}.Plan(n, s)
+	if got.String() != want.String() {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if hashes := (nftables.Planner{}).Plan(node1, s); !strings.Contains(hashes.String(), "jhash") {
+		t.Errorf("no hash in\n%s", hashes)
+	}
+}

@@ -117,7 +117,7 @@ func (b *builder) cluster(t target, endpoints []netip.AddrPort, none bool) {
 	if len(endpoints) == 0 && !none {
 		b.add(t.dropped, nft.Element{Key: t.key})
 	}
-	c := choice{list: t.list, filling: fill(b.s, endpoints), masq: keep, affinity: b.s.AffinitySeconds}
+	c := choice{list: t.list, filling: b.fill(endpoints), masq: keep, affinity: b.s.AffinitySeconds}
 	switch {
 	case b.MasqueradeAll:
 		c.masq = all
@@ -185,21 +185,21 @@ func (b *builder) exposed(t target, every []netip.AddrPort) {
 	}
 	affinity := b.s.AffinitySeconds
 	if proxy.External(b.s) == proxy.Cluster {
-		c := choice{list: t.list, filling: fill(b.s, every), masq: all, affinity: affinity}
+		c := choice{list: t.list, filling: b.fill(every), masq: all, affinity: affinity}
 		if b.s.MasqueradeDisabled {
 			c.masq = keep
 		}
 		b.lead(t, b.choose(t, c))
 		return
 	}
-	inside := choice{list: t.list, filling: fill(b.s, every), masq: keep, affinity: affinity}
+	inside := choice{list: t.list, filling: b.fill(every), masq: keep, affinity: affinity}
 	b.choose(t, inside)
 	local := proxy.Endpoints(b.n, b.s, t.v6, proxy.Local)
 	if len(local) == 0 && len(every) > 0 {
 		b.add(t.dropped, nft.Element{Key: t.key})
 	}
 	t.local = true
-	own := choice{list: t.list, filling: fill(b.s, local), masq: keep, affinity: affinity}
+	own := choice{list: t.list, filling: b.fill(local), masq: keep, affinity: affinity}
 	b.choose(t, own)
 	split := b.split(b.n, inside, own)
 	b.addChain(split)

@@ -67,9 +67,9 @@ type filling struct {
 func (f filling) at(slot int) netip.AddrPort { return f.places[slot%len(f.places)] }
 
 // fill fills the slots of one of the service's lists.
-func fill(s api.ServicePort, endpoints []netip.AddrPort) filling {
-	weights := proxy.Weights(s, endpoints)
-	if s.Balance != api.Maglev {
+func (b *builder) fill(endpoints []netip.AddrPort) filling {
+	weights := proxy.Weights(b.s, endpoints)
+	if b.s.Balance != api.Maglev || b.n.NoHash {
 		places := proxy.Spread(endpoints, weights, spreadOver)
 		return filling{slots: slots(len(places)), places: places, full: full(len(places))}
 	}
