@@ -2,11 +2,10 @@ package agent
 
 import (
 	"fmt"
-	"io"
 
 	"weft/internal/agent/refused"
-	"weft/internal/agent/rules"
 	"weft/internal/agent/services"
+	"weft/internal/agent/status"
 	"weft/internal/agent/tunnels"
 )
 
@@ -21,18 +20,11 @@ func (a *agent) edgeStatus(t *tunnels.Stats) refused.Status {
 }
 
 // turnStatus puts the state of the services' mode into the status.
-func turnStatus(s *Status, r services.Report) {
+func turnStatus(s *status.Status, r services.Report) {
 	standing := r.Mode
 	s.Draining, s.Relayed = r.Draining, r.Relayed
 	if want := s.ProxyMode; standing != "" && standing != want {
 		s.ProxyMode = standing
 		s.Warnings = append(s.Warnings, fmt.Sprintf("services are in mode %s still: they will be in mode %s when its rules are in place", standing, want))
-	}
-}
-
-// printDraining says what is left of mode userspace.
-func printDraining(w io.Writer, s Status) {
-	if s.Relayed > 0 && !rules.ModeNamed(s.ProxyMode).Relays() {
-		fmt.Fprintf(w, "draining  %d connections through the agent are left of mode userspace, %d of its listeners are open\n", s.Relayed, s.Draining)
 	}
 }

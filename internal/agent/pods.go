@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 	"time"
 
 	"weft/internal/agent/services"
+	"weft/internal/agent/status"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/lease"
@@ -100,15 +103,15 @@ func (a *agent) services() []api.ServicePort {
 }
 
 // Status is what the agent says of itself.
-func (a *agent) Status() Status {
+func (a *agent) Status() status.Status {
 	own, _ := a.leases.Own()
 	network := a.data.Stats()
 	f := a.settings.Facts()
 	filter := a.proxy.Report(f.ProxyMode)
-	s := Status{
+	s := status.Status{
 		Node: a.cfg.NodeName, Backend: f.Backend, ProxyMode: f.ProxyMode, Attach: string(f.Attach),
 		Pods: len(a.pods.List()), Peers: peersOf(a.leases.Leases(), own), Services: filter.Ports, Network: network, Rules: filter.Stats,
-		Paths: a.paths.List(), Fights: a.healing.List(), healing: &a.healing, ForgottenFlows: filter.Forgotten,
+		Paths: a.paths.List(), Fights: a.healing.List(), ForgottenFlows: filter.Forgotten,
 	}
 	s.Edge = a.edgeStatus(network.Tunnels)
 	if own.Subnet.IsValid() {
@@ -116,7 +119,7 @@ func (a *agent) Status() Status {
 	}
 	s.Settings, s.Relay = a.live.List(), filter.Relay
 	s.Warnings = slices.Concat(filter.Warnings, s.Settings.Warnings(), services.FewFiles(s.Relay))
-	s.ServiceLimits, s.services = filter.Limits, a.proxy
+	s.ServiceLimits, s.Metrics = filter.Limits, []func(io.Writer){a.healing.WriteMetrics, a.proxy.WriteMetrics}
 	turnStatus(&s, filter)
 	s.Lease = a.leaseStatus()
 	written, why := a.subnetEnv.state()
@@ -138,4 +141,18 @@ func (a *agent) Ready() error {
 	default:
 		return errNoRules
 	}
+}
+
+// errNoRules says that the service rules were not programmed yet.
+var errNoRules = errors.New("the service rules are not programmed yet")
+
+// peersOf counts the leases that are not the own one.
+func peersOf(all []api.Lease, own api.Lease) int {
+	n := 0
+	for _, l := range all {
+		if l.Subnet != own.Subnet || l.SubnetV6 != own.SubnetV6 {
+			n++
+		}
+	}
+	return n
 }

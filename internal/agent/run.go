@@ -27,6 +27,7 @@ import (
 	"weft/internal/agent/rundir"
 	"weft/internal/agent/services"
 	"weft/internal/agent/settings"
+	"weft/internal/agent/status"
 	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/lease/claim"
@@ -202,7 +203,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.PodsChanged(), loop.ByPlan))
 	})
 	g.Go(func() error { return a.giveBack(ctx) })
-	g.Go(func() error { return serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind, a.cfg.MetricsBind) })
+	g.Go(func() error { return status.Serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind, a.cfg.MetricsBind) })
 	if a.kube != nil && a.cfg.PodRuntime == "process" {
 		g.Go(func() error { return a.runNode(ctx) })
 	}

@@ -9,6 +9,7 @@ import (
 	"weft/internal/agent/cleanup"
 	"weft/internal/agent/dockeropts"
 	"weft/internal/agent/settings"
+	"weft/internal/agent/status"
 	"weft/internal/cli/network"
 	"weft/internal/images"
 	"weft/internal/lab"
@@ -19,11 +20,11 @@ import (
 func commands() []*cobra.Command {
 	return slices.Concat([]*cobra.Command{
 		agent.Command(Version),
-		agent.StatusCommand(),
+		status.StatusCommand(),
 		settings.Command(),
-		agent.StateCommand(),
-		agent.DiffCommand(),
-		agent.DebugCommand(),
+		status.StateCommand(),
+		status.DiffCommand(),
+		status.DebugCommand(),
 		dockeropts.Command(),
 		cleanup.Command(),
 		explainCommand(),

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/internal/agent"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/status"
 )
 
 // daemon is a node agent under test: weft's, or flannel's.
@@ -111,7 +111,7 @@ func (d *daemon) memory() (rss, anon, peak float64) {
 }
 
 // settled waits until it says that everything is as planned, and returns its status and when it said so.
-func (d *daemon) settled(limit time.Duration) (s agent.Status, at time.Time) {
+func (d *daemon) settled(limit time.Duration) (s status.Status, at time.Time) {
 	d.tb.Helper()
 	end := time.Now().Add(limit)
 	for time.Now().Before(end) {

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"weft/internal/agent"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/status"
 	"weft/internal/attach"
 	"weft/internal/kernel/netns"
 )
@@ -152,7 +152,7 @@ func (p *pair) agents(flags ...string) {
 // wait waits until the agent with the directory knows its peer and is content.
 func (p *pair) wait(dir string) {
 	p.tb.Helper()
-	var status agent.Status
+	var status status.Status
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		body, err := rundir.Ask(context.Background(), filepath.Join(dir, "run"), "/status")
 		if err == nil && json.Unmarshal(body, &status) == nil && status.Converged && status.Peers == 1 && status.Pods == 1 {

@@ -6,7 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"weft/internal/agent"
+	"weft/internal/agent/status"
 )
 
 // TestBurst changes 5,000 EndpointSlices at once: few transactions take them all, and the first does not wait for the last.
@@ -51,7 +51,7 @@ func TestBurst(t *testing.T) {
 }
 
 // calm waits until the agent has done nothing for a while, and returns when it began to.
-func (d *daemon) calm(n int) (s agent.Status, since time.Time) {
+func (d *daemon) calm(n int) (s status.Status, since time.Time) {
 	d.tb.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		now := d.status()

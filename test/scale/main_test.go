@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"weft/internal/agent"
 	"weft/internal/agent/rundir"
+	"weft/internal/agent/status"
 	"weft/internal/kernel/netns"
 	"weft/internal/kernel/nft"
 	values "weft/internal/nft"
@@ -132,16 +132,16 @@ func (d *daemon) kill() {
 }
 
 // status is what the agent says of itself, zero when it does not answer.
-func (d *daemon) status() (s agent.Status) {
+func (d *daemon) status() (s status.Status) {
 	body, err := rundir.Ask(context.Background(), filepath.Join(d.dir, "run"), "/status")
 	if err != nil || json.Unmarshal(body, &s) != nil {
-		return agent.Status{}
+		return status.Status{}
 	}
 	return s
 }
 
 // settled waits until the agent says that everything is as planned, with that many services, and returns when it did.
-func (d *daemon) settled(services int, limit time.Duration) (s agent.Status, at time.Time) {
+func (d *daemon) settled(services int, limit time.Duration) (s status.Status, at time.Time) {
 	d.tb.Helper()
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if s = d.status(); s.Converged && s.Services == services && s.Network.Steps > 0 {

@@ -1,4 +1,4 @@
-package agent
+package status
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 	"weft/internal/agent/loop"
 	"weft/internal/agent/paths"
 	"weft/internal/agent/refused"
+	"weft/internal/agent/rules"
 )
 
 // limitsShown is how many services that are not served as they want are named, one line each.
@@ -56,5 +57,12 @@ func printFights(w io.Writer, list []loop.Fight) {
 	for _, f := range list {
 		fmt.Fprintf(w, "fight     %s is changed by %s, repaired %d times since %s, next at %s\n", f.Object, cmp.Or(f.By, "somebody else"), f.Repairs,
 			f.Since.Format(time.TimeOnly), f.Next.Format(time.TimeOnly))
+	}
+}
+
+// printDraining says what is left of mode userspace.
+func printDraining(w io.Writer, s Status) {
+	if s.Relayed > 0 && !rules.ModeNamed(s.ProxyMode).Relays() {
+		fmt.Fprintf(w, "draining  %d connections through the agent are left of mode userspace, %d of its listeners are open\n", s.Relayed, s.Draining)
 	}
 }

@@ -1,4 +1,4 @@
-package agent
+package status
 
 import (
 	"encoding/json"
@@ -7,11 +7,8 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-
-	"weft/internal/api"
 )
 
 // health is the body of /healthz and /livez, as kube-proxy's.
@@ -97,16 +94,3 @@ func (p *probes) writeMetrics(w io.Writer) {
 		}
 	}
 }
-
-// Leaving reports whether the Kubernetes API says that the node is on its way out.
-func (a *agent) Leaving() bool {
-	snap, known := a.cluster()
-	if !known {
-		return false
-	}
-	i, found := slices.BinarySearchFunc(snap.Nodes, a.cfg.NodeName, func(n api.Node, name string) int { return strings.Compare(n.Name, name) })
-	return found && snap.Nodes[i].Leaving
-}
-
-// Updated is when the services' rules were last as planned.
-func (a *agent) Updated() time.Time { return a.proxy.Updated() }

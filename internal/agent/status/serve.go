@@ -1,4 +1,7 @@
-package agent
+// Package status is what the agent says of itself: the answers on its socket and its ports, and the commands that print them.
+//
+// Floor 4, programs.
+package status
 
 import (
 	"context"
@@ -23,7 +26,6 @@ import (
 	"weft/internal/agent/services"
 	"weft/internal/agent/settings"
 	"weft/internal/agent/tunnels"
-	"weft/internal/api"
 	"weft/internal/relay"
 )
 
@@ -51,8 +53,7 @@ type Status struct {
 
 	Relay *relay.Stats `json:"relay,omitempty"` // in mode userspace
 
-	healing  *loop.Healing  // for metrics
-	services *services.Loop // for metrics
+	Metrics []func(io.Writer) `json:"-"` // print what is counted elsewhere, in the Prometheus text format
 
 	Settings settings.List `json:"-"`                  // what the agent was told; the path /settings tells it
 	Draining int           `json:"draining,omitempty"` // listeners of mode userspace that are open for the connections they have
@@ -68,9 +69,9 @@ type reporter interface {
 	Diff(ctx context.Context) ([]string, error)
 }
 
-// serve answers everything on the unix socket, the questions for health on the health address, and /metrics on the metrics address, which may be
+// Serve answers everything on the unix socket, the questions for health on the health address, and /metrics on the metrics address, which may be
 // the same.
-func serve(ctx context.Context, r reporter, runDir, healthz, metrics string) error {
+func Serve(ctx context.Context, r reporter, runDir, healthz, metrics string) error {
 	socket := filepath.Join(runDir, rundir.SocketName)
 	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the old socket: %w", err)
@@ -188,22 +189,12 @@ func writeMetrics(w io.Writer, s Status) {
 	gauge("weft_relayed_connections", "TCP connections and UDP sessions of mode userspace that go through the agent", float64(s.Relayed), "gauge")
 	gauge("weft_udp_flows_forgotten_total", "connection tracking entries deleted because their endpoint or service is gone",
 		float64(s.ForgottenFlows), "counter")
-	s.healing.WriteMetrics(w)
-	s.services.WriteMetrics(w)
+	for _, more := range s.Metrics {
+		more(w)
+	}
 	leases.WriteMetrics(w, s.Lease)
 	tunnels.WriteMetrics(w, s.Network.Tunnels)
 	refused.WriteMetrics(w, s.Edge)
 	paths.WriteMetrics(w, s.Paths)
 	services.WriteRelayMetrics(w, s.Relay)
-}
-
-// peersOf counts the leases that are not the own one.
-func peersOf(all []api.Lease, own api.Lease) int {
-	n := 0
-	for _, l := range all {
-		if l.Subnet != own.Subnet || l.SubnetV6 != own.SubnetV6 {
-			n++
-		}
-	}
-	return n
 }
