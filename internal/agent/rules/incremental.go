@@ -38,8 +38,9 @@ type TablePlan struct {
 	members memberPlan
 	rules   nft.Table // of the guard
 	Content
-	list ServiceList
-	Last Changes
+	list    ServiceList
+	Last    Changes
+	refused refusals
 }
 
 // Changes are those of the last update.

@@ -73,4 +73,21 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	if w, err := p.Step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 || table.reads != reads {
 		t.Errorf("another service changed: %d ops, %d reads, %v", w.Ops, table.reads-reads, err)
 	}
+	if text := p.steps.LastError; !strings.Contains(text, bad.Name.String()) {
+		t.Errorf("after a step that went well, with the object still refused: %q", text)
+	}
+	gone := slices.DeleteFunc(agenttest.Changed(services, 42), func(s api.ServicePort) bool { return s.Name == bad.Name })
+	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: gone}, true }
+	if w, err := p.Step(t.Context(), loop.ByPlan); err != nil || w.Ops == 0 || p.steps.LastError != "" {
+		t.Errorf("the service is gone: %d ops, %v, %q", w.Ops, err, p.steps.LastError)
+	}
+	table.key = ""
+	p.cluster = func() (api.Snapshot, bool) { return api.Snapshot{Services: services}, true }
+	if _, err := p.Step(t.Context(), loop.ByPlan); err != nil || p.steps.LastError != "" {
+		t.Errorf("the service is back, and the kernel takes it: %v, %q", err, p.steps.LastError)
+	}
+	have, err = conn.Read(nft.INet, nft.TableName)
+	if err != nil || len(nft.Diff(*p.table.Table(), have)) > 0 {
+		t.Errorf("%v: not programmed", err)
+	}
 }

@@ -148,6 +148,9 @@ func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 		p.steps.LastError = err.Error()
 		return w, err
 	}
+	if left := p.table.Refused(); left != nil { // of a step before: it is no error of this one, and not forgotten
+		p.steps.LastError = left.Error()
+	}
 	p.first.Do(func() {
 		p.steps.FirstOps = w.Ops
 		p.log.Info("first check of the rules done", "ops", w.Ops, "mode", f.ProxyMode)

@@ -28,13 +28,13 @@ func (p *Loop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) {
 		return loop.Work{}, nil
 	}
 	wasOK := p.tableOK
-	known := wasOK && due&(loop.ByKernel|loop.ByHost|loop.ByTime) == 0
+	known := wasOK && due&(loop.ByKernel|loop.ByHost|loop.ByTime) == 0 && !p.table.RetriesRefused(ops)
 	switch {
 	case known && len(ops) == 0:
 		return loop.Work{}, nil
 	case known && p.tableIs && !p.table.Merge.Empty():
 		w := loop.Work{Ops: p.logTable(slog.LevelDebug, ops)}
-		err, alone := p.table.Attributed(p.transact(ops))
+		err, alone := p.table.Attributed(p.transact(ops), false)
 		p.tableOK = alone
 		return w, errors.Join(err, p.forgetClients(ops))
 	}
@@ -43,7 +43,7 @@ func (p *Loop) applyTable(due loop.Cause, ops []nft.Op) (loop.Work, error) {
 		mine = objectNames(ops)
 	}
 	all, err := p.wholeTable(ops)
-	err, alone := p.table.Attributed(err)
+	err, alone := p.table.Attributed(err, true)
 	p.tableOK, p.tableIs = alone, !p.table.Merge.Empty()
 	err = errors.Join(err, p.forgetClients(all))
 	w := loop.Work{}
