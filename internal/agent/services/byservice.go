@@ -3,9 +3,9 @@ package services
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/filter"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/rules"
 	"weft/internal/api"
@@ -23,16 +23,16 @@ func (p *Loop) applyByService(
 		more = rules.Untracked(c.Guard.Config.Untracked)
 	}
 	ops, known := p.chainPlan.Update(f, own, snap, more)
-	p.main.k, p.main.name = p.xt, "iptables"
+	p.main.K, p.main.Name = p.xt, "iptables"
 	forwarding := masq.Forwarding(rules.Masquerade(f, own))
 	var w loop.Work
 	var err error
-	if known && p.main.ok && !foreignDue(due) {
-		w, err = p.main.change(ctx, p.log, ops)
+	if known && p.main.IsOK() && !filter.Foreign(due) {
+		w, err = p.main.Change(ctx, p.log, ops)
 	} else {
 		plan := p.chainPlan.Ruleset()
-		p.main.stands(plan, known && len(ops) == 0)
-		w, err = p.main.apply(ctx, p.log, due, plan, false)
+		p.main.Stands(plan, known && len(ops) == 0)
+		w, err = p.main.Apply(ctx, p.log, due, plan, false)
 	}
 	w = sum(w, p.applyOther(ctx, due, forwarding))
 	table, err2 := p.applyTable(due, p.table.Update(p.stay(err, f, own, snap, c)))
@@ -55,27 +55,4 @@ func (p *Loop) wantedXT() xt.Ruleset {
 		return p.chainPlan.Ruleset()
 	}
 	return p.want.XT
-}
-
-// foreignDue reports whether somebody else may have changed rules of iptables.
-func foreignDue(due loop.Cause) bool { return due&(loop.ByIPTables|loop.ByHost|loop.ByTime) != 0 }
-
-// change does the ops of a changed plan, when the rules were as planned before and nobody else can have changed anything since: a table is
-// restored as a whole or not at all, so neither before nor after it all rules must be read.
-func (f *xtFilter) change(ctx context.Context, log *slog.Logger, ops []xt.Op) (loop.Work, error) {
-	if len(ops) == 0 {
-		return loop.Work{}, nil
-	}
-	f.ok, f.behind = false, true
-	log.Info("applied", "what", f.name, "ops", len(ops))
-	err := f.k.Apply(ctx, ops)
-	f.ok = err == nil
-	return loop.Work{Ops: len(ops)}, err
-}
-
-// stands says that the plan, unless it changed since the last step, is what there was to be after it.
-func (f *xtFilter) stands(plan xt.Ruleset, unchanged bool) {
-	if f.behind && unchanged {
-		f.plan, f.made, f.behind = plan, plan, false
-	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
+	"weft/internal/agent/filter"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
 	kernelnft "weft/internal/kernel/nft"
@@ -89,7 +90,7 @@ func TestForwardingWhereIPTablesIsInUse(t *testing.T) {
 	const accept = "-A WEFT-FORWARD -s 172.16.0.0/12 -j ACCEPT\n"
 	x, other := &kernelxt.Fake{}, &kernelxt.Fake{}
 	p := newProxyLoop(facts.NFTables, x, &fakeTable{})
-	p.other = xtFilter{k: other, name: "iptables-legacy"}
+	p.other = filter.Filter{K: other, Name: "iptables-legacy"}
 	step(t, p)
 	for _, f := range []*kernelxt.Fake{x, other} {
 		if len(f.Ops) > 0 {

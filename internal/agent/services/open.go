@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/filter"
 	"weft/internal/agent/flows"
 	"weft/internal/agent/healthports"
 	"weft/internal/agent/loop"
@@ -71,7 +72,7 @@ func (p *Loop) Start(ctx context.Context, run func(func() error), triggers ...lo
 	if other, ok, err := kernelxt.Other(ctx); err != nil {
 		p.log.Warn("the host's other iptables is not looked at", "err", err)
 	} else if ok {
-		p.other = xtFilter{k: other, name: "iptables-" + other.Variant}
+		p.other = filter.Filter{K: other, Name: "iptables-" + other.Variant}
 	}
 	l := loop.Loop{Name: "services", Step: p.Step, Every: loop.FullCheck, Gap: burstGap, Healing: p.healing, Log: p.log, Triggers: append(triggers,
 		loop.On(p.settings.Subscribe(), loop.ByHost), loop.On(p.guards.Expired, loop.ByPlan), loop.On(p.turn.again, loop.ByPlan))}

@@ -36,12 +36,12 @@ func (p *Loop) Report(mode facts.ProxyMode) Report {
 func (p *Loop) Ready() <-chan struct{} { return p.ready }
 
 // Updated is when the rules were last as planned.
-func (p *Loop) Updated() time.Time { return p.syncs.updated() }
+func (p *Loop) Updated() time.Time { return p.syncs.Updated() }
 
 // WriteMetrics prints what kube-proxy's metrics of the same names say, in the Prometheus text format.
 func (p *Loop) WriteMetrics(w io.Writer) {
 	if p == nil {
 		return
 	}
-	p.syncs.writeMetrics(w, p.flows.Count(), p.local(), p.ruleCounts())
+	p.syncs.WriteMetrics(w, p.flows.Count(), p.local(), p.ruleCounts())
 }

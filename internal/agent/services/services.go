@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"weft/internal/agent/facts"
+	"weft/internal/agent/filter"
 	"weft/internal/agent/flows"
 	"weft/internal/agent/guard"
 	"weft/internal/agent/healthports"
 	"weft/internal/agent/loop"
 	"weft/internal/agent/refused"
 	"weft/internal/agent/rules"
+	"weft/internal/agent/syncs"
 	"weft/internal/agent/ways"
 	"weft/internal/agent/wishes"
 	"weft/internal/api"
@@ -37,12 +39,6 @@ type Leases interface {
 	Leases() []api.Lease    // all that are good, the own one too
 }
 
-// iptables is kernel/xt as the agent uses it.
-type iptables interface {
-	Read(ctx context.Context) (xt.Ruleset, error)
-	Apply(ctx context.Context, ops []xt.Op) error
-}
-
 // relayEngine is the relay as the agent uses it: listeners in, the ports they hold out.
 type relayEngine interface {
 	Apply(want []netstate.Listener) (map[string]uint16, error)
@@ -59,7 +55,7 @@ type Loop struct {
 	leases     Leases
 	cluster    func() (api.Snapshot, bool) // false: not known yet, so nothing may be removed
 	whole      func() (api.Snapshot, bool) // the same for others than the step; nil: cluster
-	xt         iptables
+	xt         filter.Kernel
 	relay      relayEngine
 	nft        tableEngine
 	writer     func() string // who changed a table last; nil: not known
@@ -84,15 +80,15 @@ type Loop struct {
 	// noTables says why there are no nf_tables: then there is no edge check, and NOTRACK is iptables'.
 	noTables error
 	edge     refused.Counts
-	main     xtFilter
-	other    xtFilter // of the iptables variant that the host's default programs are not; none: zero
+	main     filter.Filter
+	other    filter.Filter // of the iptables variant that the host's default programs are not; none: zero
 	steps    loop.Stats
 	ports    int // of services
 
 	warned   warned
 	balance  wishes.Balancing
 	limits   wishes.Limits
-	syncs    syncs
+	syncs    syncs.Syncs
 	otherErr string // why the last step of other failed
 	// chains lists base chains, those of others too; nil: nobody can tell.
 	chains func(nft.Hook) ([]kernelnft.BaseChain, error)
@@ -130,7 +126,7 @@ func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	}
 	begun := time.Now()
 	w, err := p.apply(ctx, due, f, own, snap, g)
-	p.syncs.step(begun, time.Now(), due, f.ProxyMode, snap.Changes, err)
+	p.syncs.Step(begun, time.Now(), due, f.ProxyMode, snap.Changes, err)
 	if !rules.ModeOf(f).Services {
 		snap.Services, snap.Changes = nil, nil
 	} else if p.flows != nil {
@@ -205,17 +201,17 @@ func (p *Loop) listen(want []netstate.Listener) (userspace.Ports, int, error) {
 
 // applyIPTables brings the rules of iptables to want, and those of the host's other iptables to what lets pods' packets through.
 func (p *Loop) applyIPTables(ctx context.Context, due loop.Cause, want, forwarding xt.Ruleset, sparing bool) (loop.Work, error) {
-	p.main.k, p.main.name = p.xt, "iptables"
-	w, err := p.main.apply(ctx, p.log, due, want, sparing)
+	p.main.K, p.main.Name = p.xt, "iptables"
+	w, err := p.main.Apply(ctx, p.log, due, want, sparing)
 	return sum(w, p.applyOther(ctx, due, forwarding)), err
 }
 
 // applyOther brings the rules of the host's other iptables to what lets pods' packets through.
 func (p *Loop) applyOther(ctx context.Context, due loop.Cause, forwarding xt.Ruleset) loop.Work {
-	if p.other.k == nil {
+	if p.other.K == nil {
 		return loop.Work{}
 	}
-	w, err := p.other.apply(ctx, p.log, due, forwarding, true)
+	w, err := p.other.Apply(ctx, p.log, due, forwarding, true)
 	if p.otherErr = ""; err != nil { // nobody asked us to use it: said, but no reason not to be converged
 		p.otherErr = err.Error()
 	}
@@ -247,7 +243,7 @@ func (p *Loop) Diff(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	if p.inTable(f) {
-		plan.XT = used(masq.Forwarding(rules.Masquerade(f, own)), have)
+		plan.XT = filter.Used(masq.Forwarding(rules.Masquerade(f, own)), have)
 	}
 	var lines []string
 	for _, op := range xt.Diff(plan.XT, have) {

@@ -57,7 +57,7 @@ func (p *Loop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api
 		w, err = p.applyInIPTables(ctx, due, f, own, snap, c)
 	}
 	w.Ops += opened
-	inForce := err == nil || p.inTable(f) && p.tableOK && p.main.ok // a single object that is refused is no reason to stay
+	inForce := err == nil || p.inTable(f) && p.tableOK && p.main.IsOK() // a single object that is refused is no reason to stay
 	if inForce && p.turn.standing != f.ProxyMode {
 		if p.turn.standing != "" {
 			p.log.Info("services are in another mode", "from", p.turn.standing, "to", f.ProxyMode)
@@ -80,7 +80,7 @@ func (p *Loop) applyInTable(ctx context.Context, due loop.Cause, f facts.Facts, 
 	p.chainPlan = rules.ChainPlan{}
 	forwarding := masq.Forwarding(c.Masq)
 	filter, err2 := p.applyIPTables(ctx, due, forwarding, forwarding, true)
-	p.want = rules.Rules{XT: p.main.made, Listeners: p.localhost.plan}
+	p.want = rules.Rules{XT: p.main.Wanted(), Listeners: p.localhost.plan}
 	return sum(table, filter), errors.Join(err, err2)
 }
 

@@ -63,7 +63,7 @@ func TestModesLeaveNothing(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !equal(want, got) || table.table.String() != freshTable.table.String() {
+			if len(xt.Diff(want, got))+len(xt.Diff(got, want)) > 0 || table.table.String() != freshTable.table.String() {
 				t.Errorf("%s to %s leaves\n%s%s", from, to, got, table.table)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"weft/internal/agent/filter"
 	"weft/internal/agent/others"
 	"weft/internal/agent/rules"
 	kernelnft "weft/internal/kernel/nft"
@@ -35,11 +36,12 @@ func (p *Loop) findWarnings() []string {
 	p.mu.Lock()
 	var flannel, proxies []string
 	out, serves := p.balance.Texts(), rules.ModeNamed(p.turn.standing).Services
-	for _, f := range []*xtFilter{&p.main, &p.other} {
-		out, flannel, proxies = append(out, f.blocked...), append(flannel, f.flannel...), append(proxies, f.others...)
+	for _, f := range []*filter.Filter{&p.main, &p.other} {
+		stop, left, serve := f.Found()
+		out, flannel, proxies = append(out, stop...), append(flannel, left...), append(proxies, serve...)
 	}
 	if p.otherErr != "" {
-		out = append(out, p.other.name+": "+p.otherErr)
+		out = append(out, p.other.Name+": "+p.otherErr)
 	}
 	out = append(out, p.localhost.warnings()...)
 	list, read := p.chains, p.nft.Outline

@@ -1,4 +1,4 @@
-package services
+package syncs
 
 import (
 	"errors"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
 	"weft/internal/api"
@@ -19,13 +18,13 @@ import (
 
 // TestSyncMetrics: names and meaning are kube-proxy's.
 func TestSyncMetrics(t *testing.T) {
-	var s syncs
+	var s Syncs
 	at := time.UnixMilli(1_800_000_000_500)
-	s.step(at, at.Add(3*time.Millisecond), loop.ByTime, facts.NFTables, nil, nil)
-	s.step(at, at.Add(500*time.Microsecond), loop.ByPlan, facts.NFTables, &api.ServiceChanges{Triggered: []time.Time{at.Add(-700 * time.Millisecond)}}, nil)
-	s.step(at.Add(time.Second), at.Add(2*time.Second), loop.ByPlan, facts.IPTables, nil, errors.New("refused"))
+	s.Step(at, at.Add(3*time.Millisecond), loop.ByTime, facts.NFTables, nil, nil)
+	s.Step(at, at.Add(500*time.Microsecond), loop.ByPlan, facts.NFTables, &api.ServiceChanges{Triggered: []time.Time{at.Add(-700 * time.Millisecond)}}, nil)
+	s.Step(at.Add(time.Second), at.Add(2*time.Second), loop.ByPlan, facts.IPTables, nil, errors.New("refused"))
 	var b strings.Builder
-	s.writeMetrics(&b, 7, [2]int{2, 1}, map[string][2]int{"nat": {12, 0}})
+	s.WriteMetrics(&b, 7, [2]int{2, 1}, map[string][2]int{"nat": {12, 0}})
 	for _, want := range []string{
 		`kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.001"} 1`, `kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.004"} 2`,
 		"kubeproxy_sync_proxy_rules_duration_seconds_count 3", "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1",
@@ -50,25 +49,6 @@ func TestSyncMetrics(t *testing.T) {
 	}
 }
 
-// TestServicesWithoutLocalEndpoints counts by policy, and follows changes.
-func TestServicesWithoutLocalEndpoints(t *testing.T) {
-	p := newProxyLoop(facts.NFTables, nil, nil)
-	away := agenttest.Nginx("172.16.78.9:80")
-	away.InternalLocal, away.ExternalLocal, away.NodePort = true, true, 30080
-	f := agenttest.Walkthrough(facts.NFTables)
-	p.limits.Look(p.log, f, api.Snapshot{Services: []api.ServicePort{away}})
-	if n := p.local(); n != [2]int{1, 1} {
-		t.Errorf("all endpoints elsewhere: %v", n)
-	}
-	here := away
-	here.Endpoints = []api.Endpoint{away.Endpoints[0]}
-	here.Endpoints[0].Node = f.Node
-	p.limits.Look(p.log, f, api.Snapshot{Services: []api.ServicePort{here}})
-	if n := p.local(); n != [2]int{} {
-		t.Errorf("one here: %v", n)
-	}
-}
-
 // TestMetricsOnThePage: what the page for those who come from kube-proxy calls the same is there, and nothing else.
 func TestMetricsOnThePage(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/migration/from-kube-proxy.md")
@@ -76,7 +56,7 @@ func TestMetricsOnThePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	new(syncs).writeMetrics(&b, 0, [2]int{}, map[string][2]int{"nat": {}})
+	new(Syncs).WriteMetrics(&b, 0, [2]int{}, map[string][2]int{"nat": {}})
 	name := regexp.MustCompile("kubeproxy_[a-z_]+")
 	var want, got []string
 	for line := range strings.Lines(string(page)) {

@@ -1,4 +1,7 @@
-package services
+// Package filter keeps the rules of one variant of iptables as planned, and sees what others have there.
+//
+// Floor 4, programs.
+package filter
 
 import (
 	"context"
@@ -11,10 +14,10 @@ import (
 	"weft/internal/xt"
 )
 
-// xtFilter is the iptables rules of one variant of its programs, as planned and as they were found.
-type xtFilter struct {
-	k       iptables
-	name    string
+// Filter is the iptables rules of one variant of its programs, as planned and as they were found.
+type Filter struct {
+	K       Kernel
+	Name    string
 	plan    xt.Ruleset // what the last step was asked for
 	made    xt.Ruleset // what of it there is to be
 	blocked []string   // rules of others that stop what ours would accept
@@ -24,9 +27,9 @@ type xtFilter struct {
 	behind  bool       // plan and made are those of a step before the last one
 }
 
-// apply reads the rules when the plan changed, somebody else may have changed them, or the step before failed. A sparing one makes rules
+// Apply reads the rules when the plan changed, somebody else may have changed them, or the step before failed. A sparing one makes rules
 // only where somebody uses iptables: where its tables are not, nothing in them can drop.
-func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, want xt.Ruleset, sparing bool) (loop.Work, error) {
+func (f *Filter) Apply(ctx context.Context, log *slog.Logger, due loop.Cause, want xt.Ruleset, sparing bool) (loop.Work, error) {
 	planned := !f.behind && equal(want, f.plan)
 	if planned && f.ok && due&(loop.ByIPTables|loop.ByHost|loop.ByTime) == 0 {
 		return loop.Work{}, nil
@@ -34,13 +37,13 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 	wasOK := f.ok
 	if ops, ok := f.partial(due, want, sparing); ok {
 		f.ok, f.plan, f.made = false, want, want
-		log.Info("applied", "what", f.name, "ops", len(ops))
-		err := f.k.Apply(ctx, ops)
+		log.Info("applied", "what", f.Name, "ops", len(ops))
+		err := f.K.Apply(ctx, ops)
 		f.ok = err == nil
 		return loop.Work{Ops: len(ops)}, err
 	}
 	f.ok, f.plan, f.behind = false, want, false
-	have, err := f.k.Read(ctx)
+	have, err := f.K.Read(ctx)
 	if err != nil {
 		return loop.Work{}, err
 	}
@@ -53,13 +56,13 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 		return w, nil
 	}
 	for _, op := range ops {
-		log.Debug("op", "what", f.name, "op", op.String())
+		log.Debug("op", "what", f.Name, "op", op.String())
 	}
 	if planned && wasOK && equal(f.made, before) {
 		w.Repaired = chains(ops)
 	}
-	log.Info("applied", "what", f.name, "ops", len(ops))
-	if err := f.k.Apply(ctx, ops); err != nil {
+	log.Info("applied", "what", f.Name, "ops", len(ops))
+	if err := f.K.Apply(ctx, ops); err != nil {
 		return w, err
 	}
 	err = f.verify(ctx)
@@ -68,28 +71,28 @@ func (f *xtFilter) apply(ctx context.Context, log *slog.Logger, due loop.Cause, 
 }
 
 // see takes in what is there.
-func (f *xtFilter) see(want, have xt.Ruleset, sparing bool) {
+func (f *Filter) see(want, have xt.Ruleset, sparing bool) {
 	f.blocked, f.flannel, f.others = blocked(have), others.FlannelLeft(have), others.Serving(have)
 	if f.made = want; sparing {
-		f.made = used(want, have)
+		f.made = Used(want, have)
 	}
 }
 
 // verify reads whether the rules are what they were made.
-func (f *xtFilter) verify(ctx context.Context) error {
-	have, err := f.k.Read(ctx)
+func (f *Filter) verify(ctx context.Context) error {
+	have, err := f.K.Read(ctx)
 	if err != nil {
 		return err
 	}
 	if left := xt.Diff(f.made, have); len(left) > 0 {
-		return &loop.UndoneError{What: "chains of " + f.name, Objects: chains(left), First: left[0].String()}
+		return &loop.UndoneError{What: "chains of " + f.Name, Objects: chains(left), First: left[0].String()}
 	}
 	return nil
 }
 
 // partial is what a changed plan changes in our own chains, when nobody else can have changed anything since the step before: a table is
 // restored as a whole or not at all, so neither before nor after it all rules must be read. ok is false when they must.
-func (f *xtFilter) partial(due loop.Cause, want xt.Ruleset, sparing bool) (ops []xt.Op, ok bool) {
+func (f *Filter) partial(due loop.Cause, want xt.Ruleset, sparing bool) (ops []xt.Op, ok bool) {
 	if !f.ok || f.behind || sparing || due&(loop.ByIPTables|loop.ByHost|loop.ByTime) != 0 {
 		return nil, false
 	}
@@ -104,8 +107,8 @@ func equal(a, b xt.Ruleset) bool {
 	return one(a.V4, b.V4) && one(a.V6, b.V6) || len(xt.Diff(a, b)) == 0 && len(xt.Diff(b, a)) == 0
 }
 
-// used is the part of a plan about forwarding for the families in which somebody uses table filter.
-func used(want, have xt.Ruleset) xt.Ruleset {
+// Used is the part of a plan about forwarding for the families in which somebody uses table filter.
+func Used(want, have xt.Ruleset) xt.Ruleset {
 	for _, v6 := range []bool{false, true} {
 		if !othersUse(*have.Family(v6)) {
 			*want.Family(v6) = nil
@@ -174,4 +177,43 @@ func chains(ops []xt.Op) []string {
 		}
 	}
 	return out
+}
+
+// IsOK reports whether the rules were as planned after the last step.
+func (f *Filter) IsOK() bool { return f.ok }
+
+// Wanted is what of the plan there is to be.
+func (f *Filter) Wanted() xt.Ruleset { return f.made }
+
+// Found is what of others was seen when the rules were last read: rules that stop what ours would accept, chains that a flannel left behind,
+// and chains of a kube-proxy.
+func (f *Filter) Found() (stop, flannel, proxies []string) { return f.blocked, f.flannel, f.others }
+
+// Kernel is kernel/xt as the filter uses it.
+type Kernel interface {
+	Read(ctx context.Context) (xt.Ruleset, error)
+	Apply(ctx context.Context, ops []xt.Op) error
+}
+
+// Foreign reports whether somebody else may have changed rules of iptables.
+func Foreign(due loop.Cause) bool { return due&(loop.ByIPTables|loop.ByHost|loop.ByTime) != 0 }
+
+// Change does the ops of a changed plan, when the rules were as planned before and nobody else can have changed anything since: a table is
+// restored as a whole or not at all, so neither before nor after it all rules must be read.
+func (f *Filter) Change(ctx context.Context, log *slog.Logger, ops []xt.Op) (loop.Work, error) {
+	if len(ops) == 0 {
+		return loop.Work{}, nil
+	}
+	f.ok, f.behind = false, true
+	log.Info("applied", "what", f.Name, "ops", len(ops))
+	err := f.K.Apply(ctx, ops)
+	f.ok = err == nil
+	return loop.Work{Ops: len(ops)}, err
+}
+
+// Stands says that the plan, unless it changed since the last step, is what there was to be after it.
+func (f *Filter) Stands(plan xt.Ruleset, unchanged bool) {
+	if f.behind && unchanged {
+		f.plan, f.made, f.behind = plan, plan, false
+	}
 }

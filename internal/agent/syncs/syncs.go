@@ -1,4 +1,7 @@
-package services
+// Package syncs counts the steps of the loop of the services under the names that kube-proxy gave to the same.
+//
+// Floor 4, programs.
+package syncs
 
 import (
 	"fmt"
@@ -67,17 +70,17 @@ func rising(from, by float64, n int) []float64 {
 	return out
 }
 
-// syncs counts the steps of the services' loop under the names that kube-proxy gave to the same. A step brings both families up to date, so
+// Syncs counts the steps of the services' loop under the names that kube-proxy gave to the same. A step brings both families up to date, so
 // there is no label ip_family.
-type syncs struct {
+type Syncs struct {
 	mu                          sync.Mutex
 	all, full, partial, network histogram
 	last, queued                time.Time
 	failed                      map[facts.ProxyMode]int
 }
 
-// step takes in a step: c is what it did something for.
-func (s *syncs) step(begun, ended time.Time, due loop.Cause, mode facts.ProxyMode, c *api.ServiceChanges, err error) {
+// Step takes in a step: c is what it did something for.
+func (s *Syncs) Step(begun, ended time.Time, due loop.Cause, mode facts.ProxyMode, c *api.ServiceChanges, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failed == nil {
@@ -105,15 +108,15 @@ func (s *syncs) step(begun, ended time.Time, due loop.Cause, mode facts.ProxyMod
 	}
 }
 
-// updated is when the last step that worked ended, zero before the first.
-func (s *syncs) updated() time.Time {
+// Updated is when the last step that worked ended, zero before the first.
+func (s *Syncs) Updated() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.last
 }
 
-// writeMetrics prints what kube-proxy's metrics of the same names say.
-func (s *syncs) writeMetrics(w io.Writer, forgotten int, noLocal [2]int, counts map[string][2]int) {
+// WriteMetrics prints what kube-proxy's metrics of the same names say.
+func (s *Syncs) WriteMetrics(w io.Writer, forgotten int, noLocal [2]int, counts map[string][2]int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	const p = "kubeproxy_sync_proxy_rules_"
