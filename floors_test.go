@@ -36,6 +36,9 @@ var only = map[string][]string{
 	"go.etcd.io/etcd/client":         {"internal/store/etcd", "internal/server"},
 }
 
+// wiring is the package that composes those below it, so none of them may lean on it.
+const wiring = "internal/agent"
+
 type pkg struct {
 	ImportPath string
 	Imports    []string
@@ -72,6 +75,8 @@ func checkOwn(t *testing.T, rel, tree string, floor int, imp string) {
 		t.Errorf("%s (floor %d) imports %s (floor %d): up", rel, floor, target, otherFloor)
 	case otherFloor == floor && floor < 4 && other != tree:
 		t.Errorf("%s imports %s: sideways on floor %d", rel, target, floor)
+	case target == wiring && isParent(wiring, rel):
+		t.Errorf("%s imports %s, which wires it: hand in what it needs", rel, target)
 	case other == tree && floor < 4 && !isParent(target, rel) && !isParent(rel, target):
 		t.Errorf("%s imports its sibling %s", rel, target)
 	}

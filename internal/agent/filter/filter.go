@@ -179,8 +179,8 @@ func chains(ops []xt.Op) []string {
 	return out
 }
 
-// IsOK reports whether the rules were as planned after the last step.
-func (f *Filter) IsOK() bool { return f.ok }
+// OK reports whether the rules were as planned after the last step.
+func (f *Filter) OK() bool { return f.ok }
 
 // Wanted is what of the plan there is to be.
 func (f *Filter) Wanted() xt.Ruleset { return f.made }

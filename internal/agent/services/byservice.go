@@ -27,7 +27,7 @@ func (p *Loop) applyByService(
 	forwarding := masq.Forwarding(rules.Masquerade(f, own))
 	var w loop.Work
 	var err error
-	if known && p.main.IsOK() && !filter.Foreign(due) {
+	if known && p.main.OK() && !filter.Foreign(due) {
 		w, err = p.main.Change(ctx, p.log, ops)
 	} else {
 		plan := p.chainPlan.Ruleset()

@@ -57,7 +57,7 @@ func (p *Loop) apply(ctx context.Context, due loop.Cause, f facts.Facts, own api
 		w, err = p.applyInIPTables(ctx, due, f, own, snap, c)
 	}
 	w.Ops += opened
-	inForce := err == nil || p.inTable(f) && p.tableOK && p.main.IsOK() // a single object that is refused is no reason to stay
+	inForce := err == nil || p.inTable(f) && p.tableOK && p.main.OK() // a single object that is refused is no reason to stay
 	if inForce && p.turn.standing != f.ProxyMode {
 		if p.turn.standing != "" {
 			p.log.Info("services are in another mode", "from", p.turn.standing, "to", f.ProxyMode)
