@@ -23,9 +23,9 @@ type spoiling struct {
 	reads int
 }
 
-func (s *spoiling) ReadFor(want *nft.Table) (*nft.Table, error) {
+func (s *spoiling) Compare(want *nft.Table) ([]nft.Op, error) {
 	s.reads++
-	return s.Conn.ReadFor(want)
+	return s.Conn.Compare(want)
 }
 
 func (s *spoiling) Apply(ops []nft.Op) error {

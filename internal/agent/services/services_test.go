@@ -62,9 +62,10 @@ func (f *fakeTable) Outline(nft.Family, string) (*nft.Table, error) {
 	return f.table, nil
 }
 
-func (f *fakeTable) ReadFor(want *nft.Table) (*nft.Table, error) {
+func (f *fakeTable) Compare(want *nft.Table) ([]nft.Op, error) {
+	f.reads++
 	want.Sort()
-	return f.Outline(want.Family, want.Name)
+	return nft.Diff(*want, f.table), nil
 }
 
 func (f *fakeTable) Apply(ops []nft.Op) error {

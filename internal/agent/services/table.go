@@ -15,7 +15,7 @@ import (
 // tableEngine is kernel/nft as the agent uses it.
 type tableEngine interface {
 	Outline(family nft.Family, name string) (*nft.Table, error) // without elements
-	ReadFor(want *nft.Table) (*nft.Table, error)
+	Compare(want *nft.Table) ([]nft.Op, error)
 	Apply(ops []nft.Op) error
 	Forget(family nft.Family, table string, s nft.Set, gone func(nft.Element) bool) (int, error)
 }
@@ -150,19 +150,19 @@ func (p *Loop) logTable(level slog.Level, ops []nft.Op) int {
 
 // tableDiff is what is left to do for the table; nil: there shall be none.
 func (p *Loop) tableDiff(want *nft.Table) ([]nft.Op, error) {
-	read := func() (*nft.Table, error) { return p.nft.Outline(nft.INet, nft.TableName) }
 	if want != nil {
-		read = func() (*nft.Table, error) { return p.nft.ReadFor(want) }
+		ops, err := p.nft.Compare(want)
+		if err != nil {
+			return nil, fmt.Errorf("compare table inet weft: %w", err)
+		}
+		return ops, nil
 	}
-	have, err := read()
+	have, err := p.nft.Outline(nft.INet, nft.TableName)
 	if err != nil {
 		return nil, fmt.Errorf("read table inet weft: %w", err)
 	}
-	if want == nil {
-		if have == nil {
-			return nil, nil
-		}
-		return []nft.Op{{Verb: nft.Del, Kind: nft.KindTable, Family: nft.INet, Table: nft.TableName}}, nil
+	if have == nil {
+		return nil, nil
 	}
-	return nft.Diff(*want, have), nil
+	return []nft.Op{{Verb: nft.Del, Kind: nft.KindTable, Family: nft.INet, Table: nft.TableName}}, nil
 }

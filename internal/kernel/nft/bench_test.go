@@ -93,12 +93,12 @@ func BenchmarkRestart(b *testing.B) {
 					plan(m, services)
 					want := m.Unsorted()
 					begin := time.Now()
-					have, err := c.ReadFor(&want)
+					ops, err := c.Compare(&want)
 					read[i] += time.Since(begin)
 					if err != nil {
 						b.Fatal(err)
 					}
-					if ops := nft.Diff(want, have); len(ops) > 0 != (i == 1) {
+					if len(ops) > 0 != (i == 1) {
 						b.Fatalf("%d ops", len(ops))
 					}
 				}

@@ -28,7 +28,7 @@ type Conn struct {
 	seq  uint32
 	buf  []byte
 	mail *mail // see ask
-	twin *Conn // for questions at the same time, see elementsOf; nil in a twin
+	twin *Conn // for questions at the same time, see lookUp; nil in a twin
 
 	lookupFrom int              // as the constant; tests have smaller sets
 	whole      func(set string) // tells tests of a set that is read as a whole; nil: nobody asks

@@ -48,9 +48,8 @@ type lookup struct {
 	elementReader
 }
 
-// elementsOf returns those of the wanted elements that the set in the kernel has, with the kernel's values; the wanted list itself when it
-// has all of them as wanted. Two sockets ask for a half each.
-func (c *Conn) elementsOf(family nft.Family, table string, want *nft.Set) ([]nft.Element, error) {
+// lookUp asks for the wanted elements of a set. Two sockets ask for a half each.
+func (c *Conn) lookUp(family nft.Family, table string, want *nft.Set) (*lookup, error) {
 	n := len(want.Elements)
 	l := newLookup(c, family, table, want, span{0, n / 2})
 	twin := newLookup(c.twin, family, table, want, span{n / 2, n})
@@ -61,10 +60,7 @@ func (c *Conn) elementsOf(family nft.Family, table string, want *nft.Set) ([]nft
 	}
 	l.missing = append(l.missing, twin.missing...)
 	maps.Copy(l.other, twin.other)
-	if len(l.missing)+len(l.other) == 0 {
-		return want.Elements, nil
-	}
-	return l.found(), nil
+	return l, nil
 }
 
 func newLookup(c *Conn, family nft.Family, table string, want *nft.Set, all span) *lookup {
@@ -213,7 +209,7 @@ func (l *lookup) same(want *nft.Element, v []byte) bool {
 	return err == nil && key && data
 }
 
-// found is the wanted elements without the missing ones, and with the kernel's values.
+// found are the wanted elements without the missing ones, and with the kernel's values.
 func (l *lookup) found() []nft.Element {
 	slices.Sort(l.missing)
 	out := make([]nft.Element, 0, len(l.want.Elements)-len(l.missing))
@@ -230,6 +226,17 @@ func (l *lookup) found() []nft.Element {
 		out = append(out, e)
 	}
 	return out
+}
+
+// differing are the elements that are not in the kernel as wanted: as they are wanted, and as those that are there are.
+func (l *lookup) differing() (want, have []nft.Element) {
+	for _, i := range l.missing {
+		want = append(want, l.want.Elements[i])
+	}
+	for i, e := range l.other {
+		want, have = append(want, l.want.Elements[i]), append(have, e)
+	}
+	return want, have
 }
 
 // count asks how many elements a set has, without the one for all other keys, and whether it has that one. known is false when the kernel does

@@ -41,23 +41,19 @@ func copyOf(t nft.Table) nft.Table {
 	return t
 }
 
-// TestReadFor reads large sets by the plan's keys: what is missing, more, or different in the kernel is found, as by reading everything.
-func TestReadFor(t *testing.T) {
+// TestCompare reads large sets by the plan's keys: what is missing, more, or different in the kernel is found, as by reading everything.
+func TestCompare(t *testing.T) {
 	c := open(t)
 	kernel.LookupFrom(c, 1000)
 	want := large(2500)
 	if err := c.Apply(nft.Diff(want, nil)); err != nil {
 		t.Fatal(err)
 	}
-	have, err := c.ReadFor(&want)
-	if err != nil {
-		t.Fatal(err)
+	kernel.OnWhole(c, func(set string) { t.Errorf("%s was read as a whole", set) })
+	if ops, err := c.Compare(&want); len(ops) > 0 || err != nil {
+		t.Fatalf("with everything in place: %d ops, %v", len(ops), err)
 	}
-	for i := range want.Sets {
-		if &have.Sets[i].Elements[0] != &want.Sets[i].Elements[0] {
-			t.Errorf("%s was not read by key", want.Sets[i].Name)
-		}
-	}
+	kernel.OnWhole(c, nil)
 	drop := func(s *nft.Set, from, to int) { s.Elements = slices.Delete(s.Elements, from, to) }
 	for name, injure := range map[string]func(list, verdicts *nft.Set){
 		"nothing":       func(_, _ *nft.Set) {},
@@ -89,19 +85,17 @@ func TestReadFor(t *testing.T) {
 		for _, s := range shuffled.Sets {
 			rand.Shuffle(len(s.Elements), func(i, j int) { s.Elements[i], s.Elements[j] = s.Elements[j], s.Elements[i] })
 		}
-		have, err := c.ReadFor(&shuffled)
+		ops, err := c.Compare(&shuffled)
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		ops := nft.Diff(shuffled, have)
-		have.Sort()
+		if d := cmp.Diff(nft.Diff(want, &injured), ops); d != "" {
+			t.Errorf("%s: -ops by comparing all +ops:\n%.2000s", name, d)
+		}
 		for _, s := range injured.Sets {
 			if n, err := c.Len(nft.INet, nft.TableName, s); n != len(s.Elements) || err != nil {
 				t.Errorf("%s: %s has %d elements (%v), want %d", name, s.Name, n, err, len(s.Elements))
 			}
-		}
-		if d := cmp.Diff(&injured, have); d != "" {
-			t.Errorf("%s: read otherwise (-in the kernel +read):\n%.2000s", name, d)
 		}
 		if len(ops) == 0 != (name == "nothing") {
 			t.Errorf("%s: %d ops", name, len(ops))
@@ -126,8 +120,8 @@ func scatter(s *nft.Set) {
 	s.Elements = left
 }
 
-// TestReadForLists: what lists of the plan before have too much is found without reading the whole set.
-func TestReadForLists(t *testing.T) {
+// TestCompareLists: what lists of the plan before have too much is found without reading the whole set.
+func TestCompareLists(t *testing.T) {
 	c := open(t)
 	kernel.LookupFrom(c, 1000)
 	all := large(2500)
@@ -164,13 +158,12 @@ func TestReadForLists(t *testing.T) {
 	} {
 		want, dumped := without(gone), false
 		kernel.OnWhole(c, func(set string) { dumped = dumped || set == "list" })
-		have, err := c.ReadFor(&want)
+		ops, err := c.Compare(&want)
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		have.Sort()
-		if d := cmp.Diff(&all, have); d != "" {
-			t.Errorf("%s: -in the kernel +read:\n%.2000s", name, d)
+		if d := cmp.Diff(nft.Diff(want, &all), ops); d != "" {
+			t.Errorf("%s: -ops by comparing all +ops:\n%.2000s", name, d)
 		}
 		if dumped != (name == "beginnings") {
 			t.Errorf("%s: the whole set was read: %t", name, dumped)
@@ -178,8 +171,8 @@ func TestReadForLists(t *testing.T) {
 	}
 }
 
-// TestReadForCatchAll: an element for all other keys is not counted by the kernel, and seen all the same.
-func TestReadForCatchAll(t *testing.T) {
+// TestCompareCatchAll: an element for all other keys is not counted by the kernel, and seen all the same.
+func TestCompareCatchAll(t *testing.T) {
 	c := open(t)
 	kernel.LookupFrom(c, 1000)
 	want := large(2500)
@@ -187,11 +180,10 @@ func TestReadForCatchAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, "nft add element inet weft verdicts { '*' : drop }")
-	have, err := c.ReadFor(&want)
+	ops, err := c.Compare(&want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ops := nft.Diff(want, have)
 	if len(ops) != 1 || ops[0].String() != "delete element inet weft verdicts { * }" {
 		t.Errorf("ops %v", ops)
 	}
@@ -200,5 +192,28 @@ func TestReadForCatchAll(t *testing.T) {
 	}
 	if ops := nft.Diff(want, read(t, c)); len(ops) > 0 {
 		t.Errorf("left to do: %v", ops)
+	}
+}
+
+// TestCompareAnew: where the table has to be made anew the ops make all of it, also what a large set has as wanted.
+func TestCompareAnew(t *testing.T) {
+	c := open(t)
+	kernel.LookupFrom(c, 1000)
+	want := large(2500)
+	other := copyOf(want)
+	other.Set("list").Timeout = 600
+	other.Set("verdicts").Elements = other.Set("verdicts").Elements[:2400]
+	if err := c.Apply(nft.Diff(other, nil)); err != nil {
+		t.Fatal(err)
+	}
+	ops, err := c.Compare(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Apply(ops); err != nil {
+		t.Fatal(err)
+	}
+	if ops := nft.Diff(want, read(t, c)); len(ops) > 0 {
+		t.Errorf("%d ops are left", len(ops))
 	}
 }

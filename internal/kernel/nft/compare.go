@@ -7,26 +7,41 @@ import (
 	"weft/internal/nft"
 )
 
-// ReadFor returns what Read returns, of large sets for less: it asks for the elements that the plan has in them, and for the others only where
-// the kernel says that there are any. Where a set has the elements that are planned its list of them is the plan's.
+// Compare returns the ops that turn the table in the kernel into the wanted one: nft.Diff of what is wanted and of what Read returns, of large
+// sets for less. It asks for the elements that the plan has in them, and for others only where the kernel says that there are any.
 //
-// The plan's elements may come in any order; where the kernel's are others, they are brought in canonical order.
+// The wanted elements may come in any order; Compare may bring them in canonical order.
 //
-// What others change in such a set meanwhile may be missed; Watch tells of it.
-func (c *Conn) ReadFor(want *nft.Table) (*nft.Table, error) {
-	p := planReader{c: c, want: want}
+// What others change in a large set meanwhile may be missed; Watch tells of it.
+func (c *Conn) Compare(want *nft.Table) ([]nft.Op, error) {
+	p := planReader{c: c, want: want, differing: map[string][]nft.Element{}}
 	have, err := c.read(want.Family, want.Name, p.elements)
-	if have == nil {
+	if err != nil {
 		return nil, err
 	}
-	for i := range have.Sets {
-		h := &have.Sets[i]
-		if w := want.Set(h.Name); w != nil && !nft.SameList(w.Elements, h.Elements) {
+	if have == nil {
+		return nft.Diff(*want, nil), nil
+	}
+	some := *want
+	some.Sets = slices.Clone(want.Sets)
+	for i := range some.Sets {
+		w, h := &some.Sets[i], have.Set(some.Sets[i].Name)
+		if h == nil {
+			continue
+		}
+		if list, ok := p.differing[w.Name]; ok {
+			w.Elements = list
+		}
+		if !nft.SameList(w.Elements, h.Elements) {
 			w.Sort()
 			h.Sort()
 		}
 	}
-	return have, err
+	ops := nft.Diff(some, have)
+	if len(ops) > 0 && ops[0].Kind == nft.KindTable { // it is made anew, with all that is wanted
+		return nft.Diff(*want, have), nil
+	}
+	return ops, nil
 }
 
 // planReader reads the sets of a table of which there is a plan.
@@ -34,6 +49,8 @@ type planReader struct {
 	c    *Conn
 	want *nft.Table
 	read []pair // so far
+	// differing are the wanted elements that a set does not have as wanted; what is read of it are then the others that it has.
+	differing map[string][]nft.Element
 }
 
 // pair is a set as planned and as it is.
@@ -41,6 +58,7 @@ type pair struct{ want, have *nft.Set }
 
 func (p *planReader) elements(s *nft.Set) (out []nft.Element, err error) {
 	want, ok := p.want.Set(s.Name), false
+	delete(p.differing, s.Name)
 	if want != nil && !want.Interval && nft.SameDeclaration(*want, *s) {
 		if out, ok, err = p.byKey(want, s); err != nil {
 			return nil, err
@@ -63,18 +81,26 @@ func (p *planReader) byKey(want, s *nft.Set) (out []nft.Element, ok bool, err er
 	if err != nil || !known || n == 0 || max(n, len(want.Elements)) < p.c.lookupFrom {
 		return nil, false, err
 	}
-	if out, err = p.c.elementsOf(p.want.Family, p.want.Name, want); err != nil {
+	l, err := p.c.lookUp(p.want.Family, p.want.Name, want)
+	if err != nil {
 		return nil, false, err
 	}
-	if n > len(out) && numbered(s) {
-		more, err := p.beyond(want, n-len(out))
-		if err != nil {
+	there := len(want.Elements) - len(l.missing)
+	var more []nft.Element
+	if n > there && numbered(s) {
+		if more, err = p.beyond(want, n-there); err != nil {
 			return nil, false, err
 		}
-		out = append(slices.Clip(out), more...)
 	}
 	n, others, _, err := p.c.count(p.want.Family, p.want.Name, s)
-	return out, n == len(out) && !others, err
+	if err != nil || n != there+len(more) || others {
+		return nil, false, err
+	}
+	if len(l.missing)+len(l.other)+len(more) == 0 {
+		return want.Elements, true, nil
+	}
+	p.differing[s.Name], out = l.differing()
+	return append(out, more...), true, nil
 }
 
 // Sets whose keys end in a number hold lists, with elements 0, 1, 2 and so on. What is too much in them are nearly always ends of lists that
@@ -131,5 +157,9 @@ func (p *planReader) ask(want *nft.Set, lists map[nft.Tuple]uint32) ([]nft.Eleme
 		key := nft.TupleBuilder(list).Num(lists[list]).Tuple()
 		s.Elements = append(s.Elements, nft.Element{Key: key})
 	}
-	return p.c.elementsOf(p.want.Family, p.want.Name, &s)
+	l, err := p.c.lookUp(p.want.Family, p.want.Name, &s)
+	if err != nil {
+		return nil, err
+	}
+	return l.found(), nil
 }
