@@ -9,11 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"weft/internal/api"
 )
 
 // BenchmarkUserspace measures pod to pod and pod to service in turns and reports the medians of the ratios: the time to connect and get a
-// byte, and the throughput of one connection.
+// byte, and the throughput of one connection. Client, relay and server share the processors: what a byte costs of these is reported as well.
 func BenchmarkUserspace(b *testing.B) {
 	h := newHost(b)
 	if err := h.nginx.Do(func() error { return swallowAll(b) }); err != nil {
@@ -21,18 +23,21 @@ func BenchmarkUserspace(b *testing.B) {
 	}
 	h.sync([]api.ServicePort{h.service(api.TCP)})
 	const direct, service = "172.16.28.9:80", "10.254.247.121:8080"
-	const rounds, connects, bytes = 7, 100, 128 << 20
+	const rounds, connects, bytes = 15, 50, 64 << 20
 	before := pipeEnds()
 	for b.Loop() {
-		var connect, bulk []float64
+		var connect, bulk, cost []float64
 		err := h.sshd.Do(func() error {
 			for range rounds {
 				var took [4]time.Duration
 				var errs [4]error
 				took[0], errs[0] = connectMany(direct, connects)
 				took[1], errs[1] = connectMany(service, connects)
+				begun := processor(b)
 				took[2], errs[2] = sendMuch(direct, bytes)
+				between := processor(b)
 				took[3], errs[3] = sendMuch(service, bytes)
+				cost = append(cost, float64(processor(b)-between)/float64(between-begun))
 				for _, err := range errs {
 					if err != nil {
 						return err
@@ -48,10 +53,22 @@ func BenchmarkUserspace(b *testing.B) {
 		}
 		slices.Sort(connect)
 		slices.Sort(bulk)
+		slices.Sort(cost)
 		b.ReportMetric(connect[rounds/2], "connect-ratio")
 		b.ReportMetric(bulk[rounds/2], "bulk-ratio")
+		b.ReportMetric(cost[rounds/2], "cpu-for-a-byte-ratio")
 		b.ReportMetric(float64(pipeEnds()-before), "pipe-ends") // 0: the user's pipes were used up, bytes went through buffers
 	}
+}
+
+// processor is the processor time of this process, which client, relay and server are.
+func processor(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // pipeEnds counts the process's open ends of pipes.
