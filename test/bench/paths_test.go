@@ -30,19 +30,25 @@ const (
 	bulkTurns = 3                     // of bulk in a round
 )
 
-// BenchmarkPath measures pod to pod between two hosts: through weft, through what flannel builds, and between the hosts themselves. They
-// take turns, and each turn gives a ratio to flannel's of just then: the ratios' medians are what counts. Where others use the processors, start it by nice -n -20: waiting for them is no
-// property of a path.
-func BenchmarkPath(b *testing.B) {
+// podPaths makes the paths: weft's and what flannel builds, from pod to pod, and that between hosts.
+func podPaths(b *testing.B) []*contestant {
+	b.Helper()
 	netns.Need(b)
 	ref, ours := newPair(b, "ref"), newPair(b, "weft")
 	ref.reference()
 	ours.agents()
-	race := []*contestant{
+	return []*contestant{
 		{name: "weft", from: ours.pods[0], to: ours.pods[1], at: ours.ips[1]},
 		{name: "flannel", from: ref.pods[0], to: ref.pods[1], at: ref.ips[1]},
 		{name: "underlay", from: ref.hosts[0], to: ref.hosts[1], at: ref.addrs[1]},
 	}
+}
+
+// BenchmarkPath measures pod to pod between two hosts: through weft, through what flannel builds, and between the hosts themselves. They
+// take turns, and each turn gives a ratio to flannel's of just then: the ratios' medians are what counts. Where others use the processors, start it by nice -n -20: waiting for them is no
+// property of a path.
+func BenchmarkPath(b *testing.B) {
+	race := podPaths(b)
 	for _, c := range race {
 		c.open, c.stream = newOpener(b, c), newStream(b, c)
 		c.open.take(b, 200) // warm
