@@ -17,8 +17,8 @@ func TestServiceFlags(t *testing.T) {
 		flags Services
 		want  string // the facts, or what the error begins with
 	}{
-		{plain, "{[] false false false false false false {0 0 0s 0s 0s 0s} false}"},
-		{Services{MasqueradeAll: true, Liberal: true}, "{[] false true true true true false {0 0 0s 0s 0s 0s} false}"},
+		{plain, "{[] false false false false false false false {0 0 0s 0s 0s 0s} false}"},
+		{Services{MasqueradeAll: true, Liberal: true}, "{[] false true true true true false false {0 0 0s 0s 0s 0s} false}"},
 		{with("192.168.0.0/16", "fd00:1::/32", "192.168.0.0/16", "127.0.0.0/8", "0.0.0.0/0"), "{[192.168.0.0/16 fd00:1::/32 127.0.0.0/8 0.0.0.0/0] "},
 		{with("primary"), "{[] true "},
 		{with("primary", "10.0.0.0/8"), `--nodeport-addresses=[primary 10.0.0.0/8]: "primary" stands alone`},
