@@ -123,7 +123,7 @@ func SealOf(f facts.Facts) edge.Seal {
 		s.Devices = append(s.Devices, f.Bridge)
 	}
 	for _, n := range f.PodNetworks() {
-		// Where the pod network is part of a network of hosts, the two can't be told apart: see podNetworks.
+		// Where the pod network is part of a network of hosts, the two can't be told apart: see facts.PodNetworks.
 		if !slices.ContainsFunc(f.Connected, n.Overlaps) {
 			s.Networks = append(s.Networks, n)
 		}

@@ -116,7 +116,7 @@ func samePart(a, b [][]edge.Member) bool {
 	return len(a) > 0 && len(b) > 0 && &a[0][0] == &b[0][0] && len(a[0]) == len(b[0])
 }
 
-// cursor goes through a memberList.
+// cursor goes through Members.
 type cursor struct {
 	part []edge.Member
 	rest [][]edge.Member

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A fight: an object repaired more than fightLimit times, each time within fightGap after the time before. Every further repair waits
+// A fight: an object repaired more than FightLimit times, each time within fightGap after the time before. Every further repair waits
 // twice as long as the one before.
 const (
 	FightLimit = 10

@@ -21,7 +21,7 @@ import (
 	"weft/internal/netstate"
 )
 
-// watched is a dataplane that only watches the inside of pods.
+// watched is a loop that only watches the inside of pods.
 func watched(t *testing.T) (d *Loop, end func()) {
 	t.Helper()
 	netns.Need(t)

@@ -154,7 +154,7 @@ func (d *Loop) remember(now time.Time, used []ways.Way) (keep []ways.Kind) {
 	return keep
 }
 
-// Step is the dataplane's loop body.
+// Step is the loop's body.
 func (d *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

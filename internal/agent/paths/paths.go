@@ -269,7 +269,7 @@ func (p *Paths) remember() {
 	}
 }
 
-// Run measures until ctx ends. Triggers are byPlan when peers may have changed, which can wait a little, byHost when the underlay may have.
+// Run measures until ctx ends. Triggers are loop.ByPlan when peers may have changed, which can wait a little, loop.ByHost when the underlay may have.
 func (p *Paths) Run(ctx context.Context, with prober, look func() (facts.Facts, map[netip.Addr]string, bool), triggers ...loop.Trigger) error {
 	in := loop.Listen(ctx, triggers)
 	in.Set(loop.ByHost)

@@ -16,10 +16,10 @@ const (
 	portCount = 4500
 )
 
-// PreferredPorts gives each listener of the services the port that follows from the node's and the service's name: an agent
+// preferredPorts gives each listener of the services the port that follows from the node's and the service's name: an agent
 // that restarts finds the same ports, and a plan can name them without asking the agent. Held ports stay. With more
 // services than ports the rest is left to the kernel's choice.
-func PreferredPorts(n proxy.Node, services []api.ServicePort, held userspace.Ports) userspace.Ports {
+func preferredPorts(n proxy.Node, services []api.ServicePort, held userspace.Ports) userspace.Ports {
 	ports := make(userspace.Ports, len(services))
 	used := make(map[uint16]bool, len(services))
 	var missing []string

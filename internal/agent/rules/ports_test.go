@@ -19,7 +19,7 @@ func servicesNamed(n int) []api.ServicePort {
 
 func TestPreferredPorts(t *testing.T) {
 	n := proxy.Node{Name: "kube-node1"}
-	a := PreferredPorts(n, servicesNamed(1000), nil)
+	a := preferredPorts(n, servicesNamed(1000), nil)
 	seen := map[uint16]string{}
 	for key, p := range a {
 		if p < FirstPort || int(p) >= FirstPort+portCount {
@@ -33,8 +33,8 @@ func TestPreferredPorts(t *testing.T) {
 	if len(a) != 1000 {
 		t.Fatalf("%d ports for 1000 services", len(a))
 	}
-	again := PreferredPorts(n, servicesNamed(1000), nil)
-	other := PreferredPorts(proxy.Node{Name: "kube-node2"}, servicesNamed(1), nil)
+	again := preferredPorts(n, servicesNamed(1000), nil)
+	other := preferredPorts(proxy.Node{Name: "kube-node2"}, servicesNamed(1), nil)
 	differ := false
 	for key, p := range a {
 		if again[key] != p {
@@ -47,11 +47,11 @@ func TestPreferredPorts(t *testing.T) {
 	if !differ {
 		t.Error("both nodes chose the same port")
 	}
-	held := PreferredPorts(n, servicesNamed(2), userspace.Ports{"default/s0: TCP": 50948})
+	held := preferredPorts(n, servicesNamed(2), userspace.Ports{"default/s0: TCP": 50948})
 	if held["default/s0: TCP"] != 50948 {
 		t.Errorf("a held port changed: %v", held)
 	}
-	if many := PreferredPorts(n, servicesNamed(portCount+10), nil); len(many) != portCount {
+	if many := preferredPorts(n, servicesNamed(portCount+10), nil); len(many) != portCount {
 		t.Errorf("%d preferred ports, want %d", len(many), portCount)
 	}
 }

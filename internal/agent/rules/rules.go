@@ -51,7 +51,7 @@ func Plan(f facts.Facts, own api.Lease, snap api.Snapshot, g guard.Guard) Rules 
 func PlanXT(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) Rules {
 	mode, n, m := ModeOf(f), Node(f, snap), Masquerade(f, own)
 	if mode.listeners != nil && ports == nil {
-		ports = PreferredPorts(n, snap.Services, nil)
+		ports = preferredPorts(n, snap.Services, nil)
 	}
 	r := Rules{Listeners: listeners(mode, n, snap, ports)}
 	if mode.rules != nil {

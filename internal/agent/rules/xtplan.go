@@ -45,7 +45,7 @@ func (x *XTPlan) Plan(f facts.Facts, own api.Lease, snap api.Snapshot, ports use
 	mode, before := ModeOf(f), x.list.services
 	n := Node(f, snap)
 	if mode.Relays() && ports == nil {
-		ports = PreferredPorts(n, snap.Services, nil)
+		ports = preferredPorts(n, snap.Services, nil)
 	}
 	now := xtInput{f.ProxyMode, f.Services, n, Masquerade(f, own), ports}
 	gone, fresh, known := x.list.Next(snap.Services, snap.Changes)
@@ -84,7 +84,7 @@ func (x *XTPlan) unchanged(mode Mode, f facts.Facts, now xtInput, before, fresh 
 // Listeners are those of a mode that sends connections through the agent, with the ports that are held, or others where none is.
 func Listeners(f facts.Facts, snap api.Snapshot, held userspace.Ports) []netstate.Listener {
 	n := Node(f, snap)
-	return listeners(ModeOf(f), n, snap, PreferredPorts(n, snap.Services, held))
+	return listeners(ModeOf(f), n, snap, preferredPorts(n, snap.Services, held))
 }
 
 // listeners are those of the mode on the ports, NodePorts on loopback where its rules do not serve them.

@@ -67,7 +67,7 @@ func TestXTPlan(t *testing.T) {
 		case k == 18:
 			mode = []facts.ProxyMode{facts.Userspace, facts.IPTables, facts.Userspace, facts.NFTables, facts.Userspace}[r.IntN(5)]
 		default:
-			ports = PreferredPorts(Node(agenttest.Walkthrough(mode), api.Snapshot{}), all, nil)
+			ports = preferredPorts(Node(agenttest.Walkthrough(mode), api.Snapshot{}), all, nil)
 			ports[fmt.Sprint("other", r.IntN(2))] = 1
 		}
 		f, snap := agenttest.Walkthrough(mode), api.Snapshot{Services: all}
@@ -90,7 +90,7 @@ func BenchmarkXTPlan(b *testing.B) {
 	for _, mode := range []facts.ProxyMode{facts.Userspace, facts.IPTables} {
 		b.Run(string(mode), func(b *testing.B) {
 			f, all := agenttest.Walkthrough(mode), manyServices(1000)
-			ports := PreferredPorts(Node(f, api.Snapshot{}), all, nil)
+			ports := preferredPorts(Node(f, api.Snapshot{}), all, nil)
 			var x XTPlan
 			for i := 0; b.Loop(); i++ {
 				all = slices.Clone(all)

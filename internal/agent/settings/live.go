@@ -58,7 +58,7 @@ func (l *Live) TakeUp(log *slog.Logger) *Config {
 	return &next.Config
 }
 
-// Live holds the configuration in force. The rest of the agent's configuration, what needs a restart, is in agent.cfg.
+// Live holds the configuration in force. The rest of the agent's configuration, what needs a restart, is as it was at the start.
 type Live struct {
 	mu      sync.Mutex
 	now     *Configured
