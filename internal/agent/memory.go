@@ -39,7 +39,7 @@ func (a *agent) giveBack(ctx context.Context) error {
 }
 
 // listRoom is how much garbage there may be while the cluster is listed, besides what gcPercent allows.
-const listRoom = 32 << 20
+const listRoom = 16 << 20
 
 // listAtEase lets garbage lie until everything is listed once. What comes then lives for a moment only, many times what is kept of it, and
 // little is kept yet: by gcPercent there would be a collection for every few MiB.
