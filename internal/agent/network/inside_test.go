@@ -78,14 +78,20 @@ func inside(t *testing.T, ns *netns.NS, command string) {
 	}
 }
 
+// trouble is why the inside of a pod, whose own loop runs beside, is not as planned.
+func trouble(n *podNet) error {
+	_, err := n.state()
+	return err
+}
+
 // TestInsideIsHealed: what somebody takes away inside a pod is back, what the pod adds for itself stays.
 func TestInsideIsHealed(t *testing.T) {
 	d, end := watched(t)
 	defer end()
 	ns, p, want := sandbox(t, 1)
 	n := d.enter(p)
-	if ops := n.take(t.Context(), want); ops == 0 || n.err != nil {
-		t.Fatal(ops, n.err)
+	if ops := n.take(t.Context(), want); ops == 0 || trouble(n) != nil {
+		t.Fatal(ops, trouble(n))
 	}
 	look, err := kernel.Open(p.Netns)
 	if err != nil {
@@ -154,8 +160,8 @@ func TestManyPods(t *testing.T) {
 	f0, g0, m0 := fds(), runtime.NumGoroutine(), memory()
 	begun := time.Now()
 	for i, p := range all {
-		if n := d.enter(p); n.take(t.Context(), wants[i]) == 0 || n.err != nil {
-			t.Fatal(n.err)
+		if n := d.enter(p); n.take(t.Context(), wants[i]) == 0 || trouble(n) != nil {
+			t.Fatal(trouble(n))
 		}
 	}
 	took := time.Since(begun)
@@ -181,8 +187,8 @@ func TestHostilePod(t *testing.T) {
 	defer end()
 	_, p, want := sandbox(t, 1)
 	n := d.enter(p)
-	if n.take(t.Context(), want); n.err != nil {
-		t.Fatal(n.err)
+	if n.take(t.Context(), want); trouble(n) != nil {
+		t.Fatal(trouble(n))
 	}
 	route := netstate.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.7.255.1"), Dev: "eth0", Onlink: true}
 	thief, err := kernel.Open(p.Netns)
