@@ -63,6 +63,13 @@ func newCluster(t *testing.T) *cluster {
 			c.serve(t, l.host, ip)
 		}
 	}
+	// The kernel makes a device's link-local address, without which it asks for no neighbour, up to a second after the link is up.
+	for _, l := range links {
+		run(t, strings.ReplaceAll(`for i in $(seq 300); do
+			ip -6 -br addr show dev vH scope link -tentative | grep -q fe80 && ip -n H -6 -br addr show dev eth0 scope link -tentative | grep -q fe80 && exit
+			sleep 0.01
+		done; echo no link-local addresses; exit 1`, "H", l.host))
+	}
 	// Redirects use up what the kernel lets a host have in ICMP errors.
 	run(t, `ip route add default via 192.0.2.2; ip -6 route add default via 2001:db8::2
 		sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
