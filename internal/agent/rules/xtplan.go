@@ -18,6 +18,7 @@ import (
 // in mode userspace most do, as endpoints are the relay's. The zero XTPlan has planned nothing.
 type XTPlan struct {
 	list  ServiceList
+	last  []api.ServicePort // that the rules were planned from, of modes with a relay: a reader's own list is changed in place
 	input xtInput
 	made  xt.Ruleset
 	ok    bool
@@ -42,7 +43,7 @@ const fewFresh = 64
 
 // Plan is PlanXT. Where the rules are those of the last plan, they share its memory.
 func (x *XTPlan) Plan(f facts.Facts, own api.Lease, snap api.Snapshot, ports userspace.Ports) Rules {
-	mode, before := ModeOf(f), x.list.services
+	mode := ModeOf(f)
 	n := Node(f, snap)
 	if mode.Relays() && ports == nil {
 		ports = preferredPorts(n, snap.Services, nil)
@@ -51,16 +52,19 @@ func (x *XTPlan) Plan(f facts.Facts, own api.Lease, snap api.Snapshot, ports use
 	gone, fresh, known := x.list.Next(snap.Services, snap.Changes)
 	same := x.ok && known && len(gone) == 0 && now.equal(x.input)
 	now.ports = maps.Clone(ports)
-	if same && x.unchanged(mode, f, now, before, fresh) {
+	if same && x.unchanged(mode, f, now, fresh) {
 		return Rules{Listeners: listeners(mode, n, snap, ports), XT: x.made}
 	}
 	r := PlanXT(f, own, snap, ports)
-	x.input, x.made, x.ok = now, r.XT, true
+	x.input, x.made, x.ok, x.last = now, r.XT, true, nil
+	if mode.Relays() {
+		x.last = slices.Clone(snap.Services)
+	}
 	return r
 }
 
 // unchanged reports whether the services that changed have the rules they had before.
-func (x *XTPlan) unchanged(mode Mode, f facts.Facts, now xtInput, before, fresh []api.ServicePort) bool {
+func (x *XTPlan) unchanged(mode Mode, f facts.Facts, now xtInput, fresh []api.ServicePort) bool {
 	if mode.rules == nil || len(fresh) == 0 {
 		return true
 	}
@@ -68,15 +72,16 @@ func (x *XTPlan) unchanged(mode Mode, f facts.Facts, now xtInput, before, fresh 
 		return false
 	}
 	for i := range fresh {
-		at := slices.IndexFunc(before, func(s api.ServicePort) bool { return s.Name == fresh[i].Name && s.Protocol == fresh[i].Protocol })
+		at := slices.IndexFunc(x.last, func(s api.ServicePort) bool { return s.Name == fresh[i].Name && s.Protocol == fresh[i].Protocol })
 		if at < 0 {
 			return false
 		}
-		was := mode.rules(f, now.node, now.masq, before[at:at+1], now.ports)
+		was := mode.rules(f, now.node, now.masq, x.last[at:at+1], now.ports)
 		is := mode.rules(f, now.node, now.masq, fresh[i:i+1], now.ports)
 		if len(xt.Diff(is, was))+len(xt.Diff(was, is)) > 0 {
 			return false
 		}
+		x.last[at] = fresh[i]
 	}
 	return true
 }

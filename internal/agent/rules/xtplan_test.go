@@ -100,3 +100,25 @@ func BenchmarkXTPlan(b *testing.B) {
 		})
 	}
 }
+
+// TestFirstEndpointInPlace: a service that had no endpoint is served when it gets one, though the reader's list of services, which is changed in
+// place, says by then that it always had.
+func TestFirstEndpointInPlace(t *testing.T) {
+	f := agenttest.Walkthrough(facts.Userspace)
+	own := api.Lease{Subnet: netip.MustParsePrefix("172.16.28.0/24")}
+	services := []api.ServicePort{agenttest.Nginx()}
+	var x XTPlan
+	x.Plan(f, own, api.Snapshot{Services: services, Changes: &api.ServiceChanges{To: 1, Fresh: slices.Clone(services)}}, nil)
+	for version := uint64(1); version < 5; version++ {
+		var endpoints []string
+		if version%2 == 1 {
+			endpoints = []string{"172.16.78.2:80"}
+		}
+		services[0] = agenttest.Nginx(endpoints...)
+		snap := api.Snapshot{Services: services, Changes: &api.ServiceChanges{From: version, To: version + 1, Fresh: slices.Clone(services)}}
+		got, want := x.Plan(f, own, snap, nil).XT.String(), PlanXT(f, own, snap, nil).XT.String()
+		if got != want {
+			t.Errorf("version %d: got\n%s\nwant\n%s", version, got, want)
+		}
+	}
+}
