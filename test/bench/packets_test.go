@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"weft/test/daemon"
 )
 
 // sender sends single datagrams, which the pod they are for drops as they come in. All of their way, both hosts too, is within the
@@ -24,9 +26,9 @@ type batch struct {
 func newSender(tb testing.TB, c *contestant) *sender {
 	tb.Helper()
 	in := "nsenter --net=" + c.to.Path() + " nft add "
-	run(tb, in+"table inet test")
-	run(tb, in+"chain inet test swallow { type filter hook prerouting priority -400 ; }")
-	run(tb, in+"rule inet test swallow meta l4proto udp drop")
+	daemon.Run(tb, in+"table inet test")
+	daemon.Run(tb, in+"chain inet test swallow { type filter hook prerouting priority -400 ; }")
+	daemon.Run(tb, in+"rule inet test swallow meta l4proto udp drop")
 	s := &sender{ask: make(chan batch), got: make(chan time.Duration), err: make(chan error, 1)}
 	go func() {
 		s.err <- c.from.Do(func() error { return s.serve(unix.SockaddrInet4{Addr: c.at.As4(), Port: firstPort}) })

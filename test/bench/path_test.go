@@ -18,6 +18,7 @@ import (
 	"weft/internal/agent/status"
 	"weft/internal/attach"
 	"weft/internal/kernel/netns"
+	"weft/test/daemon"
 )
 
 // pair is two hosts on one wire, with a pod each.
@@ -45,9 +46,9 @@ func newPair(tb testing.TB, name string) *pair {
 		p.ips[i] = netip.AddrFrom4([4]byte{10, 1, byte(i), 5})
 		p.addrs[i] = netip.AddrFrom4([4]byte{172, 17, 42, byte(31 + i)})
 	}
-	run(tb, fmt.Sprintf("ip link add %s type veth peer name %s", name+"0", name+"1"))
+	daemon.Run(tb, fmt.Sprintf("ip link add %s type veth peer name %s", name+"0", name+"1"))
 	for i := range 2 {
-		run(tb, fmt.Sprintf("ip link set %s%d netns %s-host%d name eth0", name, i, name, i))
+		daemon.Run(tb, fmt.Sprintf("ip link set %s%d netns %s-host%d name eth0", name, i, name, i))
 		p.host(i, "ip link set eth0 up", fmt.Sprintf("ip addr add %s/16 dev eth0", p.addrs[i]), "sysctl -qw net.ipv4.ip_forward=1")
 	}
 	return p
@@ -56,7 +57,7 @@ func newPair(tb testing.TB, name string) *pair {
 func (p *pair) host(i int, lines ...string) {
 	p.tb.Helper()
 	for _, line := range lines {
-		run(p.tb, fmt.Sprintf("nsenter --net=/run/netns/%s-host%d %s", p.name, i, line))
+		daemon.Run(p.tb, fmt.Sprintf("nsenter --net=/run/netns/%s-host%d %s", p.name, i, line))
 	}
 }
 
@@ -80,7 +81,7 @@ func (p *pair) reference() {
 		for _, line := range []string{
 			"ip link set eth0 up", fmt.Sprintf("ip addr add %s/24 dev eth0", p.ips[i]), fmt.Sprintf("ip route add default via 10.1.%d.1", i),
 		} {
-			run(p.tb, fmt.Sprintf("nsenter --net=/run/netns/%s-pod%d %s", p.name, i, line))
+			daemon.Run(p.tb, fmt.Sprintf("nsenter --net=/run/netns/%s-pod%d %s", p.name, i, line))
 		}
 		const n = "10.1.0.0/16"
 		s := fmt.Sprintf("10.1.%d.0/24", i)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"weft/internal/kernel/netns"
+	"weft/test/daemon"
 )
 
 // contestant is one path that packets take, with what was measured of it.
@@ -59,7 +60,7 @@ func BenchmarkPath(b *testing.B) {
 			for i := range race {
 				c := race[(i+turn+round)%len(race)] // nobody is always the first
 				took := c.open.take(b, opens)
-				c.took, c.p50 = append(c.took, took...), append(c.p50, float64(quantile(took, 0.5)))
+				c.took, c.p50 = append(c.took, took...), append(c.p50, float64(daemon.Quantile(took, 0.5)))
 			}
 		}
 		for turn := range bulkTurns {
@@ -78,8 +79,8 @@ func BenchmarkPath(b *testing.B) {
 	b.ReportMetric(ratio(weft.rate, flannel.rate), "bulk-ratio")
 	b.ReportMetric(ratio(weft.perCPU, flannel.perCPU), "bulk/cpu-ratio")
 	for _, c := range race {
-		b.ReportMetric(float64(quantile(c.took, 0.5))/1e3, c.name+"-connect-p50-us")
-		b.ReportMetric(float64(quantile(c.took, 0.99))/1e3, c.name+"-connect-p99-us")
+		b.ReportMetric(float64(daemon.Quantile(c.took, 0.5))/1e3, c.name+"-connect-p50-us")
+		b.ReportMetric(float64(daemon.Quantile(c.took, 0.99))/1e3, c.name+"-connect-p99-us")
 		b.ReportMetric(middle(c.rate)*8/1e9, c.name+"-Gbit/s")
 	}
 }

@@ -13,38 +13,38 @@ import (
 var profileDir = os.Getenv("WEFT_PROFILE")
 
 // heap writes the agent's heap profile, and what the kernel says of its memory, to files with the name.
-func (d *daemon) heap(name string) {
-	d.tb.Helper()
+func (d *process) heap(name string) {
+	d.TB.Helper()
 	if profileDir == "" || d.name != weft {
 		return
 	}
 	for file, path := range map[string]string{"status": "status", "smaps": "smaps"} {
-		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.cmd.Process.Pid), path))
+		text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.PID()), path))
 		d.save(name+"."+file, text, err)
 	}
-	body, err := rundir.Ask(context.Background(), filepath.Join(d.dir, "run"), "/debug/heap")
+	body, err := rundir.Ask(context.Background(), filepath.Join(d.Dir, "run"), "/debug/heap")
 	d.save(name+".heap", body, err)
 }
 
 // cpu begins a profile of the agent's processor time and returns what waits for its end.
-func (d *daemon) cpu(name string) (wait func()) {
+func (d *process) cpu(name string) (wait func()) {
 	if profileDir == "" || d.name != weft {
 		return func() {}
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		body, err := rundir.Ask(context.Background(), filepath.Join(d.dir, "run"), "/debug/cpu?seconds=3")
+		body, err := rundir.Ask(context.Background(), filepath.Join(d.Dir, "run"), "/debug/cpu?seconds=3")
 		d.save(name+".cpu", body, err)
 	}()
 	return func() { <-done }
 }
 
-func (d *daemon) save(name string, text []byte, err error) {
+func (d *process) save(name string, text []byte, err error) {
 	if err == nil {
 		err = os.WriteFile(filepath.Join(profileDir, name), text, 0o600)
 	}
 	if err != nil {
-		d.tb.Errorf("profile %s: %v", name, err)
+		d.TB.Errorf("profile %s: %v", name, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"weft/internal/kernel/netns"
+	"weft/test/daemon"
 )
 
 // underlay gives this namespace an interface with a default route, once.
@@ -22,7 +23,7 @@ func underlay(tb testing.TB) {
 		"ip link add eth0 type veth peer name hub", "ip link set hub up", "ip link set eth0 up",
 		"ip addr add 172.17.200.1/16 dev eth0", "ip route add default via 172.17.0.1",
 	} {
-		run(tb, line)
+		daemon.Run(tb, line)
 	}
 }
 
@@ -63,7 +64,7 @@ func leases(b *testing.B, name string, n int, away time.Duration, added int) {
 	if away > 0 {
 		url = s.far(away)
 	}
-	d := newDaemon(b, name, s, url)
+	d := newProcess(b, name, s, url)
 	t := openTable(b)
 	var m measured
 	for b.Loop() {
@@ -79,11 +80,11 @@ type measured struct {
 	ops                              int
 }
 
-func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
+func (m *measured) round(b *testing.B, d *process, t *table, added int) {
 	n := d.store.n
 	wipe(b)
 	d.store.forget()
-	start := d.start()
+	start := d.Start()
 	m.cold = append(m.cold, t.full(n, time.Minute).Sub(start))
 	if neigh, fdb := t.entries(unix.AF_INET), t.entries(unix.AF_BRIDGE); neigh < n || fdb < n {
 		b.Fatalf("%d neighbours and %d forwarding entries for %d leases", neigh, fdb, n)
@@ -96,9 +97,9 @@ func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
 	}
 	m.weigh(d)
 	d.heap("cold")
-	d.kill()
+	d.Kill()
 	if d.name == weft {
-		start = d.start()
+		start = d.Start()
 		status, at := d.settled(time.Minute)
 		m.restart = append(m.restart, at.Sub(start))
 		m.ops = max(m.ops, status.Network.FirstOps+status.Rules.FirstOps)
@@ -107,7 +108,7 @@ func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
 		// is the last of them and not in the kernel yet.
 		last, value := d.store.entry(n + 255)
 		d.store.put(last, value)
-		m.restart = append(m.restart, t.appears(n+255, d.start))
+		m.restart = append(m.restart, t.appears(n+255, d.Start))
 		d.store.remove(last)
 	}
 	wait := d.cpu("added")
@@ -115,19 +116,19 @@ func (m *measured) round(b *testing.B, d *daemon, t *table, added int) {
 		m.add(d, t, n+i%200)
 	}
 	wait()
-	m.busy, _, _ = d.memory()
+	m.busy, _, _ = d.Memory()
 	d.heap("added")
-	d.kill()
+	d.Kill()
 }
 
 // weigh looks at its memory.
-func (m *measured) weigh(d *daemon) {
-	rss, anon, peak := d.memory()
+func (m *measured) weigh(d *process) {
+	rss, anon, peak := d.Memory()
 	m.rss, m.anon, m.peak = max(m.rss, rss), max(m.anon, anon), max(m.peak, peak)
 }
 
 // add puts one lease into the store, waits for its route, and takes it out again.
-func (m *measured) add(d *daemon, t *table, i int) {
+func (m *measured) add(d *process, t *table, i int) {
 	key, value := d.store.entry(i)
 	var putting time.Duration
 	took := t.appears(i, func() time.Time {
@@ -148,13 +149,13 @@ func (m *measured) add(d *daemon, t *table, i int) {
 
 func (m *measured) report(b *testing.B, n int) {
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ms(median(m.cold)), "cold-ms")
-	b.ReportMetric(ms(median(m.cold))*1000/float64(n), "cold-us/lease")
-	b.ReportMetric(ms(median(m.restart)), "restart-ms")
+	b.ReportMetric(daemon.Millis(median(m.cold)), "cold-ms")
+	b.ReportMetric(daemon.Millis(median(m.cold))*1000/float64(n), "cold-us/lease")
+	b.ReportMetric(daemon.Millis(median(m.restart)), "restart-ms")
 	b.ReportMetric(float64(m.ops), "restart-ops")
-	b.ReportMetric(ms(quantile(m.afterPut, 0.5)), "added-p50-ms")
-	b.ReportMetric(ms(quantile(m.afterPut, 0.99)), "added-p99-ms")
-	b.ReportMetric(ms(quantile(m.fromPut, 0.5)), "put+added-p50-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(m.afterPut, 0.5)), "added-p50-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(m.afterPut, 0.99)), "added-p99-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(m.fromPut, 0.5)), "put+added-p50-ms")
 	b.ReportMetric(m.rss, "rss-MiB")
 	b.ReportMetric(m.anon, "rss-anon-MiB")
 	b.ReportMetric(m.busy, "rss-busy-MiB")

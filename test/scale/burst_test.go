@@ -17,11 +17,11 @@ func TestBurst(t *testing.T) {
 	c := newCluster(t)
 	c.fill(n)
 	d := newAgent(t, c)
-	d.start()
+	d.Start()
 	d.settled(n, time.Minute)
 	e := watchTables(t)
 	e.drain()
-	before := d.status().Rules
+	before := d.Status().Rules
 	start := time.Now()
 	written := make(chan time.Duration, 1)
 	go func() {
@@ -51,10 +51,10 @@ func TestBurst(t *testing.T) {
 }
 
 // calm waits until the agent has done nothing for a while, and returns when it began to.
-func (d *daemon) calm(n int) (s status.Status, since time.Time) {
-	d.tb.Helper()
+func (d *process) calm(n int) (s status.Status, since time.Time) {
+	d.TB.Helper()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		now := d.status()
+		now := d.Status()
 		if now.Rules.Ops != s.Rules.Ops || now.Rules.Steps == 0 {
 			s, since = now, time.Now()
 		} else if time.Since(since) > 2*time.Second {
@@ -62,6 +62,6 @@ func (d *daemon) calm(n int) (s status.Status, since time.Time) {
 			return s, since
 		}
 	}
-	d.tb.Fatal("the agent does not come to rest")
+	d.TB.Fatal("the agent does not come to rest")
 	return s, since
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"weft/test/daemon"
 )
 
 // BenchmarkIPTables is the agent in mode iptables with services of ten endpoints each, with both variants of the programs: from exec to
@@ -39,40 +41,40 @@ func byIPTables(b *testing.B, variant string, n int) {
 	for b.Loop() {
 		wipe(b)
 		d := newAgent(b, c, "--proxy-mode=iptables")
-		start := d.start()
+		start := d.Start()
 		_, at := d.settled(n, 5*time.Minute)
 		cold = append(cold, at.Sub(start))
-		before := d.processor()
+		before := d.Processor()
 		for k := range 20 {
 			i := k * 37 % n
 			s := slice(i, corev1.ProtocolTCP, targetPort, tenOf(i, 1)...)
 			change = append(change, d.stepped(func() { c.put(slicesPath, s) }))
 		}
-		cpu += d.processor() - before
-		d.kill()
-		run(b, "iptables-"+variant+" -t nat -F")
-		run(b, "iptables-"+variant+" -t nat -X")
+		cpu += d.Processor() - before
+		d.Kill()
+		daemon.Run(b, "iptables-"+variant+" -t nat -F")
+		daemon.Run(b, "iptables-"+variant+" -t nat -X")
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ms(quantile(cold, 0.5)), "start-ms")
-	b.ReportMetric(ms(quantile(change, 0.5)), "change-p50-ms")
-	b.ReportMetric(ms(quantile(change, 0.99)), "change-p99-ms")
-	b.ReportMetric(ms(cpu)/float64(len(change)), "agent-change-cpu-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(cold, 0.5)), "start-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.5)), "change-p50-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.99)), "change-p99-ms")
+	b.ReportMetric(daemon.Millis(cpu)/float64(len(change)), "agent-change-cpu-ms")
 }
 
 // stepped does something and returns how long after it the agent had done another step of the rules, with ops, and was as planned.
-func (d *daemon) stepped(do func()) time.Duration {
-	d.tb.Helper()
-	before := d.status().Rules.Ops
+func (d *process) stepped(do func()) time.Duration {
+	d.TB.Helper()
+	before := d.Status().Rules.Ops
 	time.Sleep(gap)
 	start := time.Now()
 	do()
 	for end := start.Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if s := d.status(); s.Converged && s.Rules.Ops > before {
+		if s := d.Status(); s.Converged && s.Rules.Ops > before {
 			return time.Since(start)
 		}
 	}
-	d.tb.Fatalf("no step for a minute: %+v\n%s", d.status(), d.log)
+	d.TB.Fatalf("no step for a minute: %+v\n%s", d.Status(), d.Log)
 	return 0
 }
 
@@ -108,12 +110,12 @@ func BenchmarkKubeProxyIPTables(b *testing.B) {
 	for b.Loop() {
 		wipe(b)
 		e := watchTables(b)
-		d := &daemon{tb: b, dir: b.TempDir(), args: []string{
+		d := &process{daemon.Daemon{TB: b, Dir: b.TempDir(), Args: []string{
 			programs.kubeProxy, "--kubeconfig", c.kubeconfig(), "--proxy-mode", "iptables", "--hostname-override", "bench",
 			"--cluster-cidr", "10.1.0.0/16", "--healthz-bind-address", "127.0.0.1:21256", "--metrics-bind-address", "127.0.0.1:21249",
 			"--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0s", "--conntrack-tcp-timeout-close-wait", "0s",
-		}}
-		start := d.start()
+		}}}
+		start := d.Start()
 		var at time.Time // of the last event before a long silence: it makes some chains at once and the rest seconds later
 		for begun := time.Now(); time.Since(begun) < time.Minute; {
 			t, ok := e.next(15 * time.Second)
@@ -124,10 +126,10 @@ func BenchmarkKubeProxyIPTables(b *testing.B) {
 		}
 		cold = append(cold, at.Sub(start))
 		change = append(change, changeEndpoints(b, c, n, 20)...)
-		d.kill()
+		d.Kill()
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ms(quantile(cold, 0.5)), "start-ms")
-	b.ReportMetric(ms(quantile(change, 0.5)), "change-p50-ms")
-	b.ReportMetric(ms(quantile(change, 0.99)), "change-p99-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(cold, 0.5)), "start-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.5)), "change-p50-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.99)), "change-p99-ms")
 }

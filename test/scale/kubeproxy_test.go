@@ -3,6 +3,8 @@ package scale
 import (
 	"testing"
 	"time"
+
+	"weft/test/daemon"
 )
 
 // BenchmarkKubeProxy is what the real kube-proxy (mode nftables, its defaults) takes with 1,000 services of ten endpoints each, against the same
@@ -21,24 +23,24 @@ func BenchmarkKubeProxy(b *testing.B) {
 	for b.Loop() {
 		wipe(b)
 		e := watchTables(b)
-		d := &daemon{tb: b, dir: b.TempDir(), args: []string{
+		d := &process{daemon.Daemon{TB: b, Dir: b.TempDir(), Args: []string{
 			programs.kubeProxy, "--kubeconfig", c.kubeconfig(), "--proxy-mode", "nftables", "--hostname-override", "bench",
 			"--cluster-cidr", "10.1.0.0/16", "--healthz-bind-address", "127.0.0.1:21256", "--metrics-bind-address", "127.0.0.1:21249",
 			"--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0s", "--conntrack-tcp-timeout-close-wait", "0s",
-		}}
-		start := d.start()
+		}}}
+		start := d.Start()
 		cold = append(cold, e.last().Sub(start))
-		before := d.processor()
+		before := d.Processor()
 		change = append(change, changeEndpoints(b, c, n, 30)...)
-		cpu += d.processor() - before
-		rss, _ = d.memory()
-		d.kill()
+		cpu += d.Processor() - before
+		rss, _, _ = d.Memory()
+		d.Kill()
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ms(quantile(cold, 0.5)), "start-ms")
-	b.ReportMetric(ms(quantile(change, 0.5)), "change-p50-ms")
-	b.ReportMetric(ms(quantile(change, 0.99)), "change-p99-ms")
-	b.ReportMetric(ms(cpu)/float64(len(change)), "change-cpu-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(cold, 0.5)), "start-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.5)), "change-p50-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.99)), "change-p99-ms")
+	b.ReportMetric(daemon.Millis(cpu)/float64(len(change)), "change-cpu-ms")
 	b.ReportMetric(rss, "rss-MiB")
 }
 

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"weft/internal/kernel/netns"
+	"weft/test/daemon"
 )
 
 // BenchmarkConnect measures connect and one byte from a client beside the node to a pod behind it: by the address of one of 10,000 services,
@@ -26,7 +27,7 @@ func BenchmarkConnect(b *testing.B) {
 	const served = 4321
 	c.put(slicesPath, slice(served, corev1.ProtocolTCP, targetPort, endpoint(to, served, 0)))
 	d := newAgent(b, c)
-	d.start()
+	d.Start()
 	d.settled(10000, time.Minute)
 	serve(b, pod, targetPort)
 	paths := []netip.AddrPort{netip.AddrPortFrom(to, targetPort), netip.AddrPortFrom(vip(served), servicePort)}
@@ -44,13 +45,13 @@ func BenchmarkConnect(b *testing.B) {
 						i := (k + turn + round) % 2
 						begun := time.Now()
 						all := connects(b, client, paths[i], max(60, 8*parallel), parallel)
-						if took[i] += quantile(all, 0.5); parallel > 1 { // who waits for whom says little: how long all take together does
-							took[i] += time.Since(begun)/time.Duration(len(all)) - quantile(all, 0.5)
+						if took[i] += daemon.Quantile(all, 0.5); parallel > 1 { // who waits for whom says little: how long all take together does
+							took[i] += time.Since(begun)/time.Duration(len(all)) - daemon.Quantile(all, 0.5)
 						}
 					}
 				}
 				round++
-				direct, service = append(direct, ms(took[0])/turns), append(service, ms(took[1])/turns)
+				direct, service = append(direct, daemon.Millis(took[0])/turns), append(service, daemon.Millis(took[1])/turns)
 				ratios = append(ratios, float64(took[1])/float64(took[0]))
 			}
 			b.ReportMetric(0, "ns/op")
@@ -77,7 +78,7 @@ func beside(tb testing.TB, name, network string) *netns.NS {
 		"ip link set " + name + "0 up", in + "link set lo up", in + "addr add " + network + ".2/24 dev eth0", in + "link set eth0 up",
 		in + "route add default via " + network + ".1",
 	} {
-		run(tb, line)
+		daemon.Run(tb, line)
 	}
 	return ns
 }

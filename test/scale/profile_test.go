@@ -13,12 +13,12 @@ import (
 var profileDir = os.Getenv("WEFT_PROFILE")
 
 // profile records what the agent spends processor time on in the seconds from now on; the function that it returns waits for the end.
-func (d *daemon) profile(name string, seconds int) (wait func()) {
-	d.tb.Helper()
+func (d *process) profile(name string, seconds int) (wait func()) {
+	d.TB.Helper()
 	if profileDir == "" {
 		return func() {}
 	}
-	dir, log, done := filepath.Join(d.dir, "run"), d.log, make(chan struct{})
+	dir, log, done := filepath.Join(d.Dir, "run"), d.Log, make(chan struct{})
 	go func() {
 		defer close(done)
 		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {

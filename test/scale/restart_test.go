@@ -18,6 +18,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"weft/internal/kernel/netns"
+	"weft/test/daemon"
 )
 
 // restartServices is how many services are in place in TestRestart; WEFT_RESTART_SERVICES is another number.
@@ -46,20 +47,20 @@ func TestRestart(t *testing.T) {
 	client, pod := beside(t, "client", "10.1.7"), beside(t, "pod", "10.1.8")
 	p := prober{client: client, tcp: c.probed(corev1.ProtocolTCP), udp: c.probed(corev1.ProtocolUDP), stop: make(chan struct{})}
 	for j := 1; j < probedPods; j++ {
-		run(t, fmt.Sprintf("nsenter --net=%s ip addr add %s/24 dev eth0", pod.Path(), probedPod(j)))
+		daemon.Run(t, fmt.Sprintf("nsenter --net=%s ip addr add %s/24 dev eth0", pod.Path(), probedPod(j)))
 	}
 	echo(t, pod)
 	d := newAgent(t, c)
-	d.start()
+	d.Start()
 	d.settled(n, 2*time.Minute)
 	p.start()
 	e := watchTables(t)
 	for i := range restarts {
 		p.more(t, i)
 		e.drain()
-		d.kill()
+		d.Kill()
 		p.more(t, i)
-		begun := d.start()
+		begun := d.Start()
 		s, at := d.settled(n, 2*time.Minute)
 		p.more(t, i)
 		if s.Rules.FirstOps != 0 || s.Network.FirstOps != 0 {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"weft/test/daemon"
 )
 
 // wipe takes away what a daemon made.
@@ -36,40 +38,40 @@ func services(b *testing.B, n, changes int) {
 	for b.Loop() {
 		wipe(b)
 		d := newAgent(b, c)
-		start := d.start()
+		start := d.Start()
 		recorded := d.profile(profileName("cold", n), during(n))
 		_, at := d.settled(n, 2*time.Minute)
-		cold, startCPU = append(cold, at.Sub(start)), startCPU+d.processor()
+		cold, startCPU = append(cold, at.Sub(start)), startCPU+d.Processor()
 		recorded()
 		if have := endpoints(b); have != 10*n {
 			b.Fatalf("%d elements of endpoints in the kernel, want %d", have, 10*n)
 		}
-		rss, peak = d.memory()
-		before := d.processor()
+		rss, _, peak = d.Memory()
+		before := d.Processor()
 		change = append(change, changeEndpoints(b, c, n, changes)...)
-		cpu += d.processor() - before
+		cpu += d.Processor() - before
 		whole = append(whole, changeServices(b, c, n, 20)...)
-		idle, _ = d.memory()
-		d.kill()
-		start = d.start()
+		idle, _, _ = d.Memory()
+		d.Kill()
+		start = d.Start()
 		recorded = d.profile(profileName("restart", n), during(n))
 		s, at := d.settled(n, 2*time.Minute)
-		restart, restartCPU = append(restart, at.Sub(start)), restartCPU+d.processor()
+		restart, restartCPU = append(restart, at.Sub(start)), restartCPU+d.Processor()
 		recorded()
 		ops = max(ops, s.Rules.FirstOps)
-		d.kill()
+		d.Kill()
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ms(quantile(cold, 0.5)), "start-ms")
-	b.ReportMetric(ms(quantile(restart, 0.5)), "restart-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(cold, 0.5)), "start-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(restart, 0.5)), "restart-ms")
 	b.ReportMetric(float64(ops), "restart-ops")
-	b.ReportMetric(ms(startCPU)/float64(len(cold)), "start-cpu-ms")
-	b.ReportMetric(ms(restartCPU)/float64(len(restart)), "restart-cpu-ms")
-	b.ReportMetric(ms(quantile(change, 0.5)), "change-p50-ms")
-	b.ReportMetric(ms(quantile(change, 0.99)), "change-p99-ms")
-	b.ReportMetric(ms(cpu)/float64(len(change)), "change-cpu-ms")
-	b.ReportMetric(ms(quantile(whole, 0.5)), "service-p50-ms")
-	b.ReportMetric(ms(quantile(whole, 0.99)), "service-p99-ms")
+	b.ReportMetric(daemon.Millis(startCPU)/float64(len(cold)), "start-cpu-ms")
+	b.ReportMetric(daemon.Millis(restartCPU)/float64(len(restart)), "restart-cpu-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.5)), "change-p50-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(change, 0.99)), "change-p99-ms")
+	b.ReportMetric(daemon.Millis(cpu)/float64(len(change)), "change-cpu-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(whole, 0.5)), "service-p50-ms")
+	b.ReportMetric(daemon.Millis(daemon.Quantile(whole, 0.99)), "service-p99-ms")
 	b.ReportMetric(rss, "rss-MiB")
 	b.ReportMetric(idle, "rss-after-MiB")
 	b.ReportMetric(peak, "peak-MiB")

@@ -17,6 +17,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"weft/internal/kernel/netns"
+	"weft/test/daemon"
 )
 
 var (
@@ -114,7 +115,7 @@ func pods(tb testing.TB) {
 		in + "ip addr add 10.20.255.253/32 dev eth0", in + "ip route add 10.20.255.254/32 dev eth0", "ip route add 10.20.255.253/32 dev pods0",
 		"ip route replace 10.20.0.0/17 via 10.20.255.253 dev pods0 onlink", "ip route replace 10.20.128.0/17 via 10.20.255.253 dev pods0 onlink",
 	} {
-		run(tb, line)
+		daemon.Run(tb, line)
 	}
 	var l net.Listener
 	var u *net.UDPConn
@@ -187,8 +188,8 @@ func (a *answers) report(t *testing.T, what string, held time.Duration) {
 		}
 	}
 	t.Logf("%s: %d, %d failed %v; %d answered by an endpoint that was gone when asked, p50 %s, p99 %s, at most %s, %d later than %s", what,
-		a.asked.Load(), a.failed.Load(), a.first, len(a.gone), quantile(a.gone, 0.5).Round(10*time.Microsecond),
-		quantile(a.gone, 0.99).Round(10*time.Microsecond), worst.Round(10*time.Microsecond), late, goneLimit)
+		a.asked.Load(), a.failed.Load(), a.first, len(a.gone), daemon.Quantile(a.gone, 0.5).Round(10*time.Microsecond),
+		daemon.Quantile(a.gone, 0.99).Round(10*time.Microsecond), worst.Round(10*time.Microsecond), late, goneLimit)
 	if limit := busy * (goneLimit + held); worst > limit || float64(late) > lateShare*float64(a.asked.Load()) {
 		t.Errorf("%s: an endpoint answered %s after it was gone (limit %s), %d later than %s", what, worst, limit, late, goneLimit)
 	}
@@ -260,7 +261,7 @@ func storms(t *testing.T, mode string) {
 		s.write(i)
 	}
 	d := newAgent(t, s.c, "--proxy-mode", mode)
-	d.start()
+	d.Start()
 	d.settled(stormServices, time.Minute)
 	var tcp, udp answers
 	end := time.Now().Add(*stormFor)
@@ -271,11 +272,11 @@ func storms(t *testing.T, mode string) {
 	flows := s.flows(t, *stormFlows, end)
 	held := &late{}
 	wait.Go(func() { held.watch(end) })
-	cpu, begun := d.processor(), time.Now()
+	cpu, begun := d.Processor(), time.Now()
 	memory, restarts := s.rain(d, end)
 	wait.Wait()
 	took := time.Since(begun)
-	cpu = d.processor() - cpu
+	cpu = d.Processor() - cpu
 	t.Logf("mode %s: %d restarts in %s; agent: %.1f %% of a processor; this test itself was held up %s at most", mode, restarts,
 		took.Round(time.Second), 100*cpu.Seconds()/took.Seconds(), held.worst.Round(100*time.Microsecond))
 	for what, a := range map[string]*answers{"TCP connections": &tcp, "datagrams of new flows": &udp} {
@@ -290,7 +291,7 @@ func storms(t *testing.T, mode string) {
 }
 
 // rain restarts pods at the rate until the end, and weighs the agent all the while.
-func (s *storm) rain(d *daemon, end time.Time) (memory []float64, restarts int) {
+func (s *storm) rain(d *process, end time.Time) (memory []float64, restarts int) {
 	r := rand.New(rand.NewPCG(7, 7))
 	tick := time.NewTicker(time.Minute / time.Duration(*stormRate))
 	defer tick.Stop()
@@ -303,7 +304,7 @@ func (s *storm) rain(d *daemon, end time.Time) (memory []float64, restarts int) 
 			s.restart(r.IntN(stormServices), r.IntN(stormPods))
 		}
 		if now.Sub(begun) > time.Duration(len(memory)+1)*end.Sub(begun)/weighings {
-			rss, _ := d.memory()
+			rss, _, _ := d.Memory()
 			memory = append(memory, rss)
 		}
 	}
@@ -311,7 +312,7 @@ func (s *storm) rain(d *daemon, end time.Time) (memory []float64, restarts int) 
 }
 
 // complete checks that after the storm every service reaches its pods and no other.
-func (s *storm) complete(t *testing.T, d *daemon, mode string) {
+func (s *storm) complete(t *testing.T, d *process, mode string) {
 	t.Helper()
 	time.Sleep(busy * goneLimit)
 	for i := range stormServices {
@@ -324,7 +325,7 @@ func (s *storm) complete(t *testing.T, d *daemon, mode string) {
 			t.Errorf("after the storm service %d is answered by %s (%v), its pods are %v", i, who, err, s.pods[i])
 		}
 	}
-	st := d.status()
+	st := d.Status()
 	t.Logf("%d stale UDP flows forgotten; %d ops in %d steps", st.ForgottenFlows, st.Rules.Ops, st.Rules.Steps)
 	if !st.Converged || st.Services != stormServices {
 		t.Errorf("after the storm: %+v", st)
