@@ -66,7 +66,7 @@ lint: ## golangci-lint, from tools/go.mod
 	cd tools && go build -o ../$(BIN)/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(BIN)/golangci-lint run ./...
 
-bench: build $(BIN)/flanneld ## measure side by side in one run, print ratios
+bench: build $(BIN)/flanneld $(BIN)/kube-proxy ## measure side by side in one run, print ratios
 	scripts/bench
 
 storm: build ## 2,000 pod restarts a minute over 1,000 services for five minutes, with clients, in modes nftables and userspace
