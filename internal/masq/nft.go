@@ -1,6 +1,10 @@
 package masq
 
-import "weft/internal/nft"
+import (
+	"slices"
+
+	"weft/internal/nft"
+)
 
 // The base chains in table inet weft.
 const (
@@ -40,13 +44,15 @@ func (f family) nft(to []nft.Rule, rules []rule) []nft.Rule {
 	last := map[verdict]nft.Statement{
 		leave: nft.Verdict{Kind: nft.Return}, keep: nft.KeepSource{V6: v6}, masquerade: nft.Masquerade{FullyRandom: f.fullyRandom()},
 	}
+	mark := nft.Match{Field: nft.MetaMark, Mask: f.mark(), Num: f.mark()}
+	asked := slices.ContainsFunc(to, func(r nft.Rule) bool { return slices.Contains(r.Statements, nft.Statement(mark)) })
 	for _, r := range rules {
 		var s []nft.Statement
 		if r.marked {
-			if v6 && len(to) > 0 {
+			if asked {
 				continue
 			}
-			s = append(s, nft.Match{Field: nft.MetaMark, Mask: f.mark(), Num: f.mark()})
+			s = append(s, mark)
 		}
 		fields := [2]nft.Field{nft.IPSaddr, nft.IPDaddr}
 		if v6 {
