@@ -99,7 +99,7 @@ func TestChangesWithoutLoss(t *testing.T) {
 	addrs := c.pods()
 	subnets, before := c.subnets(), ""
 	var table strings.Builder
-	t.Cleanup(func() { t.Logf("datagrams each millisecond between three pods, both directions:\n%s", table.String()) })
+	t.Cleanup(func() { t.Logf("datagrams each 4 ms between three pods, both directions:\n%s", table.String()) })
 	for _, x := range []struct {
 		what, backend string
 		free          bool // of loss

@@ -17,24 +17,28 @@ import (
 	"time"
 )
 
+// run is from the first to the last of numbers without a gap.
+type run struct{ First, Last uint32 }
+
 // proberArg makes the test's own binary a prober: it runs in a pod's network namespace.
 const proberArg = "-prober"
 
 const (
 	probePort = 9100
-	probeGap  = time.Millisecond
+	probeGap  = 4 * time.Millisecond // 1,500 a second in all: more of them, and hosts that encrypt in user space on two processors can't keep up
 )
 
 // tally is what a prober counted.
 type tally struct {
-	Sent     map[string]uint32   `json:"sent"`     // by destination
-	Received map[string]uint32   `json:"received"` // by source, each number once
-	Failed   map[string]uint32   `json:"failed"`   // by destination: the kernel refused the datagram
-	Missing  map[string][]uint32 `json:"missing"`  // by source: the first numbers that did not come
-	Errors   []string            `json:"errors,omitempty"`
+	Sent     map[string]uint32 `json:"sent"`     // by destination
+	Received map[string]uint32 `json:"received"` // by source, each number once
+	Failed   map[string]uint32 `json:"failed"`   // by destination: the kernel refused the datagram
+	Missing  map[string][]run  `json:"missing"`  // by source: the first runs of numbers that did not come
+	At       []time.Time       `json:"at"`       // when each number was sent
+	Errors   []string          `json:"errors,omitempty"`
 }
 
-// prober sends a numbered datagram to each address every millisecond and counts those that come, from the first line of its input to the second, and reports
+// prober sends a numbered datagram to each address every probeGap and counts those that come, from the first line of its input to the second, and reports
 // at its end.
 func prober(in io.Reader, out io.Writer, to []string) error {
 	c, err := net.ListenUDP("udp", &net.UDPAddr{Port: probePort})
@@ -52,7 +56,7 @@ func prober(in io.Reader, out io.Writer, to []string) error {
 	}); err != nil {
 		return err
 	}
-	t := tally{Sent: map[string]uint32{}, Received: map[string]uint32{}, Failed: map[string]uint32{}, Missing: map[string][]uint32{}}
+	t := tally{Sent: map[string]uint32{}, Received: map[string]uint32{}, Failed: map[string]uint32{}, Missing: map[string][]run{}}
 	var mu sync.Mutex
 	got := map[string][]uint32{}
 	go func() {
@@ -88,6 +92,17 @@ func prober(in io.Reader, out io.Writer, to []string) error {
 	return json.NewEncoder(out).Encode(t)
 }
 
+// when says when the sender sent what did not come.
+func (t *tally) when(missing []run) (out []string) {
+	const clock = "15:04:05.000"
+	for _, r := range missing {
+		if int(r.Last) < len(t.At) {
+			out = append(out, fmt.Sprintf("%d-%d (%s to %s)", r.First, r.Last, t.At[r.First].UTC().Format(clock), t.At[r.Last].UTC().Format(clock)))
+		}
+	}
+	return out
+}
+
 func (t *tally) count(from string, all []uint32) {
 	seen := map[uint32]bool{}
 	last := uint32(0)
@@ -96,9 +111,16 @@ func (t *tally) count(from string, all []uint32) {
 		last = max(last, n)
 	}
 	t.Received[from] = uint32(len(seen))
-	for n := uint32(0); n < last && len(t.Missing[from]) < 8; n++ {
-		if !seen[n] {
-			t.Missing[from] = append(t.Missing[from], n)
+	for n := uint32(0); n < last; n++ {
+		if seen[n] {
+			continue
+		}
+		runs := t.Missing[from]
+		switch k := len(runs) - 1; {
+		case k >= 0 && runs[k].Last+1 == n:
+			runs[k].Last = n
+		case k < 8:
+			t.Missing[from] = append(runs, run{n, n})
 		}
 	}
 }
@@ -114,6 +136,7 @@ func send(c *net.UDPConn, to []string, t *tally, stop <-chan struct{}) {
 		case <-tick.C:
 		}
 		binary.BigEndian.PutUint32(b, n)
+		t.At = append(t.At, time.Now())
 		for _, a := range to {
 			_, err := c.WriteToUDPAddrPort(b, netip.AddrPortFrom(netip.MustParseAddr(a), probePort))
 			t.Sent[a]++
@@ -213,7 +236,7 @@ func (p *probes) lost() (sent, lost uint32, detail string) {
 			if r < s {
 				lost += s - r
 				detail += fmt.Sprintf("%s to %s: %d of %d, first %v, refused %d %v\n", hosts[i], hosts[j], s-r, s,
-					tallies[j].Missing[p.addrs[i]], tallies[i].Failed[p.addrs[j]], tallies[i].Errors)
+					tallies[i].when(tallies[j].Missing[p.addrs[i]]), tallies[i].Failed[p.addrs[j]], tallies[i].Errors)
 			}
 		}
 	}
