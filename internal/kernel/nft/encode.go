@@ -355,13 +355,6 @@ func (t *batch) elements(i int, u *unit, typ, flags uint16) {
 	})
 }
 
-// catchAll appends the element that is in force for keys that no other has.
-func (b *buf) catchAll() {
-	at := b.begin(unix.NFTA_LIST_ELEM)
-	b.u32(unix.NFTA_SET_ELEM_FLAGS, catchAll)
-	b.end(at)
-}
-
 func (b *buf) tuple(typ uint16, t nft.Tuple, types []nft.Type) {
 	at := b.begin(typ)
 	if n := int(typesLen(types)); n < len(t) {

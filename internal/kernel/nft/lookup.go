@@ -134,6 +134,13 @@ func (b *buf) question(seq uint32, family nft.Family, table string, s *nft.Set, 
 	b.close(at)
 }
 
+// catchAll appends the element that is in force for keys that no other has.
+func (b *buf) catchAll() {
+	at := b.begin(unix.NFTA_LIST_ELEM)
+	b.u32(unix.NFTA_SET_ELEM_FLAGS, catchAll)
+	b.end(at)
+}
+
 // answer notes an element, or that there is none. Each moves the beginning of its message's span.
 func (l *lookup) answer(m message) error {
 	i := int(m.seq - l.first)
