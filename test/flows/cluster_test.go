@@ -91,7 +91,7 @@ var balancers = []netip.Addr{netip.MustParseAddr("198.51.100.2"), netip.MustPars
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	netns.Need(t)
-	c := &cluster{ns: map[string]*netns.NS{"node": nil}, world: world, port: 33000}
+	c := &cluster{ns: map[string]*netns.NS{"node": nil}, world: world, port: 10000}
 	sysctls := `for c in all default; do echo 0 >/proc/sys/net/ipv6/conf/$c/accept_dad; done
 		echo 0 >/proc/sys/net/ipv4/icmp_ratelimit; echo 0 >/proc/sys/net/ipv6/icmp/ratelimit
 		for c in all default; do echo 0 >/proc/sys/net/ipv4/conf/$c/send_redirects; done
