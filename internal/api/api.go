@@ -92,7 +92,7 @@ type ServicePort struct {
 	Endpoints                           []Endpoint // sorted by Addr, no duplicates
 	PublishNotReady, MasqueradeDisabled bool
 	// Balance is how an endpoint is chosen. Weights is the text the endpoints' weights are made from, Refused what of the service's
-	// annotations about these was no good and is not in force, "" for nothing.
+	// annotations about these and of its externalIPs was no good and is not in force, "" for nothing.
 	Balance          Balance
 	Weights, Refused string
 }

@@ -44,7 +44,7 @@ func balance(s *corev1.Service, sp *api.ServicePort) {
 			sp.Weights = strings.TrimSpace(text)
 		}
 	}
-	sp.Refused = strings.Join(refused, "; ")
+	refuse(sp, refused...)
 }
 
 // short is text as it can be shown: quoted, and cut when it is long.

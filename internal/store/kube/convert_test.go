@@ -35,6 +35,12 @@ func endpointSlice(t testing.TB, name, family, ports, endpoints string) *discove
 		name, family, ports, endpoints))
 }
 
+// labelled is the slice with one more label.
+func labelled(e *discoveryv1.EndpointSlice, label string) *discoveryv1.EndpointSlice {
+	e.Labels[label] = ""
+	return e
+}
+
 // text prints ports so that a golden line shows what matters.
 func text(ports []api.ServicePort) string {
 	var out []string
@@ -88,12 +94,13 @@ func TestServicePorts(t *testing.T) {
 				"ns/web:dns-tcp TCP [10.254.0.9 fd00::9]:53 [10.1.0.2:5354rs]",
 		},
 		{
-			name: "conditions: unset is ready and serving; terminating serves", spec: plain,
+			name: "conditions: unset is ready, and serving even where it is not ready; terminating serves", spec: plain,
 			slices: []*discoveryv1.EndpointSlice{endpointSlice(t, "a", "IPv4", unnamed,
 				`{"addresses":["10.1.0.1"]},{"addresses":["10.1.0.2"],"conditions":{"ready":false}},`+
 					`{"addresses":["10.1.0.3"],"conditions":{"ready":false,"serving":true,"terminating":true}},`+
-					`{"addresses":["10.1.0.4"],"conditions":{"ready":true,"serving":false}}`)},
-			want: "ns/web: TCP [10.254.0.9]:8080 [10.1.0.1:80rs 10.1.0.2:80 10.1.0.3:80st 10.1.0.4:80r]",
+					`{"addresses":["10.1.0.4"],"conditions":{"ready":true,"serving":false}},`+
+					`{"addresses":["10.1.0.5"],"conditions":{"ready":false,"terminating":true}}`)},
+			want: "ns/web: TCP [10.254.0.9]:8080 [10.1.0.1:80rs 10.1.0.2:80s 10.1.0.3:80st 10.1.0.4:80r 10.1.0.5:80st]",
 		},
 		{
 			name: "hostile addresses and ports", spec: plain,
@@ -109,6 +116,15 @@ func TestServicePorts(t *testing.T) {
 		{
 			name: "two ports of one name", spec: `"clusterIP":"10.254.0.9","ports":[{"name":"a","port":80},{"name":"a","port":81},{"name":"a","port":81,"protocol":"UDP"}]`,
 			want: "ns/web:a TCP [10.254.0.9]:80 []\nns/web:a UDP [10.254.0.9]:81 []",
+		},
+		{
+			name: "slices of another proxy and of a headless service", spec: plain,
+			slices: []*discoveryv1.EndpointSlice{
+				labelled(endpointSlice(t, "a", "IPv4", unnamed, `{"addresses":["10.1.0.1"]}`), "service.kubernetes.io/service-proxy-name"),
+				labelled(endpointSlice(t, "b", "IPv4", unnamed, `{"addresses":["10.1.0.2"]}`), "service.kubernetes.io/headless"),
+				endpointSlice(t, "c", "IPv4", unnamed, `{"addresses":["10.1.0.3"]}`),
+			},
+			want: "ns/web: TCP [10.254.0.9]:8080 [10.1.0.3:80rs]",
 		},
 		{name: "headless", spec: `"clusterIP":"None","ports":[{"port":80}]`},
 		{name: "ExternalName", spec: `"type":"ExternalName","externalName":"x","ports":[{"port":80}]`},
@@ -150,6 +166,27 @@ func TestServiceFields(t *testing.T) {
 	s.Status.LoadBalancer.Ingress = s.Status.LoadBalancer.Ingress[:1]
 	if convertService(s)[0].BalancerProxies {
 		t.Error("a balancer with an address of the node's does not proxy")
+	}
+}
+
+// TestAddressesOfOtherFamilies: the node answers at addresses of the families that the service has, as kube-proxy does. A balancer with an address
+// of another family translates, and packets of pods must go there; of externalIPs it is said that they are not served.
+func TestAddressesOfOtherFamilies(t *testing.T) {
+	s := service(t, `"type":"LoadBalancer","clusterIP":"10.254.0.9","externalIPs":["192.0.2.1","2001:db8::1","","192.0.2.01"],"ports":[{"port":80}]`, "")
+	s.Annotations = map[string]string{annotationBalance: "x"}
+	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "203.0.113.1"}, {IP: "2001:db8::2"}}
+	got := convertService(s)[0]
+	if x := fmt.Sprint(got.External, got.LoadBalancer); x != "[192.0.2.1] [203.0.113.1/32]" {
+		t.Errorf("have %s", x)
+	}
+	for _, want := range []string{annotationBalance, "externalIPs 2001:db8::1: the service has no", `externalIPs "192.0.2.01": want`} {
+		if !strings.Contains(got.Refused, want) {
+			t.Errorf("no %q in %s", want, got.Refused)
+		}
+	}
+	s.Spec.ClusterIPs = []string{"10.254.0.9", "fd00::9"}
+	if x := fmt.Sprint(convertService(s)[0].External, convertService(s)[0].LoadBalancer); x != "[192.0.2.1 2001:db8::1] [203.0.113.1/32 2001:db8::2/128]" {
+		t.Errorf("dual stack: %s", x)
 	}
 }
 

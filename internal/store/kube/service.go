@@ -27,7 +27,6 @@ func convertService(s *corev1.Service) []api.ServicePort {
 	}
 	base := api.ServicePort{
 		ClusterIPs:      clusterIPs(s),
-		External:        addrs(s.Spec.ExternalIPs),
 		AffinitySeconds: affinity(s),
 		InternalLocal:   s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 		ExternalLocal:   s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
@@ -37,13 +36,7 @@ func convertService(s *corev1.Service) []api.ServicePort {
 		return nil
 	}
 	balance(s, &base)
-	if s.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		base.LoadBalancer, base.BalancerProxies = loadBalancer(s)
-		base.SourceRanges = sourceRanges(s)
-		if base.ExternalLocal {
-			base.HealthCheckNodePort = port(s.Spec.HealthCheckNodePort)
-		}
-	}
+	outside(s, &base)
 	var out []api.ServicePort
 	for _, p := range s.Spec.Ports {
 		sp := base

@@ -48,7 +48,7 @@ func ServicePorts(s *corev1.Service, parts []*discoveryv1.EndpointSlice) []api.S
 // convertSlice takes a slice apart. Endpoints and ports that cannot be used are left out.
 func convertSlice(e *discoveryv1.EndpointSlice) slice {
 	name := e.Labels[discoveryv1.LabelServiceName]
-	if name == "" || hasLabel(e.Labels, labelHeadless) ||
+	if name == "" || hasLabel(e.Labels, labelHeadless) || hasLabel(e.Labels, labelProxyName) ||
 		e.AddressType != discoveryv1.AddressTypeIPv4 && e.AddressType != discoveryv1.AddressTypeIPv6 {
 		return slice{}
 	}
@@ -87,8 +87,7 @@ func (s *slice) take(e *discoveryv1.EndpointSlice) {
 	}
 }
 
-// convertEndpoint takes the first address: the others reach the same pod. Conditions that are not set mean: ready, serving when
-// ready, not terminating.
+// convertEndpoint takes the first address: the others reach the same pod. Conditions that are not set mean: ready, serving, not terminating.
 func convertEndpoint(e *discoveryv1.Endpoint, v6 bool) (endpoint, bool) {
 	if len(e.Addresses) == 0 {
 		return endpoint{}, false
@@ -108,10 +107,7 @@ func convertEndpoint(e *discoveryv1.Endpoint, v6 bool) (endpoint, bool) {
 		out.ZoneHints, out.NodeHints = hints(e.Hints)
 	}
 	out.Ready = c.Ready == nil || *c.Ready
-	out.Serving = out.Ready
-	if c.Serving != nil {
-		out.Serving = *c.Serving
-	}
+	out.Serving = c.Serving == nil || *c.Serving
 	return out, true
 }
 
