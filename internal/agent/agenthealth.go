@@ -18,5 +18,5 @@ func (a *agent) Leaving() bool {
 	return found && snap.Nodes[i].Leaving
 }
 
-// Updated is when the services' rules were last as planned.
-func (a *agent) Updated() time.Time { return a.proxy.Updated() }
+// Updated is when the services' rules were last as planned, and whether they are, or were not long ago.
+func (a *agent) Updated() (at time.Time, healthy bool) { return a.proxy.Updated() }

@@ -21,7 +21,7 @@ func TestLeaving(t *testing.T) {
 			return nil
 		}
 	}
-	stays, leaves := `"nodeEligible":true}`+"\n 200", `"nodeEligible":false}`+"\n 503"
+	stays, leaves := `"nodeEligible":true,"healthy":true}`+"\n 200", `"nodeEligible":false,"healthy":true}`+"\n 503"
 	eventually(t, "a node like any other", 5*time.Second, says("/healthz", stays))
 	c.kubectl(t, "taint", "node", node1, "ToBeDeletedByClusterAutoscaler=1:NoSchedule")
 	eventually(t, "a node on its way out", 5*time.Second, says("/healthz", leaves))

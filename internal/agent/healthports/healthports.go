@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"weft/internal/api"
+	"weft/internal/proxy"
 )
 
 // serviceHealth is what a service's healthCheckNodePort answers: a load balancer sends packets to the nodes whose answer is 200
@@ -34,7 +35,7 @@ type serviceHealth struct {
 
 // healthOf says by healthCheckNodePort how many ready endpoints the node has for each service that wants to be asked. The ports of
 // a service share the answer; an address that serves several of them counts once.
-func healthOf(node string, services []api.ServicePort, healthy bool) map[uint16]serviceHealth {
+func healthOf(node string, services []api.ServicePort) map[uint16]serviceHealth {
 	out := map[uint16]serviceHealth{}
 	seen := map[uint16]map[netip.Addr]bool{}
 	for i := range services {
@@ -45,7 +46,7 @@ func healthOf(node string, services []api.ServicePort, healthy bool) map[uint16]
 		}
 		h, ok := out[port]
 		if !ok {
-			h.Service.Namespace, h.Service.Name, h.ServiceProxyHealthy = s.Name.Namespace, s.Name.Name, healthy
+			h.Service.Namespace, h.Service.Name = s.Name.Namespace, s.Name.Name
 			seen[port] = map[netip.Addr]bool{}
 		}
 		for _, e := range s.Endpoints {
@@ -72,7 +73,9 @@ func (h serviceHealth) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 
 // Ports serves the healthCheckNodePorts.
 type Ports struct {
-	log *slog.Logger
+	log     *slog.Logger
+	healthy func() bool // whether services are in good hands here
+	addrs   func() ([]netip.Addr, error)
 
 	mu     sync.Mutex
 	open   map[uint16]*healthPort
@@ -82,12 +85,14 @@ type Ports struct {
 	at     uint64
 }
 
-// New returns ports of which none is open.
-func New(log *slog.Logger) *Ports { return &Ports{log: log} }
+// New returns ports of which none is open. healthy is asked whenever a port is: when it says no, load balancers are to send nothing here.
+func New(log *slog.Logger, healthy func() bool) *Ports {
+	return &Ports{log: log, healthy: healthy, addrs: hostAddrs}
+}
 
-// Follow brings the ports up to date with a snapshot's services; the node is healthy when their rules are as planned. All services are looked at
-// only while one of them has such a port. Calls of it do not overlap.
-func (p *Ports) Follow(ctx context.Context, node string, snap api.Snapshot, healthy bool) error {
+// Follow brings the ports up to date with a snapshot's services. All services are looked at only while one of them has such a port. Calls of it
+// do not overlap.
+func (p *Ports) Follow(ctx context.Context, n proxy.Node, snap api.Snapshot) error {
 	c := snap.Changes
 	known := c != nil && c.From != 0 && c.From == p.at && len(p.wanted) == 0
 	if c != nil {
@@ -96,30 +101,41 @@ func (p *Ports) Follow(ctx context.Context, node string, snap api.Snapshot, heal
 	if known && !healthChecked(c.Fresh) {
 		return nil
 	}
-	p.wanted = healthOf(node, snap.Services, healthy)
-	return p.apply(ctx, p.wanted)
+	p.wanted = healthOf(n.Name, snap.Services)
+	var host []netip.Addr
+	if len(p.wanted) > 0 && len(n.NodePortAddresses) > 0 {
+		var err error
+		if host, err = p.addrs(); err != nil {
+			return err
+		}
+	}
+	return p.apply(ctx, p.wanted, where(n, host))
 }
 
 // healthPort is one listening server; its answer is replaced as it changes.
 type healthPort struct {
-	answer atomic.Pointer[serviceHealth]
-	server *http.Server
+	answer  atomic.Pointer[serviceHealth]
+	healthy func() bool
+	at      []place
+	server  *http.Server
 }
 
 func (h *healthPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	h.answer.Load().ServeHTTP(w, r)
+	answer := *h.answer.Load()
+	answer.ServiceProxyHealthy = h.healthy()
+	answer.ServeHTTP(w, r)
 }
 
-// apply opens, changes and closes ports so that they answer as wanted. A port that another program has is reported with the service's name
+// apply opens, changes and closes ports so that they answer as wanted at the places. A port that another program has is reported with the service's name
 // and tried again at the next call; the others are served.
-func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth) error {
+func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth, at []place) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open == nil {
 		p.open, p.failed = map[uint16]*healthPort{}, map[uint16]string{}
 	}
 	for port, h := range p.open {
-		if _, ok := want[port]; !ok {
+		if _, ok := want[port]; !ok || !slices.Equal(h.at, at) {
 			_ = h.server.Close() // an answer under way is worth nothing now
 			delete(p.open, port)
 		}
@@ -135,7 +151,7 @@ func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth) error 
 			h.answer.Store(&answer)
 			continue
 		}
-		err := p.listen(ctx, port, answer)
+		err := p.listen(ctx, port, answer, at)
 		if err == nil {
 			delete(p.failed, port)
 			continue
@@ -150,26 +166,35 @@ func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth) error 
 	return errors.Join(errs...)
 }
 
-func (p *Ports) listen(ctx context.Context, port uint16, answer serviceHealth) error {
+func (p *Ports) listen(ctx context.Context, port uint16, answer serviceHealth, at []place) error {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(int(port))))
-	if err != nil {
-		return err
+	var all []net.Listener
+	for _, x := range at {
+		l, err := lc.Listen(ctx, x.network, net.JoinHostPort(x.addr, strconv.Itoa(int(port))))
+		if err != nil {
+			for _, l := range all {
+				_ = l.Close() // the error that counts is the other one
+			}
+			return err
+		}
+		all = append(all, l)
 	}
-	h := &healthPort{}
+	h := &healthPort{healthy: p.healthy, at: at}
 	h.answer.Store(&answer)
 	h.server = &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
 	p.open[port] = h
-	go func() {
-		if err := h.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			p.log.Error("a service's health is no longer served", "port", port, "err", err)
-		}
-	}()
+	for _, l := range all {
+		go func() {
+			if err := h.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				p.log.Error("a service's health is no longer served", "port", port, "err", err)
+			}
+		}()
+	}
 	return nil
 }
 
 // Close closes all ports.
-func (p *Ports) Close() error { return p.apply(context.Background(), nil) }
+func (p *Ports) Close() error { return p.apply(context.Background(), nil, nil) }
 
 // healthChecked reports whether any of the services wants its health to be asked for.
 func healthChecked(services []api.ServicePort) bool {

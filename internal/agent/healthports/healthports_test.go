@@ -2,9 +2,11 @@ package healthports
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +14,12 @@ import (
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/api"
+	"weft/internal/proxy"
 )
+
+func always() bool { return true }
+
+var everywhere = []place{{"tcp", ""}}
 
 func TestHealthOf(t *testing.T) {
 	web := agenttest.Nginx("172.16.28.5:80", "172.16.28.6:80", "172.16.78.9:80")
@@ -23,11 +30,11 @@ func TestHealthOf(t *testing.T) {
 	web.Endpoints[1].Ready = false
 	admin := web
 	admin.Name.Port = "admin"
-	got := healthOf("kube-node1", []api.ServicePort{web, admin, agenttest.Nginx("172.16.28.7:80")}, true)
-	if len(got) != 1 || got[32000].LocalEndpoints != 1 || got[32000].Service.Name != "my-nginx-service" || !got[32000].ServiceProxyHealthy {
+	got := healthOf("kube-node1", []api.ServicePort{web, admin, agenttest.Nginx("172.16.28.7:80")})
+	if len(got) != 1 || got[32000].LocalEndpoints != 1 || got[32000].Service.Name != "my-nginx-service" {
 		t.Errorf("have %+v", got)
 	}
-	if got = healthOf("kube-node3", []api.ServicePort{web}, true); got[32000].LocalEndpoints != 0 {
+	if got = healthOf("kube-node3", []api.ServicePort{web}); got[32000].LocalEndpoints != 0 {
 		t.Errorf("have %+v", got)
 	}
 }
@@ -53,10 +60,11 @@ func ask(port uint16) (status int, weight string, h serviceHealth, err error) {
 }
 
 func TestHealthPorts(t *testing.T) {
-	p := &Ports{log: slog.New(slog.DiscardHandler)}
+	healthy := true
+	p := New(slog.New(slog.DiscardHandler), func() bool { return healthy })
 	port := freePort(t)
-	answer := func(n int, healthy bool) map[uint16]serviceHealth {
-		h := serviceHealth{LocalEndpoints: n, ServiceProxyHealthy: healthy}
+	answer := func(n int) map[uint16]serviceHealth {
+		h := serviceHealth{LocalEndpoints: n}
 		h.Service.Namespace, h.Service.Name = "default", "web"
 		return map[uint16]serviceHealth{port: h}
 	}
@@ -65,11 +73,12 @@ func TestHealthPorts(t *testing.T) {
 		proxy  bool
 		status int
 	}{{2, true, 200}, {0, true, 503}, {1, true, 200}, {1, false, 503}} {
-		if err := p.apply(t.Context(), answer(x.n, x.proxy)); err != nil {
+		if err := p.apply(t.Context(), answer(x.n), everywhere); err != nil {
 			t.Fatal(err)
 		}
+		healthy = x.proxy // asked when a port is
 		status, weight, h, err := ask(port)
-		if err != nil || status != x.status || weight != strconv.Itoa(x.n) || h.LocalEndpoints != x.n || h.Service.Name != "web" {
+		if err != nil || status != x.status || weight != strconv.Itoa(x.n) || h.LocalEndpoints != x.n || h.ServiceProxyHealthy != x.proxy || h.Service.Name != "web" {
 			t.Errorf("%d local endpoints: %d, weight %s, %+v, %v", x.n, status, weight, h, err)
 		}
 	}
@@ -89,12 +98,12 @@ func TestHealthPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	port, other := uint16(taken.Addr().(*net.TCPAddr).Port), freePort(t)
-	p := &Ports{log: slog.New(slog.DiscardHandler)}
+	p := New(slog.New(slog.DiscardHandler), always)
 	defer p.Close()
-	h := serviceHealth{LocalEndpoints: 1, ServiceProxyHealthy: true}
+	h := serviceHealth{LocalEndpoints: 1}
 	h.Service.Namespace, h.Service.Name = "default", "web"
 	want := map[uint16]serviceHealth{port: h, other: h}
-	if err := p.apply(t.Context(), want); err == nil || !strings.Contains(err.Error(), "default/web: healthCheckNodePort "+strconv.Itoa(int(port))) {
+	if err := p.apply(t.Context(), want, everywhere); err == nil || !strings.Contains(err.Error(), "default/web: healthCheckNodePort "+strconv.Itoa(int(port))) {
 		t.Errorf("have %v", err)
 	}
 	if status, _, _, err := ask(other); status != 200 {
@@ -103,7 +112,7 @@ func TestHealthPortTaken(t *testing.T) {
 	if err := taken.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.apply(t.Context(), want); err != nil {
+	if err := p.apply(t.Context(), want, everywhere); err != nil {
 		t.Error(err)
 	}
 	if status, _, _, err := ask(port); status != 200 {
@@ -114,11 +123,11 @@ func TestHealthPortTaken(t *testing.T) {
 // TestHealthPortsFollowChanges: a service that begins to want its health asked for is served, and one that ends is not.
 func TestHealthPortsFollowChanges(t *testing.T) {
 	services := agenttest.Services(3, 1)
-	p := New(slog.New(slog.DiscardHandler))
+	p := New(slog.New(slog.DiscardHandler), always)
 	defer func() { _ = p.Close() }()
 	follow := func(c api.ServiceChanges) {
 		t.Helper()
-		if err := p.Follow(t.Context(), "kube-node1", api.Snapshot{Services: services, Changes: &c}, true); err != nil {
+		if err := p.Follow(t.Context(), proxy.Node{Name: "kube-node1"}, api.Snapshot{Services: services, Changes: &c}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,6 +137,59 @@ func TestHealthPortsFollowChanges(t *testing.T) {
 		follow(api.ServiceChanges{From: uint64(i) + 1, To: uint64(i) + 2, Fresh: services[1:2]})
 		if n := len(p.open); n != min(int(port), 1) {
 			t.Errorf("healthCheckNodePort %d: %d ports are open", port, n)
+		}
+	}
+}
+
+// TestWhere: the ports are where NodePorts are.
+func TestWhere(t *testing.T) {
+	var host []netip.Addr
+	for _, a := range []string{"127.0.0.1", "::1", "192.0.2.7", "10.0.0.7", "2001:db8::7", "fe80::7"} {
+		host = append(host, netip.MustParseAddr(a))
+	}
+	for _, c := range []struct {
+		host     []netip.Addr
+		networks string
+		want     string
+	}{
+		{host, "", "[{tcp }]"},
+		{host, "0.0.0.0/0,::/0", "[{tcp4 0.0.0.0} {tcp6 ::}]"},
+		{host, "192.0.2.0/24", "[{tcp 192.0.2.7} {tcp6 ::}]"},
+		{host, "192.0.2.0/24,10.0.0.0/8,192.0.2.7/32,2001:db8::/32", "[{tcp 192.0.2.7} {tcp 10.0.0.7} {tcp 2001:db8::7}]"},
+		{host, "127.0.0.0/8,198.51.100.0/24,::1/128", "[{tcp 127.0.0.1} {tcp ::1}]"},
+		{host, "198.51.100.0/24,2001:db8:1::/48", "[]"},
+		{host[2:4], "10.0.0.0/8", "[{tcp 10.0.0.7}]"}, // no IPv6 on the host
+	} {
+		n := proxy.Node{}
+		for _, text := range strings.FieldsFunc(c.networks, func(r rune) bool { return r == ',' }) {
+			n.NodePortAddresses = append(n.NodePortAddresses, netip.MustParsePrefix(text))
+		}
+		if got := fmt.Sprint(where(n, c.host)); got != c.want {
+			t.Errorf("NodePorts on %q: %s, want %s", c.networks, got, c.want)
+		}
+	}
+}
+
+// TestHealthPortMoves: a change of the NodePorts' addresses moves the port.
+func TestHealthPortMoves(t *testing.T) {
+	services := agenttest.Services(1, 1)
+	services[0].HealthCheckNodePort = freePort(t)
+	p := New(slog.New(slog.DiscardHandler), always)
+	defer func() { _ = p.Close() }()
+	for _, c := range []struct {
+		networks []netip.Prefix
+		answers  bool
+	}{
+		{nil, true},
+		{[]netip.Prefix{netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("2001:db8::/32")}, false},
+		{[]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, true},
+	} {
+		n := proxy.Node{Name: "kube-node1", NodePortAddresses: c.networks}
+		if err := p.Follow(t.Context(), n, api.Snapshot{Services: services}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := ask(services[0].HealthCheckNodePort); (err == nil) != c.answers {
+			t.Errorf("NodePorts on %v: %v", c.networks, err)
 		}
 	}
 }

@@ -43,9 +43,10 @@ func Open(mode facts.ProxyMode, o Options) (*Loop, error) {
 		log: o.Log, settings: o.Settings, setting: o.Settings.Get, generation: o.Settings.Generation, leases: o.Leases,
 		cluster: o.Cluster, whole: o.Whole, healing: o.Healing,
 		xt: kernelxt.Kernel{}, relay: engine, engine: engine, ready: make(chan struct{}), noTables: missing,
-		flows: flows.New(o.Log, &conntrack.Table{}), health: healthports.New(o.Log),
-		turn: turn{again: make(chan struct{}, 1), sessions: func() int { return throughRules(engine.Connections()) }},
+		flows: flows.New(o.Log, &conntrack.Table{}),
+		turn:  turn{again: make(chan struct{}, 1), sessions: func() int { return throughRules(engine.Connections()) }},
 	}
+	p.health = healthports.New(o.Log, func() bool { return p.syncs.Healthy(time.Now()) })
 	p.guards.Expired = make(chan struct{}, 1)
 	if table != nil {
 		p.nft, p.writer, p.chains, p.tables = table, table.Writer, table.BaseChains, table

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
@@ -59,6 +60,9 @@ func TestRefusedServiceIsNamed(t *testing.T) {
 	}
 	if text := err.Error(); !strings.Contains(text, bad.Name.String()) || strings.Contains(text, "\n") {
 		t.Errorf("error %q, want one line with %s", text, bad.Name)
+	}
+	if !p.syncs.Healthy(time.Now().Add(time.Hour)) {
+		t.Error("one refused object of one service makes the node unhealthy for all of them")
 	}
 	have, err := conn.Read(nft.INet, nft.TableName)
 	if err != nil || have == nil {

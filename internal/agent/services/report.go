@@ -2,7 +2,6 @@ package services
 
 import (
 	"io"
-	"time"
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
@@ -34,9 +33,6 @@ func (p *Loop) Report(mode facts.ProxyMode) Report {
 
 // Ready is closed after the first step that worked.
 func (p *Loop) Ready() <-chan struct{} { return p.ready }
-
-// Updated is when the rules were last as planned.
-func (p *Loop) Updated() time.Time { return p.syncs.Updated() }
 
 // WriteMetrics prints what kube-proxy's metrics of the same names say, in the Prometheus text format.
 func (p *Loop) WriteMetrics(w io.Writer) {

@@ -113,8 +113,10 @@ func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	if p.generation != nil {
 		generation = p.generation()
 	}
+	begun := time.Now()
+	p.syncs.Begin(begun)
 	s := p.setting()
-	g, err := p.guards.Follow(time.Now(), generation, s, s.Own(own), p.leases, due)
+	g, err := p.guards.Follow(begun, generation, s, s.Own(own), p.leases, due)
 	if err != nil {
 		return loop.Work{}, err
 	}
@@ -124,8 +126,10 @@ func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 	if p.flows != nil && rules.ModeOf(f).Services {
 		p.flows.Expect()
 	}
-	begun := time.Now()
 	w, err := p.apply(ctx, due, f, own, snap, g)
+	if single(err) {
+		p.syncs.InForce()
+	}
 	p.syncs.Step(begun, time.Now(), due, f.ProxyMode, snap.Changes, err)
 	if !rules.ModeOf(f).Services {
 		snap.Services, snap.Changes = nil, nil
@@ -133,7 +137,7 @@ func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 		p.flows.Follow(f, snap, p.heldByRules())
 	}
 	if p.health != nil {
-		err = errors.Join(err, p.health.Follow(ctx, f.Node, snap, err == nil))
+		err = errors.Join(err, p.health.Follow(ctx, rules.Node(f, snap), snap))
 	}
 	w.By = p.blame(w.Repaired)
 	p.steps.Steps++
@@ -195,6 +199,9 @@ func (p *Loop) listen(want []netstate.Listener) (userspace.Ports, int, error) {
 	n := len(ports) - before
 	if p.steps.Steps == 0 {
 		n = 0
+	}
+	if err != nil {
+		err = &listenError{err}
 	}
 	return ports, max(n, -n), err
 }

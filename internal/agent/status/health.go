@@ -16,6 +16,7 @@ type health struct {
 	LastUpdated  time.Time `json:"lastUpdated"` // of the services' rules, zero: never
 	CurrentTime  time.Time `json:"currentTime"`
 	NodeEligible *bool     `json:"nodeEligible,omitempty"` // for new connections by way of a load balancer; not at /livez
+	Healthy      bool      `json:"healthy"`                // the rules are not behind for long
 }
 
 // patient is whose health is asked for.
@@ -23,7 +24,7 @@ type patient interface {
 	Status() Status
 	Ready() error
 	Leaving() bool
-	Updated() time.Time
+	Updated() (at time.Time, healthy bool)
 }
 
 // probes answers the questions for the agent's health and counts them.
@@ -46,13 +47,15 @@ func (p *probes) count(path string, code int) {
 	p.counts[probed{path, code}]++
 }
 
-// routes adds /livez, which is 200 while the agent runs, /healthz, which is 503 from when the node is being deleted or the cluster
-// autoscaler is about to (KEP-3836), so that load balancers send nothing new there while what is there goes on, and /readyz, which is 503
-// until network and rules were programmed once.
+// routes adds /livez, which is 503 while the services' rules are behind for long, /healthz, which is so too, and from when the node is being
+// deleted or the cluster autoscaler is about to (KEP-3836), so that load balancers send nothing new there while what is there goes on, and
+// /readyz, which is 503 until network and rules were programmed once.
 func (p *probes) routes(mux *http.ServeMux, r patient) {
-	answer := func(w http.ResponseWriter, path string, ok bool, h health) {
+	answer := func(w http.ResponseWriter, path string, eligible *bool) {
+		h := health{CurrentTime: time.Now(), NodeEligible: eligible}
+		h.LastUpdated, h.Healthy = r.Updated()
 		code := http.StatusOK
-		if !ok {
+		if !h.Healthy || eligible != nil && !*eligible {
 			code = http.StatusServiceUnavailable
 		}
 		p.count(path, code)
@@ -62,11 +65,11 @@ func (p *probes) routes(mux *http.ServeMux, r patient) {
 		_ = json.NewEncoder(w).Encode(h) // who asked has left
 	}
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, "/livez", true, health{LastUpdated: r.Updated(), CurrentTime: time.Now()})
+		answer(w, "/livez", nil)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		stays := !r.Leaving()
-		answer(w, "/healthz", stays, health{LastUpdated: r.Updated(), CurrentTime: time.Now(), NodeEligible: &stays})
+		answer(w, "/healthz", &stays)
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := r.Ready(); err != nil {

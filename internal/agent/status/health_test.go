@@ -12,11 +12,13 @@ import (
 )
 
 // leaver is a node with an agent.
-type leaver struct{ leaves bool }
+type leaver struct{ leaves, late bool }
 
-func (leaver) Status() Status       { return Status{} }
-func (l leaver) Leaving() bool      { return l.leaves }
-func (leaver) Updated() time.Time   { return time.Unix(1, 0).UTC() }
+func (leaver) Status() Status  { return Status{} }
+func (l leaver) Leaving() bool { return l.leaves }
+func (l leaver) Updated() (time.Time, bool) {
+	return time.Unix(1, 0).UTC(), !l.late
+}
 func (l leaver) Ready() (err error) { return nil }
 
 // TestHealth: a node on its way out asks load balancers for nothing new, and that is no reason to restart its agent.
@@ -69,6 +71,28 @@ func TestHealthMetricsOnThePage(t *testing.T) {
 	for _, m := range found {
 		if !strings.Contains(string(page), m[1]) {
 			t.Errorf("no %s on the page", m[1])
+		}
+	}
+}
+
+// TestLateRulesAreUnhealthy: while the rules are behind for long, load balancers are told to send nothing, and whoever watches over the agent to
+// start it again, as kube-proxy does.
+func TestLateRulesAreUnhealthy(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		mux := http.NewServeMux()
+		new(probes).routes(mux, leaver{late: late})
+		for path, want := range map[string]int{"/healthz": 200, "/livez": 200, "/readyz": 200} {
+			if late && path != "/readyz" {
+				want = 503
+			}
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			if w.Code != want {
+				t.Errorf("%s of late rules (%v): %d, want %d", path, late, w.Code, want)
+			}
+			if path != "/readyz" && strings.Contains(w.Body.String(), `"healthy":true`) == late {
+				t.Errorf("%s of late rules (%v): %s", path, late, w.Body)
+			}
 		}
 	}
 }

@@ -76,6 +76,7 @@ type Syncs struct {
 	mu                          sync.Mutex
 	all, full, partial, network histogram
 	last, queued                time.Time
+	behind                      time.Time // since when the rules may not be as planned; zero: they are
 	failed                      map[facts.ProxyMode]int
 }
 

@@ -77,3 +77,24 @@ func TestMetricsOnThePage(t *testing.T) {
 		t.Errorf("-page +program\n%s", d)
 	}
 }
+
+// TestHealthy: rules that are behind for longer than Patience are unhealthy, whether steps fail or one does not end, until a step works.
+func TestHealthy(t *testing.T) {
+	var s Syncs
+	at := time.UnixMilli(1_800_000_000_000)
+	check := func(what string, now time.Time, want bool) {
+		t.Helper()
+		if got := s.Healthy(now); got != want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	check("before the first step", at.Add(time.Hour), true)
+	s.Begin(at)
+	check("in a step", at.Add(Patience-time.Second), true)
+	s.Begin(at.Add(30 * time.Second)) // the one before failed
+	check("failing for long", at.Add(Patience), false)
+	s.InForce()
+	check("as planned", at.Add(2*time.Hour), true)
+	s.Begin(at.Add(2 * time.Hour))
+	check("in the next", at.Add(2*time.Hour+time.Second), true)
+}
