@@ -57,7 +57,14 @@ func TestRouteMTU(t *testing.T) {
 			t.Errorf("%s: no route: %v", x.name, want)
 		}
 	}
+	self.Options.MTU = 9000
+	if got := self.OuterMTU(); got != 1500 || !self.TooWide() {
+		t.Errorf("MTU 9000 configured over an interface of 1500: %d", got)
+	}
 	self.Options.MTU = 1400
+	if got := self.OuterMTU(); got != 1400 || self.TooWide() {
+		t.Errorf("MTU 1400 configured over an interface of 1500: %d", got)
+	}
 	if got := self.RouteMTU(p("172.16.32.0/24"), a("172.17.42.32"), 50); got != 0 {
 		t.Errorf("a path as wide as the MTU configured: %d", got)
 	}

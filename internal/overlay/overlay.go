@@ -57,13 +57,17 @@ type Backend interface {
 	Plan(self Self, leases []api.Lease) netstate.State
 }
 
-// OuterMTU is the MTU of the underlay in bytes: the one configured, else the interface's.
+// OuterMTU is the MTU of the underlay in bytes: the one configured, else the interface's. What the interface can't carry does not count: the
+// kernel would refuse it for the tunnel's device, and pods would send what never arrives.
 func (s Self) OuterMTU() int {
-	if s.Options.MTU > 0 {
+	if s.Options.MTU > 0 && !s.TooWide() {
 		return s.Options.MTU
 	}
 	return s.MTU
 }
+
+// TooWide reports whether the MTU configured is more than the underlay interface can carry.
+func (s Self) TooWide() bool { return s.MTU > 0 && s.Options.MTU > s.MTU }
 
 // RouteMTU is the MTU in bytes of the routes to a peer's subnet of the family, where the path to its public address is narrower than the
 // underlay; else 0, the device's. A slow path to one peer so costs the others nothing: pods learn of it by ICMP from their own host.

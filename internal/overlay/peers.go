@@ -24,6 +24,7 @@ const (
 	BadMAC      = "vtep-mac"       // not a host's, or another host's
 	OwnAddress  = "public-address" // it is this node's
 	Overlapping = "overlap"
+	Unreachable = "unreachable" // its address is none that the backend can send to
 )
 
 // String is one line for the log.
@@ -32,8 +33,19 @@ func (r Refusal) String() string {
 	if !subnet.IsValid() {
 		subnet = r.Lease.SubnetV6
 	}
-	return fmt.Sprintf("lease %s of %s: %s", subnet, cmp.Or(r.Lease.Node, r.Lease.PublicIP.String()), r.Reason)
+	return fmt.Sprintf("lease %s of %s: %s", subnet, holder(r.Lease), r.Reason)
 }
+
+// holder names the host of a lease: by its node, else by its address.
+func holder(l api.Lease) string {
+	if l.Node == "" && !usable(l.PublicIP) {
+		return l.PublicIPv6.String()
+	}
+	return cmp.Or(l.Node, l.PublicIP.String())
+}
+
+// usable reports whether packets can be sent to the address: flannel writes 0.0.0.0 where a node has no IPv4 address.
+func usable(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() }
 
 // Peers returns the leases of other nodes that a backend plans for, sorted by subnet, and those refused. Two nodes given the same
 // leases in any order refuse the same ones: of two overlapping subnets, or two hosts with one VTEP MAC, the one with the lower public
@@ -106,7 +118,7 @@ func choose(self Self, candidates []api.Lease) (peers []api.Lease, refused []Ref
 			refused = append(refused, Refusal{l, BadMAC, "VTEP MAC " + mac + " is another host's"})
 			continue
 		}
-		name := cmp.Or(l.Node, l.PublicIP.String())
+		name := holder(l)
 		taken.add(l.Subnet, name)
 		taken.add(l.SubnetV6, name)
 		macs.add(l)

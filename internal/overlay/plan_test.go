@@ -88,6 +88,7 @@ func walkthrough(dual bool) (overlay.Self, []api.Lease) {
 func TestPlanGoldens(t *testing.T) {
 	self, leases := walkthrough(false)
 	golden(t, "vxlan.txt", vxlan.Backend{}.Plan(self, leases))
+	self.MTU = 9000
 	self.Options = overlay.Options{DirectRouting: true, Port: 4789, VNI: 1, GBP: true, Learning: true, MTU: 9000}
 	golden(t, "vxlan-options.txt", vxlan.Backend{}.Plan(self, leases))
 

@@ -5,6 +5,9 @@
 package hostgw
 
 import (
+	"fmt"
+	"net/netip"
+
 	"weft/internal/api"
 	"weft/internal/netstate"
 	"weft/internal/overlay"
@@ -38,6 +41,25 @@ func (Backend) Base(overlay.Self) netstate.State { return netstate.New() }
 // Peer returns the routes to one peer, which must be one of those that overlay.Peers returns.
 func (b Backend) Peer(self overlay.Self, l api.Lease) netstate.State {
 	return netstate.New(b.appendPeer(nil, self, l)...)
+}
+
+// Unreached says why a peer's lease, good in itself, gets no path or only one of its families does; "" when it gets all.
+func (Backend) Unreached(self overlay.Self, l api.Lease) string {
+	for _, f := range []struct {
+		own, subnet netip.Prefix
+		public      netip.Addr
+		field       string
+	}{{self.Lease.Subnet, l.Subnet, l.PublicIP, "PublicIP"}, {self.Lease.SubnetV6, l.SubnetV6, l.PublicIPv6, "PublicIPv6"}} {
+		switch {
+		case !f.own.IsValid() || !f.subnet.IsValid() || self.OnLink(f.public):
+		case !f.public.IsValid() || f.public.IsUnspecified():
+			return fmt.Sprintf("%s: missing, packets for %s have no host to go to: give that host an address of the family", f.field, f.subnet)
+		default:
+			return fmt.Sprintf("%s: %s is in no network that %s is connected to, and a gateway on the way would not know %s: "+
+				"use backend vxlan, with DirectRouting for the hosts that are", f.field, f.public, self.Dev, f.subnet)
+		}
+	}
+	return ""
 }
 
 func (Backend) appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []netstate.Object {

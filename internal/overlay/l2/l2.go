@@ -49,6 +49,14 @@ func (Backend) Overhead(overlay.Self) int { return overhead }
 // Device is the name of the VXLAN device, "weftl2.<VNI>".
 func Device(o overlay.Options) string { return fmt.Sprintf("weftl2.%d", cmp.Or(o.VNI, DefaultVNI)) }
 
+// Unreached says why a peer's lease, good in itself, gets no path; "" when it gets one.
+func (Backend) Unreached(_ overlay.Self, l api.Lease) string {
+	if l.PublicIP.IsValid() && !l.PublicIP.IsUnspecified() {
+		return ""
+	}
+	return "PublicIP: missing, and backend l2 sends over IPv4: give that host an IPv4 address"
+}
+
 // Plan returns the VXLAN device and, for each endpoint on a peer, the entry that sends its frames there and the one from which ARP requests
 // and neighbour solicitations for it are answered on this host (ip-link(8), "proxy"). Endpoints on nodes without a lease are left out.
 func (b Backend) Plan(self overlay.Self, leases []api.Lease) netstate.State {

@@ -114,6 +114,18 @@ func appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []net
 	return objects
 }
 
+// Unreached says why a peer's lease, good in itself, gets no path; "" when it gets one.
+func (Backend) Unreached(self overlay.Self, l api.Lease) string {
+	field, remote := "PublicIP", l.PublicIP
+	if underlayV6(self) {
+		field, remote = "PublicIPv6", l.PublicIPv6
+	}
+	if remote.IsValid() && !remote.IsUnspecified() {
+		return ""
+	}
+	return field + ": missing, and this host sends datagrams over that family: give that host such an address"
+}
+
 // underlayV6 reports whether datagrams travel over IPv6: only where the host has no IPv4 address.
 func underlayV6(self overlay.Self) bool { return !self.Addr.IsValid() && self.AddrV6.IsValid() }
 

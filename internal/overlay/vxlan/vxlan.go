@@ -134,6 +134,25 @@ func appendPeer(objects []netstate.Object, self overlay.Self, fs []familyPlan, l
 	return objects
 }
 
+// Unreached says why a peer's lease, good in itself, gets no path or only one of its families does; "" when it gets all.
+func (Backend) Unreached(self overlay.Self, l api.Lease) string {
+	for _, f := range families(self) {
+		subnet, public, mac, field := l.Subnet, l.PublicIP, l.VTEPMAC, ""
+		if f.v6 {
+			subnet, public, mac, field = l.SubnetV6, l.PublicIPv6, l.VTEPMACv6, "v6"
+		}
+		switch {
+		case !subnet.IsValid():
+		case !usable(public):
+			return fmt.Sprintf("PublicIP%s: missing, packets for %s have no host to go to: give that host an address of the family", field, subnet)
+		case mac == "" && !(self.Options.DirectRouting && self.OnLink(public)):
+			return fmt.Sprintf("Backend%sData.VtepMAC: missing, packets for %s have no device to go to: restart that host's agent",
+				strings.ToUpper(field), subnet)
+		}
+	}
+	return ""
+}
+
 // usable reports whether packets can be sent to the address: flannel writes 0.0.0.0 where a node has no IPv4 address.
 func usable(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() }
 

@@ -6,6 +6,7 @@ package wireguard
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 
 	"weft/internal/api"
@@ -121,6 +122,24 @@ func appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []net
 			})
 	}
 	return objects
+}
+
+// Unreached says why a peer's lease, good in itself, gets no path or only one of its families does; "" when it gets all.
+func (Backend) Unreached(self overlay.Self, l api.Lease) string {
+	if l.WGKey == self.Lease.WGKey {
+		return "BackendData.PublicKey: it is this node's own: remove the copied key file on one of the two hosts"
+	}
+	for _, f := range families(self) {
+		subnet := l.Subnet
+		if f.v6 {
+			subnet = l.SubnetV6
+		}
+		if subnet.IsValid() && !endpoint(self, f, l).IsValid() {
+			return fmt.Sprintf("no public address that Mode %q sends packets for %s to: give that host one, or choose another Mode",
+				mode(self.Options), subnet)
+		}
+	}
+	return ""
 }
 
 // endpoint is where a peer's packets of the family go, the zero AddrPort when it can't be reached. A peer that does not tell its port
