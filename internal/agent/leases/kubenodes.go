@@ -116,10 +116,22 @@ func ownOf(c lease.Config, self api.Lease, avoid []claim.HostRoute, n api.Node) 
 			n.Name, subnets(own), h)
 	}
 	own = project(c, own)
-	said, err := lease.FromNode(n, lease.AnnotationPrefix)
-	said = project(c, said)
-	said.Expiry = own.Expiry
-	return own, err != nil || said != own, ""
+	return own, !saysAll(n, own), ""
+}
+
+// saysAll reports whether the node's annotations are those of the lease, byte for byte: what they say of a family that the node has no
+// podCIDR of, the lease as read from them does not.
+func saysAll(n api.Node, own api.Lease) bool {
+	want, err := lease.Annotations(own, lease.AnnotationPrefix)
+	if err != nil || want[lease.AlsoAnnotation] != n.Annotations[lease.AlsoAnnotation] {
+		return false
+	}
+	for k, v := range want {
+		if n.Annotations[k] != v {
+			return false
+		}
+	}
+	return true
 }
 
 // judgePeer says in a word and in a sentence why a node's lease is refused, "" when it is not.

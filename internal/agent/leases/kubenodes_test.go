@@ -2,6 +2,7 @@ package leases
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -140,6 +141,10 @@ func TestOwnNode(t *testing.T) {
 	if s, believes := k.Status(); !believes || s.Problem != "" || !s.Since.IsZero() {
 		t.Errorf("healthy: %+v", s)
 	}
+	wrong := kubeNode("n1", "10.244.1.0/24", "172.17.42.99", "02:00:00:00:00:01")
+	if _, stale := k.take(api.Snapshot{Nodes: []api.Node{wrong}}, now); !stale {
+		t.Error("another address is not written over")
+	}
 	k.AvoidRoutes([]claim.HostRoute{{Dst: netip.MustParsePrefix("10.244.1.128/25"), Dev: "eth1"}})
 	k.take(api.Snapshot{Nodes: []api.Node{own}}, now)
 	s, believes := k.Status()
@@ -162,5 +167,50 @@ func TestOwnNode(t *testing.T) {
 	}
 	if s, _ := k.Status(); s.Problem != "" {
 		t.Errorf("mended file: %+v", s)
+	}
+}
+
+// TestAnnotatedOnce: what was written is not written again, also where the node has podCIDRs of one family only and the host, or the network,
+// both.
+func TestAnnotatedOnce(t *testing.T) {
+	self := api.Lease{
+		Node: "n1", PublicIP: netip.MustParseAddr("172.17.42.31"), PublicIPv6: netip.MustParseAddr("fd17::31"), BackendType: "vxlan", VNI: 1,
+		VTEPMAC: "02:00:00:00:00:01", VTEPMACv6: "02:00:00:00:06:01",
+	}
+	guard := self
+	guard.BackendType, guard.VNI, guard.VTEPMAC, guard.VTEPMACv6 = "wireguard", 0, "", ""
+	guard.WGKey, guard.WGPort, guard.WGPortV6 = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 51820, 51821
+	for _, conf := range []string{
+		`{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}`,
+		`{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"vxlan"}}`,
+		`{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd10::/48","Backend":{"Type":"vxlan"}}`,
+	} {
+		c, _, err := lease.ParseConfig([]byte(conf))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cidrs := range [][]string{{"10.244.1.0/24"}, {"fd10:0:0:1::/64"}, {"10.244.1.0/24", "fd10:0:0:1::/64"}} {
+			for _, l := range []api.Lease{self, guard} {
+				n := api.Node{Name: "n1", Annotations: map[string]string{lease.AnnotationPrefix + "public-ip": "172.17.42.98"}} // of an earlier time
+				for _, p := range cidrs {
+					n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(p))
+				}
+				own, stale, problem := ownOf(c, l, nil, n)
+				if problem != "" {
+					continue // the node has no podCIDR of a family that the network uses
+				}
+				if !stale {
+					t.Errorf("%s, %v: nothing is written", conf, cidrs)
+				}
+				text, err := lease.Annotations(own, lease.AnnotationPrefix)
+				if err != nil {
+					t.Fatal(err)
+				}
+				maps.Copy(n.Annotations, text)
+				if _, stale, _ := ownOf(c, l, nil, n); stale {
+					t.Errorf("%s, %v, %s: written again and again", conf, cidrs, l.BackendType)
+				}
+			}
+		}
 	}
 }

@@ -97,6 +97,11 @@ func pathlessOf(s facts.Setting, own api.Lease, all []api.Lease) ([]Refused, err
 	}
 	for _, l := range peers {
 		kinds := lease.Kinds(l)
+		if why := ways.Unreached(s.Facts, used, l); why != "" {
+			reason := fmt.Sprintf("lease %s of %s: %s", lease.Key(l), cmp.Or(l.Node, publicOf(l)), why)
+			out = append(out, Refused{Lease: lease.Key(l), Kind: overlay.Unreachable, Reason: reason, Value: valueOf(l)})
+			continue
+		}
 		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return speaks[ways.KindOf(s.Facts, k)] }) {
 			reason := fmt.Sprintf("lease %s of %s: BackendType: %q is not used here, where the network's is %q: "+
 				"no packet goes there until both ends agree", lease.Key(l), cmp.Or(l.Node, publicOf(l)), ways.KindOf(s.Facts, kinds[0]).Type, s.Backend)

@@ -42,6 +42,13 @@ func TestPathless(t *testing.T) {
 	if len(got) != len(want) {
 		t.Fatalf("got %+v", got)
 	}
+	far := peer(36, func(l *api.Lease) { l.BackendType, l.VTEPMAC, l.VNI = "host-gw", "", 0 })
+	gw := s
+	gw.Backend, gw.Addrs = "host-gw", []netip.Addr{own.PublicIP}
+	one, err := pathlessOf(gw, own, []api.Lease{far})
+	if err != nil || len(one) != 1 || one[0].Kind != "unreachable" || !strings.HasPrefix(one[0].Reason, "lease 172.16.36.0-24 of 172.17.42.36: PublicIP:") {
+		t.Errorf("a host-gw peer behind a gateway: %+v %v", one, err)
+	}
 	for i, w := range want {
 		if got[i].Lease != w.lease || got[i].Kind != w.kind || !strings.Contains(got[i].Reason, w.text) || got[i].Value == "" {
 			t.Errorf("got %+v, want %+v", got[i], w)
