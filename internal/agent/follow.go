@@ -62,6 +62,9 @@ func (a *agent) configure(ctx context.Context, f facts.Facts, c lease.Config) (f
 		return facts.Setting{}, err
 	}
 	f.TakeNetwork(c)
+	if lacks := ways.Lacks(f); lacks != "" {
+		return facts.Setting{}, fmt.Errorf("%w: %s", probe.ErrNoUnderlay, lacks)
+	}
 	if c.Backend.Type == lease.L2 {
 		if a.kube == nil {
 			return facts.Setting{}, fmt.Errorf("network configuration: Backend.Type %q needs the Kubernetes API, which knows where the pods are: give --kubeconfig", lease.L2)
@@ -115,26 +118,25 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 	if next := a.live.TakeUp(a.log); next != nil {
 		a.nameIdle(a.settings.Facts(), next.Masquerade.Asked())
 	}
-	f, err := a.look()
+	next, err := a.lookUnder(ctx)
+	if errors.Is(err, errNoNetwork) {
+		return loop.Work{}, nil
+	}
 	if errors.Is(err, probe.ErrNoUnderlay) {
 		a.underlayLost.log = a.log
-		a.underlayLost.say(time.Now(), err, "the underlay is gone: everything stays as it is until it is back")
+		a.underlayLost.say(time.Now(), err, underlayGone)
+		why := err.Error()
+		a.gone.Store(&why)
 		return loop.Work{}, nil
 	}
 	if err != nil {
 		return loop.Work{}, err
 	}
-	c, ok := a.network()
-	if !ok {
-		return loop.Work{}, nil
-	}
-	next, err := a.configure(ctx, f, c)
-	if err != nil {
-		return loop.Work{}, fmt.Errorf("the network's configuration is not taken up: %w", err)
-	}
+	f := next.Facts
 	if a.underlayLost.text != "" {
-		a.log.Info("the underlay is back", "dev", f.Dev, "address", f.Addr(false), "mtu", f.MTU)
+		a.log.Info("the underlay is back", "dev", f.Dev, "address", shownAddr(f), "mtu", f.MTU)
 		a.underlayLost = reporting{}
+		a.gone.Store(nil)
 		a.settings.Wake()
 	}
 	a.makeRoom(f, sysctl.Raise)
@@ -148,8 +150,9 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 	}
 	a.turn(ctx, old, next)
 	if a.settings.Set(next) {
-		a.log.Info("the host, the network or a setting changed", "dev", next.Dev, "address", next.Addr(false), "mtu", next.MTU,
+		a.log.Info("the host, the network or a setting changed", "dev", next.Dev, "address", shownAddr(next.Facts), "mtu", next.MTU,
 			"backend", next.Backend)
+		a.doubt(next.Facts)
 		if n, err := closeStale(vanished(old.Addrs, next.Addrs)); err != nil || n > 0 {
 			a.log.Info("connections from addresses that are gone are made anew", "connections", n, "err", err)
 		}

@@ -68,7 +68,7 @@ func etcdConfig(c settings.Config) etcd.Config {
 
 // want is what the node asks the store for.
 func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
-	s, err := a.configure(ctx, a.settings.Facts(), c)
+	s, err := a.configureAtStart(ctx, c)
 	if err != nil {
 		return claim.Want{}, err
 	}
@@ -101,7 +101,7 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 		return lease.Config{}, err
 	}
 	c, _ := k.NetworkConfig()
-	s, err := a.configure(ctx, a.settings.Facts(), c)
+	s, err := a.configureAtStart(ctx, c)
 	if err != nil {
 		return lease.Config{}, err
 	}

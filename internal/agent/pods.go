@@ -117,8 +117,11 @@ func (a *agent) Status() status.Status {
 	if own.Subnet.IsValid() {
 		s.Subnet = own.Subnet.String()
 	}
+	if own.SubnetV6.IsValid() {
+		s.SubnetV6 = own.SubnetV6.String()
+	}
 	s.Settings, s.Relay = a.live.List(), filter.Relay
-	s.Warnings = slices.Concat(filter.Warnings, s.Settings.Warnings(), services.FewFiles(s.Relay))
+	s.Warnings = slices.Concat(a.underlayWarnings(), filter.Warnings, s.Settings.Warnings(), services.FewFiles(s.Relay))
 	s.ServiceLimits, s.Metrics = filter.Limits, []func(io.Writer){a.healing.WriteMetrics, a.proxy.WriteMetrics}
 	turnStatus(&s, filter)
 	s.Lease = a.leaseStatus()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,6 +51,8 @@ type agent struct {
 	ownChanged     <-chan struct{}             // the node's own lease changed; nil: the leases' trigger tells
 	announceSelf   func(self api.Lease) error  // tells the others what the node is now
 	underlayLost   reporting                   // why the underlay is not there
+	gone           atomic.Pointer[string]      // the same for who asks for the status, nil: it is there
+	doubted        []string                    // what was said of the configuration in force
 	paths          *paths.Paths                // what is known of the paths to the other nodes, nil with --mtu-probe=0
 	badPublic      string                      // why the node's annotations of its public address are not used
 	announced      api.Lease                   // what announceSelf last told
@@ -127,7 +130,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	if err := a.openPaths(); err != nil {
 		return err
 	}
-	f, err := a.waitUnderlay(ctx)
+	f, err := a.waitUnderlay(ctx, a.look)
 	if err != nil {
 		return err
 	}
@@ -147,11 +150,12 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	next, err := a.configure(ctx, f, network)
+	next, err := a.configureAtStart(ctx, network)
 	if err != nil {
 		return err
 	}
 	a.settings.Set(next)
+	a.doubt(next.Facts)
 	a.nameIdle(next.Facts, next.Masq)
 	a.pods, err = attachments.Open(filepath.Join(a.cfg.RunDir, "attachments.json"))
 	return err

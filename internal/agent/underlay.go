@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/loop"
+	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/kernel/probe"
 	"weft/internal/lease"
@@ -129,8 +131,8 @@ const underlayEvery = time.Minute
 const startWait = 30 * time.Second
 
 // waitUnderlay looks until the underlay is there: an interface may come, get its address or its name after the agent's start.
-func (a *agent) waitUnderlay(ctx context.Context) (facts.Facts, error) {
-	f, err := a.look()
+func (a *agent) waitUnderlay(ctx context.Context, look func() (facts.Facts, error)) (facts.Facts, error) {
+	f, err := look()
 	if !errors.Is(err, probe.ErrNoUnderlay) {
 		return f, err
 	}
@@ -144,7 +146,7 @@ func (a *agent) waitUnderlay(ctx context.Context) (facts.Facts, error) {
 	defer deadline.Stop()
 	said := reporting{log: a.log}
 	for {
-		f, err = a.look() // again after the watch began: nothing is missed
+		f, err = look() // again after the watch began: nothing is missed
 		if !errors.Is(err, probe.ErrNoUnderlay) {
 			return f, err
 		}
@@ -157,6 +159,69 @@ func (a *agent) waitUnderlay(ctx context.Context) (facts.Facts, error) {
 		case <-changed:
 		}
 	}
+}
+
+// underlayGone is said of a host whose underlay is not there, or lacks an address that the network needs.
+const underlayGone = "the underlay is gone: everything stays as it is until it is back"
+
+// errNoNetwork says that the store holds no network configuration.
+var errNoNetwork = errors.New("no network configuration")
+
+// lookUnder is the setting of the host as it is now under the network's configuration.
+func (a *agent) lookUnder(ctx context.Context) (facts.Setting, error) {
+	f, err := a.look()
+	if err != nil {
+		return facts.Setting{}, err
+	}
+	c, ok := a.network()
+	if !ok {
+		return facts.Setting{}, errNoNetwork
+	}
+	next, err := a.configure(ctx, f, c)
+	if err != nil && !errors.Is(err, probe.ErrNoUnderlay) {
+		err = fmt.Errorf("the network's configuration is not taken up: %w", err)
+	}
+	return next, err
+}
+
+// configureAtStart waits for an underlay that has the addresses the network needs, and returns the setting.
+func (a *agent) configureAtStart(ctx context.Context, c lease.Config) (next facts.Setting, err error) {
+	_, err = a.waitUnderlay(ctx, func() (facts.Facts, error) {
+		f, err := a.look()
+		if err == nil {
+			next, err = a.configure(ctx, f, c)
+		}
+		return f, err
+	})
+	return next, err
+}
+
+// shownAddr is the address by which the log shows the host.
+func shownAddr(f facts.Facts) netip.Addr {
+	if a := f.Addr(false); a.IsValid() {
+		return a
+	}
+	return f.Addr(true)
+}
+
+// doubt logs what of the network's configuration the host does not follow as it is written, each once.
+func (a *agent) doubt(f facts.Facts) {
+	now := ways.Doubts(f)
+	for _, text := range now {
+		if !slices.Contains(a.doubted, text) {
+			a.log.Warn(text)
+		}
+	}
+	a.doubted = now
+}
+
+// underlayWarnings are what "weft status" says of the underlay and the configuration.
+func (a *agent) underlayWarnings() []string {
+	out := ways.Doubts(a.settings.Facts())
+	if why := a.gone.Load(); why != nil {
+		out = append(out, underlayGone+": "+*why)
+	}
+	return out
 }
 
 // reporting says an error when it is a new one, at most one line a second, and the same one again after a while.

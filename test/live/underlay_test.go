@@ -76,6 +76,22 @@ func TestInterfaceComesLater(t *testing.T) {
 	labtest.Eventually(t, "said that it is gone", 5*time.Second, c.Says("h2", "cat /var/log/agent.log", "the underlay is gone: everything stays as it is"))
 	c.Must("h2", "ip link set gone0 name up0; ip link set up0 up")
 	labtest.Eventually(t, "said that it is back", 10*time.Second, c.Says("h2", "cat /var/log/agent.log; weft status", "the underlay is back", ": converged"))
+	// An address that goes and comes again, as when DHCP asks anew, costs nothing: the device stays, though the interface still has one of the
+	// other family.
+	const index = "ip -o link show flannel.1 | cut -d: -f1"
+	device := c.Must("h2", index)
+	c.Must("h2", "ip addr flush dev up0 scope global; ip addr add fd17::32/64 dev up0 nodad")
+	labtest.Eventually(t, "said that it lacks an address", 5*time.Second, c.Says("h2", "weft status",
+		"warning   the underlay is gone", "up0 has no IPv4 address"))
+	c.Must("h2", "ip addr add 172.17.42.32/16 dev up0")
+	labtest.Eventually(t, "said that it has it again", 10*time.Second, c.Says("h2", "weft status | grep -c 'underlay is gone'; weft status", "0\n", ": converged"))
+	if now := c.Must("h2", index); now != device {
+		t.Errorf("flannel.1 was made anew: interface %s, then %s", device, now)
+	}
+	c.Must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan", "MTU": 9000}}' > /root/wide.json`)
+	c.Must("h1", "weft network apply -f /root/wide.json --etcd-endpoints="+narrowEtcd)
+	labtest.Eventually(t, "an MTU that the interface can't carry", 5*time.Second, c.Says("h2", "weft status; cat /run/flannel/subnet.env",
+		": converged", "Backend.MTU 9000 is more than up0 carries: 1600 counts", "FLANNEL_MTU=1550"))
 	if n := c.Must("h2", "grep -c underlay /var/log/agent.log"); len(n) > 2 {
 		t.Errorf("%s lines of the log are about it", n)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"weft/internal/agent/leases"
@@ -27,7 +28,7 @@ func printStatus(w io.Writer, body []byte) error {
 		state = "not converged"
 	}
 	fmt.Fprintf(w, "node      %s: %s\nsubnet    %s, backend %s, %d peers\npods      %d, attached %s\nservices  %d ports, mode %s\n",
-		s.Node, state, s.Subnet, s.Backend, s.Peers, s.Pods, s.Attach, s.Services, s.ProxyMode)
+		s.Node, state, cmp.Or(strings.TrimSpace(s.Subnet+" "+s.SubnetV6), "none yet"), s.Backend, s.Peers, s.Pods, s.Attach, s.Services, s.ProxyMode)
 	leases.Print(w, s.Lease)
 	paths.Print(w, s.Paths)
 	for _, l := range []struct {

@@ -33,6 +33,7 @@ import (
 type Status struct {
 	Node      string          `json:"node"`
 	Subnet    string          `json:"subnet,omitempty"`
+	SubnetV6  string          `json:"subnetV6,omitempty"`
 	Backend   string          `json:"backend"`
 	ProxyMode facts.ProxyMode `json:"proxyMode"` // the one in force
 	Attach    string          `json:"attach"`
