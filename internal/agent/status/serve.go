@@ -198,4 +198,5 @@ func writeMetrics(w io.Writer, s Status) {
 	refused.WriteMetrics(w, s.Edge)
 	paths.WriteMetrics(w, s.Paths)
 	services.WriteRelayMetrics(w, s.Relay)
+	writeProcess(w)
 }

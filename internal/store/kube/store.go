@@ -47,7 +47,8 @@ type Store struct {
 	core, discovery, coordination,
 	authorization *rest.RESTClient
 
-	reach reach
+	reach    reach
+	requests requests
 }
 
 // Open reads the kubeconfig at path and prepares its current context. It does not talk to the server: see Check. log may be nil.
@@ -157,6 +158,7 @@ func (s *Store) connect(config *rest.Config) error {
 	config.NegotiatedSerializer = serializer.NewCodecFactory(s.scheme).WithoutConversion()
 	config.QPS, config.Burst = requestRate, requestBurst
 	config.WarningHandlerWithContext = rest.NoWarnings{}
+	config.Wrap(s.requests.over)
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return fmt.Errorf("prepare HTTP client: %w", err)
