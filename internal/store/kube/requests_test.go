@@ -24,7 +24,9 @@ func TestRequestMetrics(t *testing.T) {
 		return map[string]int{"/nodes": 200, "/gone": 404}[q.URL.Path]
 	}))
 	for _, x := range []struct{ method, url string }{
-		{"GET", "https://api:6443/nodes"}, {"GET", "https://api:6443/nodes?watch=true"}, {"PATCH", "https://api:6443/gone"},
+		{"GET", "https://api:6443/nodes"},
+		{"GET", "https://api:6443/nodes?watch=true"},
+		{"PATCH", "https://api:6443/gone"},
 		{"PATCH", "https://api:6443/down"},
 	} {
 		q, err := http.NewRequestWithContext(t.Context(), x.method, x.url, http.NoBody)
