@@ -16,7 +16,15 @@ import (
 //	}
 
 // Remembered are the maps that hold the endpoints of clients.
-func Remembered() []nft.Set { return []nft.Set{families[0].recent(), families[1].recent()} }
+func Remembered() []nft.Set {
+	var out []nft.Set
+	for _, f := range families {
+		for _, local := range []bool{false, true} {
+			out = append(out, list{family: f, local: local}.recent())
+		}
+	}
+	return out
+}
 
 // Sticky reports whether the ops may take endpoints from services with session affinity.
 func Sticky(ops []nft.Op) bool {
@@ -31,9 +39,13 @@ func Sticky(ops []nft.Op) bool {
 // Stale returns a function that reports whether an element of a remembered map leads to an endpoint that its service no longer has.
 // lookup finds an element of the plan.
 func Stale(remembered nft.Set, lookup func(set string, key nft.Tuple) (nft.Element, bool)) func(nft.Element) bool {
-	f := families[0]
-	if remembered.Name != f.recent().Name {
-		f = families[1]
+	var of list
+	for _, f := range families {
+		for _, local := range []bool{false, true} {
+			if l := (list{family: f, local: local}); l.recent().Name == remembered.Name {
+				of = l
+			}
+		}
 	}
 	return func(e nft.Element) bool {
 		v, to := e.Key.Values(remembered.Key), e.Data.Values(remembered.Data)
@@ -41,10 +53,10 @@ func Stale(remembered nft.Set, lookup func(set string, key nft.Tuple) (nft.Eleme
 			return true
 		}
 		prefix := endpointName(uint8(v[2].Num), to[0].Addr, uint16(to[1].Num))
-		addr := f.addr.Len()
-		for _, l := range []list{{family: f}, {family: f, local: true}, {family: f, port: true}, {family: f, port: true, local: true}} {
-			key := e.Key[addr:]
-			if l.port {
+		addr := of.addr.Len()
+		for _, port := range []bool{false, true} {
+			l, key := of, e.Key[addr:]
+			if l.port = port; port {
 				key = key[addr:]
 			}
 			if leads(l.picks().Name, key, prefix, lookup) {

@@ -101,8 +101,12 @@ func (c choice) remembered() []nft.Rule {
 
 // endpointChain remembers a new client's endpoint and sends it there.
 func (c choice) endpointChain(proto uint8, to netip.AddrPort) nft.Chain {
+	name := endpointName(proto, to.Addr(), to.Port()) + strconv.Itoa(c.affinity)
+	if c.local {
+		name += "-local"
+	}
 	return nft.Chain{
-		Name: endpointName(proto, to.Addr(), to.Port()) + strconv.Itoa(c.affinity),
+		Name: name,
 		Rules: []nft.Rule{
 			rule(nft.Update{Set: c.recent().Name, Key: c.recentKey(), Timeout: uint32(c.affinity), To: to}),
 			rule(nft.Match{Field: nft.L4Proto, Num: uint32(proto)}, nft.DNAT{V6: c.v6, To: to}),

@@ -88,10 +88,12 @@ func (f family) nodePortSet() nft.Set {
 // recentSize bounds the clients that session affinity remembers; a client that no longer fits is served without affinity.
 const recentSize = 262144
 
-// recent is what session affinity remembers: the endpoint of a client. The kernel fills it.
-func (f family) recent() nft.Set {
+// recent is what session affinity remembers: the endpoint of a client. The kernel fills it. Clients from outside that only the node's own
+// endpoints may serve have one of their own: an endpoint they had under another traffic policy is none of these.
+func (l list) recent() nft.Set {
+	l.port = false
 	return nft.Set{
-		Name: f.name("recent"), Key: []nft.Type{f.addr, f.addr, nft.InetProto, nft.InetService}, Data: f.endpointTypes(),
+		Name: l.which("recent"), Key: []nft.Type{l.addr, l.addr, nft.InetProto, nft.InetService}, Data: l.endpointTypes(),
 		Dynamic: true, Timeout: defaultAffinity, Size: recentSize,
 	}
 }
