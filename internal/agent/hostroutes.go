@@ -12,12 +12,13 @@ import (
 	"weft/internal/lease/claim"
 	"weft/internal/netstate"
 	"weft/internal/overlay/vxlan"
+	"weft/internal/overlay/wireguard"
 )
 
 // hostRoutes lists the routes the host has of its own. The overlays' and the bridges' of pods are none.
 func (a *agent) hostRoutes() ([]claim.HostRoute, error) {
 	all, err := probe.HostRoutes(netstate.RouteProtocol, func(dev string) bool {
-		return strings.HasPrefix(dev, "flannel") || vxlan.StandIn(dev) || dev == a.cfg.Bridge || dev == "cni0" || dev == "docker0"
+		return strings.HasPrefix(dev, "flannel") || vxlan.StandIn(dev) || strings.HasPrefix(dev, wireguard.StandIn) || dev == a.cfg.Bridge || dev == "cni0" || dev == "docker0"
 	})
 	if err != nil {
 		return nil, err

@@ -37,6 +37,10 @@ func readChange(o *object, c *Config, warn func(string, ...any)) {
 			o.wrap(x.name, fmt.Errorf("Backend.Type: %q can't be prepared: only vxlan, host-gw, wireguard and udp change without a gap", b.Type))
 			return
 		}
+		if err := c.Beside(b); err != nil {
+			o.wrap(x.name, err)
+			return
+		}
 		*x.to = b
 	}
 	if o.string(changeKey, &c.Change) {
@@ -51,8 +55,13 @@ func readChange(o *object, c *Config, warn func(string, ...any)) {
 // change by itself.
 func (b Backend) Kind() Kind {
 	k := Kind{Type: b.Type}
-	if b.Type == VXLAN || b.Type == L2 {
+	switch b.Type {
+	case VXLAN, L2:
 		k.VNI, k.Port = b.VNI, cmp.Or(b.Port, 8472)
+	case WireGuard:
+		if k.Port, k.PortV6 = b.ListenPort, b.ListenPortV6; b.Mode != "separate" {
+			k.PortV6 = k.Port
+		}
 	}
 	return k
 }
@@ -60,6 +69,38 @@ func (b Backend) Kind() Kind {
 // Preparable reports whether hosts can get ready for the backend while another one is in force.
 func (b Backend) Preparable() bool {
 	return slices.Contains([]string{VXLAN, HostGW, UDP, WireGuard}, b.Type)
+}
+
+// Beside says why a host can't have the network's backend and the other one at a time: two WireGuard devices can't listen on one port. A
+// device that stays as it is, as that of the family whose port does not change, is no obstacle.
+func (c Config) Beside(other Backend) error {
+	if c.Backend.Type != WireGuard || other.Type != WireGuard || SameKind(c.Backend, other) {
+		return nil
+	}
+	for name, port := range c.devices(c.Backend) {
+		for otherName, otherPort := range c.devices(other) {
+			if port == otherPort && (name != otherName || c.Backend.Mode != other.Mode) {
+				return fmt.Errorf("Backend.ListenPort: %d is the port of another device before the change than after it, and two can't have it "+
+					"at a time: choose a port that neither of them has", port)
+			}
+		}
+	}
+	return nil
+}
+
+// devices are the ports of a wireguard backend's devices, by what of the network they carry.
+func (c Config) devices(b Backend) map[string]uint16 {
+	if b.Mode != "separate" {
+		return map[string]uint16{"": b.ListenPort}
+	}
+	ports := map[string]uint16{}
+	if c.EnableIPv4 {
+		ports[""] = b.ListenPort
+	}
+	if c.EnableIPv6 {
+		ports["v6"] = b.ListenPortV6
+	}
+	return ports
 }
 
 // Encrypted reports whether packets between hosts may leave only encrypted under the backend.
@@ -174,5 +215,14 @@ func Sends(l api.Lease, b Backend, change string) bool {
 // matches compares a kind a host announces with a backend's; a port that is not told is any.
 func (k Kind) matches(b Backend) bool {
 	want := b.Kind()
-	return k.Type == want.Type && (k.Type != VXLAN || k.VNI == want.VNI && (k.Port == 0 || k.Port == want.Port))
+	port := k.Port == 0 || k.Port == want.Port
+	switch {
+	case k.Type != want.Type:
+		return false
+	case k.Type == VXLAN:
+		return k.VNI == want.VNI && port
+	case k.Type == WireGuard: // a lease tells the ports of the families it has
+		return port && (k.PortV6 == 0 || k.PortV6 == want.PortV6)
+	}
+	return true
 }

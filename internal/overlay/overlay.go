@@ -37,7 +37,8 @@ type Options struct {
 	GBP           bool
 	Learning      bool
 	DirectRouting bool // peers in a connected network are reached without tunnel
-	StandIn       bool `json:",omitzero"` // vxlan: the device has another name, as one with the VNI is there
+	StandIn       bool `json:",omitzero"` // vxlan: the device has another name, as one with the VNI is there; wireguard: as one with another port is
+	StandInV6     bool `json:",omitzero"` // wireguard: the same of the IPv6 device
 
 	ListenPort   uint16 `json:",omitzero"` // wireguard: 51820
 	ListenPortV6 uint16 `json:",omitzero"` // wireguard: 51821, of the IPv6 device

@@ -107,7 +107,8 @@ func TestChangesWithoutLoss(t *testing.T) {
 		{"vxlan to host-gw", `{"Type": "host-gw"}`, true},
 		{"host-gw to wireguard", `{"Type": "wireguard"}`, true},
 		{"wireguard: a preshared key", `{"Type": "wireguard", "PSK": "` + psk + `"}`, true},
-		{"wireguard: port 51820 to 7000", `{"Type": "wireguard", "PSK": "` + psk + `", "ListenPort": 7000}`, false},
+		{"wireguard: port 51820 to 7000", `{"Type": "wireguard", "PSK": "` + psk + `", "ListenPort": 7000}`, true},
+		{"wireguard: port 7000 to 7100, mode", `{"Type": "wireguard", "PSK": "` + psk + `", "ListenPort": 7100, "Mode": "auto"}`, true},
 		{"wireguard to udp", `{"Type": "udp"}`, true},
 		{"udp to wireguard", `{"Type": "wireguard"}`, true},
 		{"wireguard to vxlan", `{"Type": "vxlan"}`, true},
@@ -139,6 +140,54 @@ func TestChangesWithoutLoss(t *testing.T) {
 		t.Errorf("subnets changed:\n%s\n%s", subnets, now)
 	}
 	c.leftovers()
+}
+
+// TestPortForthAndBack takes a change of wireguard's port back when all hosts send to the new one already: the devices change places once
+// more, and no packet is lost.
+func TestPortForthAndBack(t *testing.T) {
+	top, err := topology.Parse([]byte("nodes: 3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := up(t, top)
+	addrs := c.pods()
+	const first, second = `{"Type": "wireguard"}`, `{"Type": "wireguard", "ListenPort": 7000}`
+	must := func(config string) {
+		t.Helper()
+		if out, err := c.apply(config, ""); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	all := func() error {
+		if out := c.Must(master, "weft network show"+etcdAt); !strings.Contains(out, "3 of 3 hosts") {
+			return fmt.Errorf("not all hosts are ready:\n%s", out)
+		}
+		return nil
+	}
+	must(first)
+	_, sent, lost, detail := c.during(addrs, func() {
+		must(first + `, "NextBackend": ` + second + `, "Change": "forth"`)
+		labtest.Eventually(t, "it is prepared", 10*time.Second, all)
+		must(second + `, "PreviousBackend": ` + first + `, "Change": "forth"`)
+		labtest.Eventually(t, "it is in force", 10*time.Second, all)
+		c.sealed()
+		must(first)
+		c.sealed()
+		time.Sleep(3 * time.Second) // the device that was left goes
+		c.sealed()
+	})
+	t.Logf("%d of %d lost", lost, sent)
+	if lost > starved(first, first, sent) {
+		t.Errorf("%d of %d lost\n%s", lost, sent, detail)
+	}
+	for _, h := range hosts {
+		labtest.Eventually(t, "the names on "+h, 10*time.Second, func() error {
+			if out := c.Must(h, "weft diff; ip -o link | cut -d: -f2 | grep weft-wg || true; ss -Huln | grep 7000 || true"); out != "" {
+				return fmt.Errorf("left: %s", out)
+			}
+			return nil
+		})
+	}
 }
 
 // starved is how many datagrams may be lost in a change that must lose none: none, but where a user-space tunnel carries them and the
@@ -174,7 +223,7 @@ func (c *cluster) leftovers() {
 			if out := c.Must(h, "weft diff"); out != "" {
 				return fmt.Errorf("not as planned:\n%s", out)
 			}
-			if out := c.Must(h, "ip -o link | cut -d: -f2 | grep -E 'weft4|weft6|flannel-wg|flannel0|flannel.1' || true"); out != "" {
+			if out := c.Must(h, "ip -o link | cut -d: -f2 | grep -E 'weft4|weft6|weft-wg|flannel-wg|flannel0|flannel.1' || true"); out != "" {
 				return fmt.Errorf("devices of earlier backends: %s", out)
 			}
 			return nil

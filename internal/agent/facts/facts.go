@@ -169,6 +169,8 @@ type OtherBackend struct {
 	Options overlay.Options `json:"options"`
 	Next    bool            `json:"next,omitempty"` // it is prepared; else it is left
 	Change  string          `json:"change,omitempty"`
+	// Left says that the change is over: no lease names the backend any more, and what is under way by it is still taken.
+	Left bool `json:"-"`
 }
 
 // OtherOf is the second backend of a network configuration, nil when it names none.

@@ -118,7 +118,7 @@ func SealOf(f facts.Facts) edge.Seal {
 	if !f.Sealed() || f.Turning {
 		return edge.Seal{}
 	}
-	s := edge.Seal{Devices: slices.Concat([]string{wireguard.Device, wireguard.DeviceV6}, localDevices)}
+	s := edge.Seal{Devices: slices.Concat([]string{wireguard.Device, wireguard.DeviceV6, wireguard.StandIn + "*"}, localDevices)}
 	if f.Bridge != "" && !slices.Contains(s.Devices, f.Bridge) {
 		s.Devices = append(s.Devices, f.Bridge)
 	}

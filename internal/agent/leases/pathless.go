@@ -86,10 +86,6 @@ func pathlessOf(s facts.Setting, own api.Lease, all []api.Lease) ([]Refused, err
 	if err != nil {
 		return nil, err
 	}
-	speaks := map[ways.Kind]bool{}
-	for _, w := range used {
-		speaks[w.Kind] = true
-	}
 	peers, refused := overlay.Peers(s.Facts.Self(own), all)
 	var out []Refused
 	for _, r := range refused {
@@ -102,7 +98,7 @@ func pathlessOf(s facts.Setting, own api.Lease, all []api.Lease) ([]Refused, err
 			out = append(out, Refused{Lease: lease.Key(l), Kind: overlay.Unreachable, Reason: reason, Value: valueOf(l)})
 			continue
 		}
-		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return speaks[ways.KindOf(s.Facts, k)] }) {
+		if !slices.ContainsFunc(kinds, func(k lease.Kind) bool { return ways.Reach(s.Facts, used, k) }) {
 			reason := fmt.Sprintf("lease %s of %s: BackendType: %q is not used here, where the network's is %q: "+
 				"no packet goes there until both ends agree", lease.Key(l), cmp.Or(l.Node, publicOf(l)), ways.KindOf(s.Facts, kinds[0]).Type, s.Backend)
 			out = append(out, Refused{Lease: lease.Key(l), Kind: unspoken, Reason: reason, Value: valueOf(l)})

@@ -30,7 +30,7 @@ func (d *Loop) meet(b basis, host netstate.State) (unmet int, err error) {
 	if o := b.setting.Other; o == nil || !o.Next || o.Backend != lease.WireGuard {
 		return 0, nil
 	}
-	if unmet, err = d.tunnels.Unmet(host); unmet > 0 {
+	if unmet, err = d.tunnels.Unmet(host, b.setting.Backend == lease.WireGuard); unmet > 0 {
 		time.AfterFunc(meetEvery, func() { loop.Poke(d.again) })
 	}
 	return unmet, err
@@ -78,6 +78,29 @@ func (d *Loop) Receives(k ways.Kind) bool {
 // device, of the sockets and of the workers, longer than the word that it was the last on a machine that has more to do than time.
 const emptied = 2 * time.Second
 
+// leftover is the wireguard backend that a change of the port led away from, for as long as packets may wait in its device.
+type leftover struct {
+	facts.OtherBackend
+	until time.Time
+}
+
+func (d *Loop) leave(now time.Time, o facts.OtherBackend) {
+	if o.Next || d.leftover.Change == o.Change {
+		return // nobody sent by it, or it is left already
+	}
+	o.Left = true
+	d.leftover = leftover{o, now.Add(emptied)}
+	time.AfterFunc(emptied, func() { loop.Poke(d.again) })
+}
+
+// besides are the facts to plan with: the host's, and what it just left.
+func (d *Loop) besides(now time.Time, f facts.Facts) facts.Facts {
+	if f.Other == nil && f.Backend == lease.WireGuard && now.Before(d.leftover.until) {
+		f.Other = &d.leftover.OtherBackend
+	}
+	return f
+}
+
 // left forgets the second backend of a change that has ended: every host said that it no longer sends by it, or never did. A kind that
 // no change led away from lingers instead.
 func (d *Loop) left(now time.Time, s facts.Setting) {
@@ -86,6 +109,9 @@ func (d *Loop) left(now time.Time, s facts.Setting) {
 		return
 	}
 	k := ways.OtherKind(before.Facts)
+	if k.Type == lease.WireGuard && s.Backend == lease.WireGuard {
+		d.leave(now, *before.Other)
+	}
 	if k.Type != lease.WireGuard && k.Type != lease.UDP {
 		delete(d.kinds, k)
 		return

@@ -51,27 +51,28 @@ type Loop struct {
 
 	mayAttach func() error // why no pod may get an address now; nil: nothing speaks against it
 
-	mu      sync.Mutex // one step at a time
-	want    netstate.State
-	planned bool               // want was applied without an error
-	ground  ways.Ground        // what want was planned from, for quick
-	next    ways.Ground        // what plan planned from
-	refused map[string]bool    // leases without a path that were reported
-	mender  mender             // repairs of the host's objects
-	inside  map[string]*podNet // of the pods, by UID
-	life    context.Context    //nolint:containedctx // of what watches the inside of pods, nil: nothing does
-	spawn   func(func() error) // runs that
-	healing *loop.Healing
-	made    chan struct{}           // receives after a step that changed something
-	whole   chan struct{}           // receives after a look at the whole network
-	kinds   map[ways.Kind]time.Time // ways in use, and until when those that no longer are stay
-	told    basis                   // of the last step that worked
-	again   chan struct{}           // receives when a step is due though nothing happened
-	heard   chan struct{}           // receives after that changed, while the network changes its backend
-	podsSet chan struct{}           // receives after a pod was attached or detached
-	steps   loop.Stats
-	first   sync.Once
-	ready   chan struct{} // closed after the first step that worked
+	mu       sync.Mutex // one step at a time
+	want     netstate.State
+	planned  bool               // want was applied without an error
+	ground   ways.Ground        // what want was planned from, for quick
+	next     ways.Ground        // what plan planned from
+	refused  map[string]bool    // leases without a path that were reported
+	mender   mender             // repairs of the host's objects
+	inside   map[string]*podNet // of the pods, by UID
+	life     context.Context    //nolint:containedctx // of what watches the inside of pods, nil: nothing does
+	spawn    func(func() error) // runs that
+	healing  *loop.Healing
+	made     chan struct{}           // receives after a step that changed something
+	whole    chan struct{}           // receives after a look at the whole network
+	kinds    map[ways.Kind]time.Time // ways in use, and until when those that no longer are stay
+	leftover leftover
+	told     basis         // of the last step that worked
+	again    chan struct{} // receives when a step is due though nothing happened
+	heard    chan struct{} // receives after that changed, while the network changes its backend
+	podsSet  chan struct{} // receives after a pod was attached or detached
+	steps    loop.Stats
+	first    sync.Once
+	ready    chan struct{} // closed after the first step that worked
 }
 
 // Stats counts for status and metrics.
@@ -102,13 +103,14 @@ func (d *Loop) plan(now time.Time) (host netstate.State, inPod map[string]netsta
 	d.next = ways.Ground{}
 	s := d.settings.Get()
 	own, all := s.Own(stored), d.leases.Leases()
-	used, err := ways.Of(s.Facts, own, all)
+	d.left(now, s)
+	f := d.besides(now, s.Facts)
+	used, err := ways.Of(f, own, all)
 	if err != nil {
 		return netstate.State{}, nil, basis{}, err
 	}
-	d.left(now, s)
 	if keep := d.remember(now, used); len(keep) > 0 {
-		if used, err = ways.Of(s.Facts, own, all, keep...); err != nil {
+		if used, err = ways.Of(f, own, all, keep...); err != nil {
 			return netstate.State{}, nil, basis{}, err
 		}
 	}
@@ -120,7 +122,7 @@ func (d *Loop) plan(now time.Time) (host netstate.State, inPod map[string]netsta
 		all = ways.Named(snap.Nodes, all)
 		ways.Place(used, ways.Endpoints(snap.Nodes, all))
 	}
-	host, inPod = ways.PlanNode(s.Facts, used, own, all, d.pods.List())
+	host, inPod = ways.PlanNode(f, used, own, all, d.pods.List())
 	b = basis{setting: s, open: map[ways.Kind]bool{}}
 	for _, w := range used {
 		b.open[w.Kind] = true
@@ -193,8 +195,8 @@ func (d *Loop) locked(ctx context.Context) (loop.Work, error) {
 	host = host.Freeze() // what the kernel is to have, and nearly all it has, are these objects
 	before := d.want
 	d.want, d.ground = host, d.next
+	d.settle(ctx, host) // before ports are given to devices that are about to have other names
 	tunnelErr := d.tunnels.Prepare(host, d.settings.Get().PSK)
-	d.settle(ctx, host)
 	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
 	err = errors.Join(tunnelErr, err, d.tunnels.Apply(host))
 	w := loop.Work{Ops: len(ops)}

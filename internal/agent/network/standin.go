@@ -7,11 +7,21 @@ import (
 	"weft/internal/netstate"
 	"weft/internal/overlay"
 	"weft/internal/overlay/vxlan"
+	"weft/internal/overlay/wireguard"
 )
 
-// settle gives VXLAN devices that stood in for another one while the port changed the name they are to have in the end, with all that is
+// settle gives devices that stood in for another one while the port changed the name they are to have in the end, with all that is
 // on them: the one before goes, and no packet waits. Where the kernel refuses it, the device is made anew by the ordinary step.
 func (d *Loop) settle(ctx context.Context, want netstate.State) {
+	d.settleVXLAN(ctx, want)
+	for _, dev := range []string{wireguard.StandIn, wireguard.StandInV6} {
+		if err := d.settleWireGuard(ctx, want, dev); err != nil {
+			d.log.Debug("devices of wireguard are made anew", "device", dev, "err", err)
+		}
+	}
+}
+
+func (d *Loop) settleVXLAN(ctx context.Context, want netstate.State) {
 	for _, w := range netstate.Of[netstate.Link](want) {
 		if w.Type != netstate.TypeVXLAN || vxlan.StandIn(w.Name) {
 			continue

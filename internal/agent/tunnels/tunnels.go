@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"weft/internal/api"
 	"weft/internal/kernel/tun/datagram"
@@ -49,13 +50,13 @@ func (t *Engines) Prepare(want netstate.State, psk string) error {
 	if t.udp != nil && has(want, udp.Device) {
 		errs = append(errs, t.udp.Prepare(want), t.udp.Apply(want))
 	}
-	encrypted := has(want, wireguard.Device) || has(want, wireguard.DeviceV6)
+	encrypted := slices.ContainsFunc(wireguard.Devices(), func(dev string) bool { return has(want, dev) })
 	if t.wg == nil && encrypted {
 		key, err := wg.LoadKey(t.keyFile, flannelKey)
 		if err != nil {
 			return err
 		}
-		t.wg = wg.New(wg.Options{Devices: []string{wireguard.Device, wireguard.DeviceV6}, Key: key, Log: t.log})
+		t.wg = wg.New(wg.Options{Devices: wireguard.Devices(), Key: key, Log: t.log})
 	}
 	if t.wg != nil && encrypted {
 		errs = append(errs, t.setPSK(psk), t.wg.Prepare(want))
@@ -78,12 +79,25 @@ func (t *Engines) setPSK(text string) error {
 	return nil
 }
 
-// Unmet is how many hosts there was no WireGuard handshake with yet.
-func (t *Engines) Unmet(want netstate.State) (int, error) {
+// Unmet is how many hosts there was no WireGuard handshake with yet by the devices that are prepared: all, or those that stand in for
+// others while the port changes.
+func (t *Engines) Unmet(want netstate.State, standIns bool) (int, error) {
 	if t == nil || t.wg == nil {
 		return 0, nil
 	}
-	return t.wg.Unmet(want)
+	devices := wireguard.Devices()
+	if standIns {
+		devices = []string{wireguard.StandIn, wireguard.StandInV6}
+	}
+	return t.wg.Unmet(want, devices)
+}
+
+// WireGuard is the engine of backend wireguard, nil as long as there is none.
+func (t *Engines) WireGuard() *wg.Engine {
+	if t == nil {
+		return nil
+	}
+	return t.wg
 }
 
 // Apply finishes after the kernel's objects are as planned: devices that are no longer wanted are let go, kernel devices get their peers.
@@ -176,7 +190,7 @@ func has(want netstate.State, device string) bool {
 }
 
 func kernelDriver(want netstate.State) bool {
-	for _, dev := range []string{wireguard.Device, wireguard.DeviceV6} {
+	for _, dev := range wireguard.Devices() {
 		o, _ := want.Get(netstate.ID{Kind: netstate.KindLink, Key: dev})
 		if l, ok := o.(netstate.Link); ok && l.Type == netstate.TypeWireGuard {
 			return true

@@ -25,17 +25,33 @@ func PortOf(backend string, o overlay.Options) uint16 {
 	return 0
 }
 
-// KindOf names a kind that a lease tells. A vxlan port that is not told is the one this node knows for the VNI.
+// KindOf names a kind that a lease tells. A port that is not told is the one this node knows: vxlan's for the VNI, wireguard's its own.
 func KindOf(f facts.Facts, k lease.Kind) Kind {
 	out := Kind{Type: k.Type}
-	if k.Type == lease.VXLAN {
+	switch k.Type {
+	case lease.VXLAN:
 		out.VNI = cmp.Or(k.VNI, vxlan.DefaultVNI)
 		out.Port = k.Port
 		if out.Port == 0 {
 			out.Port = portFor(f, out.VNI)
 		}
+	case lease.WireGuard:
+		v4, v6 := wireguardPorts(f)
+		if f.Network.IsValid() {
+			out.Port = cmp.Or(k.Port, v4)
+		}
+		if f.NetworkV6.IsValid() {
+			out.PortV6 = cmp.Or(k.PortV6, v6)
+		}
 	}
 	return out
+}
+
+func wireguardPorts(f facts.Facts) (v4, v6 uint16) {
+	if f.Backend != lease.WireGuard && f.Other != nil && f.Other.Backend == lease.WireGuard {
+		return wireguard.Ports(f.Other.Options)
+	}
+	return wireguard.Ports(f.Options)
 }
 
 func portFor(f facts.Facts, vni uint32) uint16 {
@@ -52,7 +68,8 @@ func portFor(f facts.Facts, vni uint32) uint16 {
 }
 
 // choose says by which of the ways packets go to a peer, and the peer's lease as that way's backend reads it: by the node's own way when
-// the peer receives by it, else by the one the peer has in force, else by any both have. A sealed node takes only its own.
+// the peer receives by it, else by the one the peer has in force, else by any both have. A sealed node takes only its own, but by that it
+// reaches a peer at whatever port.
 func choose(f facts.Facts, ways []Way, l api.Lease) (api.Lease, int) {
 	kinds := lease.Kinds(l)
 	own := ways[0].Kind
@@ -62,6 +79,9 @@ func choose(f facts.Facts, ways []Way, l api.Lease) (api.Lease, int) {
 		}
 	}
 	if f.Sealed() {
+		if k, ok := encrypted(kinds); ok {
+			return k.Of(l), 0
+		}
 		return api.Lease{}, -1
 	}
 	for _, k := range kinds {
@@ -71,6 +91,21 @@ func choose(f facts.Facts, ways []Way, l api.Lease) (api.Lease, int) {
 		}
 	}
 	return api.Lease{}, -1
+}
+
+// encrypted is the first of the kinds that is wireguard, at whatever port.
+func encrypted(kinds []lease.Kind) (lease.Kind, bool) {
+	i := slices.IndexFunc(kinds, func(k lease.Kind) bool { return k.Type == lease.WireGuard })
+	if i < 0 {
+		return lease.Kind{}, false
+	}
+	return kinds[i], true
+}
+
+// Reach reports whether one of the ways leads to a lease's holder that receives by the kind.
+func Reach(f facts.Facts, ways []Way, k lease.Kind) bool {
+	name := KindOf(f, k)
+	return slices.ContainsFunc(ways, func(w Way) bool { return w.Kind == name || w.Type == lease.WireGuard && k.Type == lease.WireGuard })
 }
 
 // planWays is the overlay's part of the host: to each peer one path, by the way chosen for it, and on all ways what is needed to receive.
@@ -89,21 +124,61 @@ func planWays(f facts.Facts, ways []Way, all []api.Lease) []netstate.State {
 		}
 		for i, w := range ways {
 			if i != chosen && w.receivesBySender() {
-				receive[i] = asKind(f, receive[i], l, w.Kind)
+				receive[i] = receivers(f, receive[i], l, w.Kind)
 			}
 		}
 	}
 	for i, w := range ways {
-		s := w.Backend.Plan(w.Self, send[i])
+		s := w.plan(f, send[i])
 		if i > 0 {
-			s = s.Select(func(o netstate.Object) bool { return !networkRoute(f, o) })
+			s = s.Select(func(o netstate.Object) bool { return !networkRoute(f, o) && !has(out[0], o) })
 		}
 		out = append(out, s)
 		if len(receive[i]) > 0 {
-			out = append(out, w.standby(receive[i]))
+			// A device that two ways share has its peers already.
+			out = append(out, w.standby(f, receive[i]).Select(func(o netstate.Object) bool { return !has(out[0], o) }))
 		}
 	}
 	return out
+}
+
+func has(s netstate.State, o netstate.Object) bool {
+	_, ok := s.Get(netstate.IDOf(o))
+	return ok
+}
+
+// plan is what the way needs to send to peers. While the port of wireguard changes, one that has not taken part, or knows nothing of changes,
+// has no session with the newer device, whose keys it must have before it sends there: this host begins one at once.
+func (w Way) plan(f facts.Facts, peers []api.Lease) netstate.State {
+	if w.Type != wireguard.Name || f.Other == nil || f.Other.Next || f.Other.Backend != wireguard.Name {
+		return w.Backend.Plan(w.Self, peers)
+	}
+	var other []api.Lease
+	same := make([]api.Lease, 0, len(peers))
+	for _, l := range peers {
+		if KindOf(f, lease.OwnKind(l)) == w.Kind {
+			same = append(same, l)
+		} else {
+			other = append(other, l)
+		}
+	}
+	begin := w.Self
+	begin.Options.Keepalive = cmp.Or(begin.Options.Keepalive, standbyKeepalive)
+	return netstate.Union(w.Backend.Plan(w.Self, same), w.Backend.Plan(begin, other))
+}
+
+// receivers appends the lease as one of the kind, when its holder sends by that. Of a wireguard port that was left a moment ago the leases
+// say nothing any more; the keys are the same.
+func receivers(f facts.Facts, to []api.Lease, l api.Lease, want Kind) []api.Lease {
+	if f.Other == nil || !f.Other.Left || want != OtherKind(f) {
+		return asKind(f, to, l, want)
+	}
+	k, ok := encrypted(lease.Kinds(l))
+	if !ok {
+		return to
+	}
+	k.Port, k.PortV6 = want.Port, want.PortV6
+	return append(to, k.Of(l))
 }
 
 // asKind appends the lease as one of the kind, when its holder receives by that.
@@ -133,9 +208,11 @@ const standbyKeepalive = 25
 
 // standby is what the way needs to receive from peers it does not send to: no routes. Of two hosts one begins the session, the one with
 // the lower key: where both do, both handshakes may fail.
-func (w Way) standby(peers []api.Lease) netstate.State {
+func (w Way) standby(f facts.Facts, peers []api.Lease) netstate.State {
 	begin, wait := w.Self, w.Self
-	if w.Kind.Type == wireguard.Name {
+	// What is left while the port changes has its sessions; a keepalive from there would lead the peer back.
+	leaves := f.Other != nil && !f.Other.Next && f.Backend == wireguard.Name
+	if w.Kind.Type == wireguard.Name && !leaves {
 		begin.Options.Keepalive, wait.Options.Keepalive = cmp.Or(w.Self.Options.Keepalive, standbyKeepalive), 0
 	}
 	var begun, waited []api.Lease

@@ -16,6 +16,7 @@ import (
 	"weft/internal/netstate"
 	"weft/internal/overlay"
 	"weft/internal/overlay/l2"
+	"weft/internal/overlay/wireguard"
 )
 
 // Kind is a way packets travel between hosts, as leases announce it. While the network changes from one kind to another, hosts announce
@@ -23,7 +24,9 @@ import (
 type Kind struct {
 	Type string
 	VNI  uint32 // vxlan only
-	Port uint16 // vxlan only: two devices with one VNI differ in it
+	Port uint16 // vxlan: two devices with one VNI differ in it; wireguard: of the IPv4 pods' device, 0 where there are none
+
+	PortV6 uint16 // wireguard: of the IPv6 pods' device, 0 where there are none
 }
 
 // Way is one kind with the backend that plans it and the node as that backend shall see it.
@@ -42,7 +45,11 @@ func (k Kind) mixes() bool {
 
 // InForce is the one the network's configuration names.
 func InForce(f facts.Facts) Kind {
-	return KindOf(f, lease.Kind{Type: f.Backend, VNI: f.Options.VNI})
+	k := lease.Kind{Type: f.Backend, VNI: f.Options.VNI}
+	if f.Backend == lease.WireGuard {
+		k.Port, k.PortV6 = wireguard.Ports(f.Options)
+	}
+	return KindOf(f, k)
 }
 
 // Of returns the node's own way first, then the second one of a change under way, then those that peers still announce. Each host sends
@@ -68,7 +75,7 @@ func Of(f facts.Facts, own api.Lease, leases []api.Lease, keep ...Kind) ([]Way, 
 		out = append(out, Way{k, b, self, ""})
 	}
 	if o := f.Other; o != nil {
-		if mine := asKind(f, nil, own, OtherKind(f)); len(mine) > 0 {
+		if mine := receivers(f, nil, own, OtherKind(f)); len(mine) > 0 {
 			add(OtherKind(f), o.Options, mine[0])
 			standIn(out, o.Next)
 		}
@@ -106,19 +113,35 @@ func optionsFor(f facts.Facts, k Kind) overlay.Options {
 	return o
 }
 
-// standIn gives the newer of two VXLAN devices with one VNI, which differ in the port, another name for as long as there are two.
+// standIn gives the newer of two devices that differ in the port only another name for as long as there are two.
 func standIn(ways []Way, next bool) {
 	if len(ways) < 2 {
 		return
 	}
-	if a, b := ways[0].Kind, ways[1].Kind; a.Type == lease.VXLAN && b.Type == lease.VXLAN && a.VNI == b.VNI {
-		ways[0].Self.Options.StandIn, ways[1].Self.Options.StandIn = !next, next
+	a, b := ways[0].Kind, ways[1].Kind
+	newer := &ways[0].Self.Options
+	if next {
+		newer = &ways[1].Self.Options
+	}
+	switch {
+	case a.Type != b.Type:
+	case a.Type == lease.VXLAN:
+		newer.StandIn = a.VNI == b.VNI
+	case a.Type == lease.WireGuard:
+		newer.StandIn, newer.StandInV6 = a.Port != b.Port, a.PortV6 != b.PortV6
+		if a.Port == 0 { // one device of IPv6 pods alone may have the IPv4 pods' name
+			newer.StandIn = newer.StandInV6
+		}
 	}
 }
 
 // OtherKind is the kind of the second backend.
 func OtherKind(f facts.Facts) Kind {
-	return KindOf(f, lease.Kind{Type: f.Other.Backend, VNI: f.Other.Options.VNI, Port: PortOf(f.Other.Backend, f.Other.Options)})
+	k := lease.Kind{Type: f.Other.Backend, VNI: f.Other.Options.VNI, Port: PortOf(f.Other.Backend, f.Other.Options)}
+	if k.Type == lease.WireGuard {
+		k.Port, k.PortV6 = wireguard.Ports(f.Other.Options)
+	}
+	return KindOf(f, k)
 }
 
 // Place tells an overlay of one Ethernet segment where the pods are; the others need only the leases.

@@ -65,7 +65,7 @@ func TestOldWayStaysForAWhile(t *testing.T) {
 	f.Backend = lease.HostGW
 	own := agenttest.Lease("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.HostGW, 0, "")
 	f.Earlier = map[string]overlay.Options{lease.VXLAN: {VNI: 1, Port: 4789}}
-	ways, err := Of(f, own, []api.Lease{own}, Kind{lease.VXLAN, 1, 4789})
+	ways, err := Of(f, own, []api.Lease{own}, Kind{Type: lease.VXLAN, VNI: 1, Port: 4789})
 	if err != nil || len(ways) != 2 {
 		t.Fatalf("%v, %v", ways, err)
 	}
@@ -88,7 +88,7 @@ func TestEncryptedNetworkMixesWithNothing(t *testing.T) {
 	f.Backend = lease.WireGuard
 	own := agenttest.Lease("kube-node1", "172.16.28.0/24", "172.17.42.31", lease.WireGuard, 0, "")
 	peer := agenttest.Lease("kube-node2", "172.16.78.0/24", "172.17.42.32", lease.HostGW, 0, "")
-	ways, err := Of(f, own, []api.Lease{own, peer}, Kind{lease.VXLAN, 1, 8472})
+	ways, err := Of(f, own, []api.Lease{own, peer}, Kind{Type: lease.VXLAN, VNI: 1, Port: 8472})
 	if err != nil || len(ways) != 1 || ways[0].Kind.Type != lease.WireGuard {
 		t.Errorf("%v, %v", ways, err)
 	}

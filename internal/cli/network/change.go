@@ -44,6 +44,7 @@ type step struct {
 	total   int
 	what    string // of progress and dry run
 	last    bool   // nothing is left to do after the write
+	note    string // what the operator should know of the write
 	err     error
 }
 
@@ -72,6 +73,10 @@ func (c *change) run(ctx context.Context) (changed bool, err error) {
 			config := configOf(s)
 			if bytes.Equal(config.Value, next.write) {
 				return changed, nil
+			}
+			if next.note != "" && c.said != next.note {
+				c.said = next.note
+				fmt.Fprintf(c.say, "warning: %s\n", next.note)
 			}
 			done, err := c.client.SwapConfig(ctx, next.write, config.Modified, s.Revision)
 			if err != nil {
@@ -124,6 +129,9 @@ func (c *change) next(s claim.Snapshot) step {
 		return c.unless(hosts, final, fmt.Sprintf("leave backend %s", now.Previous.Type), func(l api.Lease) bool {
 			return lease.Sends(l, now.Backend, now.Change)
 		})
+	case now.Beside(c.want.Backend) != nil:
+		final.note = fmt.Sprintf("each host changes by itself, and packets may be lost meanwhile: %v", now.Beside(c.want.Backend))
+		return final
 	case len(hosts) == 0 || !now.Backend.Preparable() || !c.want.Backend.Preparable():
 		return final
 	}
@@ -194,6 +202,9 @@ func (c *change) explain(s step) {
 		return
 	}
 	fmt.Fprintf(c.say, "would %s\n", s.what)
+	if s.note != "" {
+		fmt.Fprintf(c.say, "warning: %s\n", s.note)
+	}
 	if !s.last {
 		fmt.Fprintf(c.say, "and go on until backend %s is in force on all hosts and the one before is closed\n", c.want.Backend.Type)
 	}

@@ -47,7 +47,7 @@ func plans() map[string]nft.Table {
 		"lengths": table(changing, append(peers, member(7, "172.17.42.31", "172.16.28.0/24"), member(1, "172.17.42.33", "172.16.80.0/20"))...),
 		"sealed": table(edge.Config{Untracked: []uint16{51820}, Seal: edge.Seal{
 			Networks: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16"), netip.MustParsePrefix("fd00:5::/48")},
-			Devices:  []string{"flannel-wg", "flannel-wg-v6", "lo", "veth*"},
+			Devices:  []string{"flannel-wg", "flannel-wg-v6", "weft-wg*", "lo", "veth*"},
 		}}),
 	}
 }

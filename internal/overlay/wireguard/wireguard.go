@@ -23,6 +23,26 @@ const (
 	DeviceV6 = "flannel-wg-v6"
 )
 
+// The devices that stand in for those while the port changes. No other device's name may begin so: the seal lets packets out by all of them.
+const (
+	StandIn   = "weft-wg"
+	StandInV6 = "weft-wg-v6"
+)
+
+// Devices are the names of all devices.
+func Devices() []string { return []string{Device, DeviceV6, StandIn, StandInV6} }
+
+// StandsIn reports whether the device is one that stands in, and for which.
+func StandsIn(dev string) (device string, ok bool) {
+	switch dev {
+	case StandIn:
+		return Device, true
+	case StandInV6:
+		return DeviceV6, true
+	}
+	return "", false
+}
+
 // The modes of the network configuration.
 const (
 	ModeSeparate = "separate" // IPv4 pods over IPv4, IPv6 pods over IPv6, each with a device of its own
@@ -159,7 +179,7 @@ func endpoint(self overlay.Self, f family, l api.Lease) netip.AddrPort {
 	if v6 {
 		a = l.PublicIPv6
 	}
-	if f.dev == DeviceV6 {
+	if f.alone {
 		port = l.WGPortV6
 	}
 	if !usable(a) {
@@ -191,6 +211,7 @@ type family struct {
 	dev             string
 	subnet, network netip.Prefix
 	port            uint16
+	alone           bool // an IPv6 device of its own
 }
 
 // families returns the node's families: those it has a subnet for.
@@ -198,16 +219,27 @@ func families(self overlay.Self) []family {
 	v4, v6 := Ports(self.Options)
 	var out []family
 	if s := self.Lease.Subnet; s.IsValid() {
-		out = append(out, family{dev: Device, subnet: s, network: cover(self.Network, s), port: v4})
+		out = append(out, family{dev: deviceV4(self.Options), subnet: s, network: cover(self.Network, s), port: v4})
 	}
 	if s := self.Lease.SubnetV6; s.IsValid() {
-		dev := DeviceV6
-		if mode(self.Options) != ModeSeparate {
-			dev = Device
+		f := family{v6: true, dev: DeviceV6, subnet: s, network: cover(self.NetworkV6, s), port: v6, alone: true}
+		switch {
+		case mode(self.Options) != ModeSeparate:
+			f.dev, f.alone = deviceV4(self.Options), false
+		case self.Options.StandInV6:
+			f.dev = StandInV6
 		}
-		out = append(out, family{v6: true, dev: dev, subnet: s, network: cover(self.NetworkV6, s), port: v6})
+		out = append(out, f)
 	}
 	return out
+}
+
+// deviceV4 is the IPv4 pods' device, in modes other than separate that of all.
+func deviceV4(o overlay.Options) string {
+	if o.StandIn {
+		return StandIn
+	}
+	return Device
 }
 
 // cover is the network, or where it is not known the subnet.

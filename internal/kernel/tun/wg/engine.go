@@ -92,12 +92,14 @@ func (e *Engine) Apply(want netstate.State) error {
 	var errs []error
 	var all []config
 	defer func() { e.counters.name(all) }()
-	for _, name := range e.opt.Devices {
-		l, ok := link(want, name)
-		if u := e.user[name]; u != nil && (!ok || l.Type != netstate.TypeTUN) {
+	for name, u := range e.user { // before others are told to listen at its port
+		if l, ok := link(want, name); !ok || l.Type != netstate.TypeTUN {
 			u.close()
 			delete(e.user, name)
 		}
+	}
+	for _, name := range e.opt.Devices {
+		l, ok := link(want, name)
 		if !ok {
 			continue
 		}

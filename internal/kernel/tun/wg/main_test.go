@@ -128,7 +128,7 @@ func must(t testing.TB, err error) {
 
 // start makes a new engine, as a restarted agent does.
 func (h *host) start() {
-	h.engine = wg.New(wg.Options{Devices: []string{wireguard.Device, wireguard.DeviceV6}, Key: h.key, PSK: h.psk})
+	h.engine = wg.New(wg.Options{Devices: wireguard.Devices(), Key: h.key, PSK: h.psk})
 }
 
 // addr6 is the host's underlay address of IPv6.

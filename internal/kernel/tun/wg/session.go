@@ -16,14 +16,14 @@ import (
 // that came before the other host knew of us is lost.
 const again = 100 * time.Millisecond
 
-// Unmet returns how many peers of the wanted devices there was no handshake with yet, and begins those anew that this host is to begin:
-// the ones with a keepalive. Only one of two hosts may begin, or both messages may cross and both be void.
-func (e *Engine) Unmet(want netstate.State) (int, error) {
+// Unmet returns how many peers of the named devices, where they are wanted, there was no handshake with yet, and begins those anew that this
+// host is to begin: the ones with a keepalive. Only one of two hosts may begin, or both messages may cross and both be void.
+func (e *Engine) Unmet(want netstate.State, devices []string) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	unmet := 0
 	var errs []error
-	for _, name := range e.opt.Devices {
+	for _, name := range devices {
 		l, ok := link(want, name)
 		if !ok {
 			continue
