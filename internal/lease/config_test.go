@@ -176,3 +176,33 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+// TestPortsBesideEachOther: a change of wireguard's ports can be prepared unless two devices would need one port.
+func TestPortsBesideEachOther(t *testing.T) {
+	for _, c := range []struct {
+		families, before, after string
+		refused                 bool
+	}{
+		{"", ``, `"ListenPort":7000`, false},
+		{"", ``, `"ListenPort":51821`, false}, // of no IPv6 device
+		{"", ``, `"ListenPort":7000,"Mode":"auto"`, false},
+		{"", `"PSK":"hRhLNbAzKmL8dVd5Kj7GQLBf6BsTO2zi2V0cBvBl7R8="`, ``, false}, // one kind
+		{`"EnableIPv6":true,"IPv6Network":"fd10::/48",`, ``, `"ListenPort":7000`, false},
+		{`"EnableIPv6":true,"IPv6Network":"fd10::/48",`, ``, `"ListenPort":51821,"ListenPortV6":7000`, true},
+		{`"EnableIPv6":true,"IPv6Network":"fd10::/48",`, ``, `"Mode":"ipv4"`, true},
+		{`"EnableIPv6":true,"IPv6Network":"fd10::/48",`, ``, `"ListenPort":51821,"Mode":"ipv4"`, true},
+		{`"EnableIPv6":true,"IPv6Network":"fd10::/48",`, `"Mode":"auto"`, `"ListenPort":7000,"ListenPortV6":7001`, false},
+	} {
+		backend := func(options string) string {
+			if options != "" {
+				options = "," + options
+			}
+			return `{"Type":"wireguard"` + options + `}`
+		}
+		conf := `{"Network":"10.5.0.0/16",` + c.families + `"Backend":` + backend(c.before) + `,"NextBackend":` + backend(c.after) + `}`
+		_, _, err := ParseConfig([]byte(conf))
+		if c.refused != (err != nil) || err != nil && !strings.Contains(err.Error(), "NextBackend: Backend.ListenPort: 51") {
+			t.Errorf("%s: %v", conf, err)
+		}
+	}
+}

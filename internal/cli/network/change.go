@@ -74,10 +74,7 @@ func (c *change) run(ctx context.Context) (changed bool, err error) {
 			if bytes.Equal(config.Value, next.write) {
 				return changed, nil
 			}
-			if next.note != "" && c.said != next.note {
-				c.said = next.note
-				fmt.Fprintf(c.say, "warning: %s\n", next.note)
-			}
+			c.warn(next.note)
 			done, err := c.client.SwapConfig(ctx, next.write, config.Modified, s.Revision)
 			if err != nil {
 				return changed, err
@@ -195,6 +192,14 @@ func (c *change) wait(s step) bool {
 	return c.force || time.Since(c.since) <= c.timeout
 }
 
+// warn says once what the operator should know.
+func (c *change) warn(note string) {
+	if note != "" && c.said != note {
+		c.said = note
+		fmt.Fprintf(c.say, "warning: %s\n", note)
+	}
+}
+
 // explain is the dry run.
 func (c *change) explain(s step) {
 	if s.write == nil {
@@ -202,9 +207,7 @@ func (c *change) explain(s step) {
 		return
 	}
 	fmt.Fprintf(c.say, "would %s\n", s.what)
-	if s.note != "" {
-		fmt.Fprintf(c.say, "warning: %s\n", s.note)
-	}
+	c.warn(s.note)
 	if !s.last {
 		fmt.Fprintf(c.say, "and go on until backend %s is in force on all hosts and the one before is closed\n", c.want.Backend.Type)
 	}

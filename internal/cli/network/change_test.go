@@ -143,6 +143,53 @@ func TestForceAndBack(t *testing.T) {
 	}
 }
 
+// TestWireGuardPorts: another port is prepared as another backend is; where that can't be, each host changes by itself, and it is said.
+func TestWireGuardPorts(t *testing.T) {
+	t.Parallel()
+	server := etcdtest.Start(t)
+	at, raw := "--etcd-endpoints="+server.URL, server.Client()
+	conf := func(options string) string {
+		return `{"Network":"172.16.0.0/12","Backend":{"Type":"wireguard"` + options + `}}`
+	}
+	apply := func(config string, flags ...string) (string, error) {
+		_, errs, err := weft(t, config, append([]string{"apply", at, "-f", "-", "--timeout", "100ms"}, flags...)...)
+		return errs, err
+	}
+	if _, err := apply(conf("")); err != nil {
+		t.Fatal(err)
+	}
+	own := lease.Kind{Type: lease.WireGuard, WGKey: "hRhLNbAzKmL8dVd5Kj7GQLBf6BsTO2zi2V0cBvBl7R8=", Port: 51820}
+	told(t, raw, 28, own)
+	if _, err := apply(conf(`,"ListenPort":7000`)); !errors.Is(err, errNotReady) {
+		t.Errorf("another port is not prepared: %v", err)
+	}
+	_, c := stored(t, raw)
+	if c.Next.ListenPort != 7000 || c.Backend.ListenPort != 51820 {
+		t.Fatalf("preparing: %+v", c)
+	}
+	next := lease.Kind{Type: lease.WireGuard, WGKey: own.WGKey, Port: 7000, PortV6: 51821, Ready: c.Change}
+	told(t, raw, 28, own, next)
+	if _, err := apply(conf(`,"ListenPort":7000`)); !errors.Is(err, errNotReady) {
+		t.Error(err)
+	}
+	if _, c = stored(t, raw); c.Backend.ListenPort != 7000 || c.Previous.ListenPort != 51820 {
+		t.Errorf("in force: %+v", c)
+	}
+	if errs, err := apply(conf("")); !errors.Is(err, errNotReady) {
+		t.Errorf("back: %v %s", err, errs)
+	}
+	if _, err := apply(conf(""), "--force"); err != nil {
+		t.Error(err)
+	}
+	errs, err := apply(conf(`,"Mode":"auto"`))
+	if err != nil || !strings.Contains(errs, "warning: each host changes by itself") || !strings.Contains(errs, "Backend.ListenPort: 51820") {
+		t.Errorf("the mode without another port: %v, %q", err, errs)
+	}
+	if text, _ := stored(t, raw); text != conf(`,"Mode":"auto"`) {
+		t.Errorf("in the end: %s", text)
+	}
+}
+
 func TestRefusesBackends(t *testing.T) {
 	for kind, want := range map[string]string{
 		`"ipip"`: "use host-gw", `"alloc"`: "use host-gw", `"extension"`: "use one of vxlan", `"ipsec","PSK":"` + strings.Repeat("x", 96) + `"`: "use wireguard",

@@ -2,7 +2,6 @@ package wg_test
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -175,11 +174,10 @@ func (h *host) succeed() {
 		l, ok, err := h.kernel.Link(ctx, to)
 		must(h.t, err)
 		if !ok {
-			h.t.Fatal(fmt.Sprintf("%s: no %s", h.name, to))
+			h.t.Fatalf("%s: no %s", h.name, to)
 		}
 		must(h.t, h.kernel.Apply(ctx, []netstate.Op{{Verb: netstate.Del, Object: l}}))
 		must(h.t, h.kernel.Rename(ctx, from, to))
 		h.engine.Renamed(from, to)
 	}
 }
-
