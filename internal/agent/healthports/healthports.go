@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -90,26 +91,27 @@ func New(log *slog.Logger, healthy func() bool) *Ports {
 	return &Ports{log: log, healthy: healthy, addrs: hostAddrs}
 }
 
-// Follow brings the ports up to date with a snapshot's services. All services are looked at only while one of them has such a port. Calls of it
-// do not overlap.
-func (p *Ports) Follow(ctx context.Context, n proxy.Node, snap api.Snapshot) error {
+// Follow brings the ports up to date with a snapshot's services. All services are looked at only while one of them has such a port. What can't be
+// opened is a warning, and tried again at the next call: it must not hold up the rules. Calls of it do not overlap.
+func (p *Ports) Follow(ctx context.Context, n proxy.Node, snap api.Snapshot) {
 	c := snap.Changes
 	known := c != nil && c.From != 0 && c.From == p.at && len(p.wanted) == 0
 	if c != nil {
 		p.at = c.To
 	}
 	if known && !healthChecked(c.Fresh) {
-		return nil
+		return
 	}
 	p.wanted = healthOf(n.Name, snap.Services)
 	var host []netip.Addr
 	if len(p.wanted) > 0 && len(n.NodePortAddresses) > 0 {
 		var err error
 		if host, err = p.addrs(); err != nil {
-			return err
+			p.log.Error("the services' healthCheckNodePorts stay where they are", "err", err)
+			return
 		}
 	}
-	return p.apply(ctx, p.wanted, where(n, host))
+	p.apply(ctx, p.wanted, where(n, host))
 }
 
 // healthPort is one listening server; its answer is replaced as it changes.
@@ -126,9 +128,9 @@ func (h *healthPort) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer.ServeHTTP(w, r)
 }
 
-// apply opens, changes and closes ports so that they answer as wanted at the places. A port that another program has is reported with the service's name
-// and tried again at the next call; the others are served.
-func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth, at []place) error {
+// apply opens, changes and closes ports so that they answer as wanted at the places. A port that another program has is a warning and tried
+// again at the next call; the others are served.
+func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth, at []place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.open == nil {
@@ -145,7 +147,6 @@ func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth, at []p
 			delete(p.failed, port)
 		}
 	}
-	var errs []error
 	for port, answer := range want {
 		if h := p.open[port]; h != nil {
 			h.answer.Store(&answer)
@@ -156,14 +157,23 @@ func (p *Ports) apply(ctx context.Context, want map[uint16]serviceHealth, at []p
 			delete(p.failed, port)
 			continue
 		}
-		err = fmt.Errorf("service %s/%s: healthCheckNodePort %d: %w", answer.Service.Namespace, answer.Service.Name, port, err)
-		if p.failed[port] != err.Error() {
-			p.failed[port] = err.Error()
-			p.log.Error("a service's health is not served: free the port, or give the service another", "err", err)
+		text := fmt.Sprintf("service %s/%s: healthCheckNodePort %d is not served, load balancers take the node for unhealthy: %v: "+
+			"free the port, or give the service another", answer.Service.Namespace, answer.Service.Name, port, err)
+		if p.failed[port] != text {
+			p.failed[port] = text
+			p.log.Error("a service's health is not served", "err", text)
 		}
-		errs = append(errs, err)
 	}
-	return errors.Join(errs...)
+}
+
+// Warnings are what could not be opened, one line each.
+func (p *Ports) Warnings() []string {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Values(p.failed))
 }
 
 func (p *Ports) listen(ctx context.Context, port uint16, answer serviceHealth, at []place) error {
@@ -194,7 +204,7 @@ func (p *Ports) listen(ctx context.Context, port uint16, answer serviceHealth, a
 }
 
 // Close closes all ports.
-func (p *Ports) Close() error { return p.apply(context.Background(), nil, nil) }
+func (p *Ports) Close() { p.apply(context.Background(), nil, nil) }
 
 // healthChecked reports whether any of the services wants its health to be asked for.
 func healthChecked(services []api.ServicePort) bool {

@@ -6,7 +6,6 @@ package services
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -137,7 +136,7 @@ func (p *Loop) Step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 		p.flows.Follow(f, snap, p.heldByRules())
 	}
 	if p.health != nil {
-		err = errors.Join(err, p.health.Follow(ctx, rules.Node(f, snap), snap))
+		p.health.Follow(ctx, rules.Node(f, snap), snap)
 	}
 	w.By = p.blame(w.Repaired)
 	p.steps.Steps++

@@ -2,6 +2,7 @@ package services
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +44,7 @@ func (p *Loop) findWarnings() []string {
 	if p.otherErr != "" {
 		out = append(out, p.other.Name+": "+p.otherErr)
 	}
-	out = append(out, p.localhost.warnings()...)
+	out = slices.Concat(out, p.localhost.warnings(), p.health.Warnings())
 	list, read := p.chains, p.nft.Outline
 	p.mu.Unlock()
 	var all []kernelnft.BaseChain
