@@ -200,6 +200,33 @@ const kubeProxyFlags = `bind-address bind-address-hard-fail boot-id-file cleanup
 	nodeport-addresses oom-score-adj pod-bridge-interface pod-interface-name-prefix profiling proxy-mode
 	show-hidden-metrics-for-version v version vmodule write-config-to`
 
+// kubeProxyFields are those of its configuration file, kubeproxy.config.k8s.io/v1alpha1, but for Windows'.
+const kubeProxyFields = `bindAddress bindAddressHardFail clientConnection clusterCIDR configSyncPeriod conntrack.maxPerCore conntrack.min
+	conntrack.tcpBeLiberal conntrack.tcpCloseWaitTimeout conntrack.tcpEstablishedTimeout conntrack.udpStreamTimeout conntrack.udpTimeout
+	detectLocal detectLocalMode enableProfiling featureGates healthzBindAddress hostnameOverride iptables.localhostNodePorts
+	iptables.masqueradeAll iptables.masqueradeBit iptables.minSyncPeriod iptables.syncPeriod ipvs logging metricsBindAddress mode
+	nftables.masqueradeAll nftables.masqueradeBit nftables.minSyncPeriod nftables.syncPeriod nodePortAddresses oomScoreAdj portRange
+	showHiddenMetricsForVersion`
+
+// TestKubeProxyFields: the same for the fields of its configuration file.
+func TestKubeProxyFields(t *testing.T) {
+	var got []string
+	f := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	new(settings.Config).Flags(f)
+	words := func(cell string) []string {
+		return strings.FieldsFunc(cell, func(r rune) bool { return strings.ContainsRune("`, ", r) })
+	}
+	for _, row := range rows(t, "migration/from-kube-proxy.md", "fields of KubeProxyConfiguration") {
+		got = append(got, words(row[0])...)
+		for _, ours := range words(row[1]) {
+			if f.Lookup(ours) == nil && ours != "verbose" && ours != "none" {
+				t.Errorf("%s: weft agent has no setting %s", row[0], ours)
+			}
+		}
+	}
+	same(t, "from-kube-proxy.md: fields of KubeProxyConfiguration", got, strings.Fields(kubeProxyFields))
+}
+
 // TestKubeProxyFlags: each of kube-proxy's flags is on the page once, and what is named for it is one of the agent's.
 func TestKubeProxyFlags(t *testing.T) {
 	var want, got []string

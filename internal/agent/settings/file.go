@@ -123,6 +123,10 @@ func flagValues(c Config) map[string][]string {
 func (c *Configured) take(flags *pflag.FlagSet, entries []conffile.Entry, name string) error {
 	for _, e := range entries {
 		f := flags.Lookup(e.Key)
+		if e.Key == "apiVersion" || e.Key == "kind" {
+			return fmt.Errorf("%s:%d: %s: %s: this is another program's configuration; weft's is lines \"flag-name: value\". What the fields of a "+
+				"KubeProxyConfiguration are called there: docs/migration/from-kube-proxy.md", name, e.Line, e.Key, strings.Join(e.Values, ","))
+		}
 		if f == nil {
 			return fmt.Errorf("%s:%d: %s: there is no such setting%s: weft settings lists all", name, e.Line, e.Key, nearest(flags, e.Key))
 		}

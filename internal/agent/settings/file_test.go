@@ -57,6 +57,7 @@ func TestFileIsTakenUpWholeOrNot(t *testing.T) {
 		"proxy-mode: ebpf":                               "agent.yaml:1: --proxy-mode=ebpf: this version has no such mode",
 		"proxy-mode: [nftables]":                         "agent.yaml:1: proxy-mode: nftables: it takes one value, not a list",
 		"ip-masq: maybe":                                 `agent.yaml:1: ip-masq: maybe: strconv.ParseBool`,
+		"kind: KubeProxyConfiguration\nmode: nftables":   "agent.yaml:1: kind: KubeProxyConfiguration: this is another program's configuration",
 		"edge-check: true\nproxymode: x":                 "agent.yaml:2: proxymode: there is no such setting, do you mean proxy-mode",
 		"proxy_mode: x":                                  "do you mean proxy-mode",
 		"\nmasquerade-mark-bit: 99":                      "agent.yaml:2: --masquerade-mark-bit=99",
