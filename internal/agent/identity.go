@@ -15,7 +15,6 @@ import (
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/rundir"
-	"weft/internal/agent/tunnels"
 	"weft/internal/agent/ways"
 	"weft/internal/api"
 	"weft/internal/kernel"
@@ -31,7 +30,7 @@ func (a *agent) self(ctx context.Context, f facts.Facts, c lease.Config) (api.Le
 		l.PublicIPv6 = netip.Addr{} // an IPv4 network's leases say null, as flannel's
 	}
 	if c.Backend.Type == lease.WireGuard {
-		return tunnels.AnnounceKey(l, f.Options, a.cfg.StateDir)
+		return a.announceKey(l, f.Options)
 	}
 	if c.Backend.Type != lease.VXLAN && c.Backend.Type != lease.L2 {
 		return l, nil
@@ -87,6 +86,11 @@ func (a *agent) findMAC(ctx context.Context, device string) (string, error) {
 	remembered := strings.TrimSpace(string(old))
 	if hw, err := net.ParseMAC(remembered); mac == "" && err == nil && len(hw) == 6 {
 		mac = hw.String()
+		if l, ok := a.elsewhere(func(l api.Lease) bool { return l.VTEPMAC == mac || l.VTEPMACv6 == mac }); ok {
+			a.log.Warn("the Ethernet address remembered is in another lease, of a host that this one was copied from or of an earlier address "+
+				"of this one: a new one is made", "device", device, "mac", mac, "lease", lease.Key(l))
+			mac = ""
+		}
 	}
 	if mac == "" {
 		mac = randomMAC()

@@ -3,9 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +30,9 @@ func (a *agent) openLeases(ctx context.Context, g *errgroup.Group) (lease.Config
 	}
 	c, err := leases.WaitConfig(ctx, kv, a.log)
 	if err != nil {
+		return c, errors.Join(err, kv.Close())
+	}
+	if err := a.meetLeases(ctx, kv); err != nil {
 		return c, errors.Join(err, kv.Close())
 	}
 	want, err := a.want(ctx, c)
@@ -79,18 +79,11 @@ func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
 		self.Subnet = a.cfg.AskedSubnet()
 	}
 	w := claim.Want{Self: self}
-	text, err := os.ReadFile(a.cfg.SubnetFile)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return w, fmt.Errorf("--subnet-file: %w", err)
-	default:
-		before, err := lease.ParseSubnetEnv(text)
-		if err != nil {
-			a.log.Warn("the earlier subnet is not known", "file", a.cfg.SubnetFile, "err", err)
-		}
-		w.Previous, w.PreviousV6 = before.Subnet, before.IPv6Subnet
+	before, err := a.before()
+	if err != nil {
+		return w, err
 	}
+	w.Previous, w.PreviousV6 = before.Subnet, before.IPv6Subnet
 	w.Avoid, err = a.hostRoutes()
 	return w, err
 }
@@ -101,6 +94,7 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 		return lease.Config{}, err
 	}
 	c, _ := k.NetworkConfig()
+	a.meetNodes()
 	s, err := a.configureAtStart(ctx, c)
 	if err != nil {
 		return lease.Config{}, err

@@ -46,6 +46,7 @@ type agent struct {
 	bridgeMAC      string            // of --bridge as it was at the start
 	hashless       hashless          // whether the kernel can hash
 	leases         leaseSource
+	foreign        []api.Lease                 // leases of others as they were at the start, before there is leases
 	network        func() (lease.Config, bool) // the configuration in the store, once there is one
 	networkChanged <-chan struct{}             // nil: it never does
 	ownChanged     <-chan struct{}             // the node's own lease changed; nil: the leases' trigger tells

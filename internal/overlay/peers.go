@@ -22,6 +22,7 @@ const (
 	NoSubnet    = "malformed"
 	Outside     = "outside"        // not in the network
 	BadMAC      = "vtep-mac"       // not a host's, or another host's
+	BadKey      = "public-key"     // another host's
 	OwnAddress  = "public-address" // it is this node's
 	Overlapping = "overlap"
 	Unreachable = "unreachable" // its address is none that the backend can send to
@@ -48,7 +49,7 @@ func holder(l api.Lease) string {
 func usable(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() }
 
 // Peers returns the leases of other nodes that a backend plans for, sorted by subnet, and those refused. Two nodes given the same
-// leases in any order refuse the same ones: of two overlapping subnets, or two hosts with one VTEP MAC, the one with the lower public
+// leases in any order refuse the same ones: of two overlapping subnets, or two hosts with one VTEP MAC or WireGuard key, the one with the lower public
 // address stays, then the lower node name.
 func Peers(self Self, leases []api.Lease) (peers []api.Lease, refused []Refusal) {
 	peers = make([]api.Lease, 0, len(leases))
@@ -78,12 +79,12 @@ func Peers(self Self, leases []api.Lease) (peers []api.Lease, refused []Refusal)
 func collide(self Self, leases []api.Lease) bool {
 	v4, v6 := make([]netip.Prefix, 0, len(leases)+1), make([]netip.Prefix, 0, len(leases)+1)
 	v4, v6 = append(v4, self.Lease.Subnet.Masked()), append(v6, self.Lease.SubnetV6.Masked())
-	macs := make(vteps, len(leases))
+	hosts := make(identities, len(leases))
 	for _, l := range leases {
-		if macs.conflict(l) != "" {
+		if _, twice := hosts.conflict(l); twice {
 			return true
 		}
-		macs.add(l)
+		hosts.add(l)
 		v4, v6 = append(v4, l.Subnet), append(v6, l.SubnetV6)
 	}
 	return overlapping(v4) || overlapping(v6)
@@ -106,7 +107,7 @@ func choose(self Self, candidates []api.Lease) (peers []api.Lease, refused []Ref
 		return cmp.Or(a.PublicIP.Compare(b.PublicIP), a.PublicIPv6.Compare(b.PublicIPv6), cmp.Compare(a.Node, b.Node),
 			comparePrefix(a.Subnet, b.Subnet), comparePrefix(a.SubnetV6, b.SubnetV6), cmp.Compare(a.VTEPMAC, b.VTEPMAC))
 	})
-	taken, macs := ranges{}, vteps{}
+	taken, hosts := ranges{}, identities{}
 	taken.add(self.Lease.Subnet, "this node")
 	taken.add(self.Lease.SubnetV6, "this node")
 	for _, l := range candidates {
@@ -114,41 +115,17 @@ func choose(self Self, candidates []api.Lease) (peers []api.Lease, refused []Ref
 			refused = append(refused, Refusal{l, Overlapping, "subnet overlaps that of " + holder})
 			continue
 		}
-		if mac := macs.conflict(l); mac != "" {
-			refused = append(refused, Refusal{l, BadMAC, "VTEP MAC " + mac + " is another host's"})
+		if id, twice := hosts.conflict(l); twice {
+			refused = append(refused, Refusal{l, id.kind(), id.String() + " is another host's"})
 			continue
 		}
 		name := holder(l)
 		taken.add(l.Subnet, name)
 		taken.add(l.SubnetV6, name)
-		macs.add(l)
+		hosts.add(l)
 		peers = append(peers, l)
 	}
 	return peers, refused
-}
-
-// vteps holds the underlay address behind each VTEP MAC; the devices of the two families are apart.
-type vteps map[vtep]netip.Addr
-
-type vtep struct {
-	mac string
-	v6  bool
-}
-
-func (v vteps) add(l api.Lease) {
-	v[vtep{l.VTEPMAC, false}] = l.PublicIP
-	v[vtep{l.VTEPMACv6, true}] = l.PublicIPv6
-}
-
-// conflict returns the lease's VTEP MAC that another host has too, or "".
-func (v vteps) conflict(l api.Lease) string {
-	if at, ok := v[vtep{l.VTEPMAC, false}]; ok && at != l.PublicIP {
-		return l.VTEPMAC
-	}
-	if at, ok := v[vtep{l.VTEPMACv6, true}]; ok && at != l.PublicIPv6 {
-		return l.VTEPMACv6
-	}
-	return ""
 }
 
 // own reports whether the lease is the node's own, which needs no path.
@@ -178,6 +155,9 @@ func (s Self) refuse(l api.Lease) (kind, reason string) {
 	case l.PublicIP.IsValid() && !l.PublicIP.IsUnspecified() && l.PublicIP == s.Lease.PublicIP,
 		l.PublicIPv6.IsValid() && l.PublicIPv6 == s.Lease.PublicIPv6:
 		return OwnAddress, "public address is this node's own: one of the two hosts must change"
+	}
+	if id, same := shared(l, s.Lease); same {
+		return id.kind(), id.String() + copied
 	}
 	return "", ""
 }

@@ -49,9 +49,17 @@ func TestPeersRefuse(t *testing.T) {
 		{"holds another", lease(99, "10.50.0.0/16"), "overlaps that of node50"},
 		{"inside another", lease(99, "10.50.0.128/25"), "overlaps that of node50"},
 		{"same MAC", with(lease(99, "10.99.0.0/24"), func(l *api.Lease) { l.VTEPMAC = lease(50, "10.50.0.0/24").VTEPMAC }), "another host's"},
+		{"same MAC, IPv6 alone", with(lease(99, "10.99.0.0/24"), func(l *api.Lease) {
+			l.VTEPMAC, l.VTEPMACv6, l.PublicIPv6 = "", "02:00:00:00:06:50", netip.MustParseAddr("fd17::99")
+		}), "VTEP MAC 02:00:00:00:06:50 is another host's"},
+		{"same key", with(lease(99, "10.99.0.0/24"), func(l *api.Lease) { l.VTEPMAC, l.WGKey = "", "key50" }), "WireGuard key key50 is another host's"},
+		{"own MAC", with(lease(1, "10.1.0.0/24"), func(l *api.Lease) { l.VTEPMAC = lease(200, "10.200.0.0/24").VTEPMAC }), "is this node's own"},
+		{"own key", with(lease(1, "10.1.0.0/24"), func(l *api.Lease) { l.VTEPMAC, l.WGKey = "", "key200" }), "WireGuard key key200 is this node's own"},
 	} {
-		good := lease(50, "10.50.0.0/24")
-		peers, refused := overlay.Peers(self(), []api.Lease{c.lease, good, self().Lease})
+		good, s := lease(50, "10.50.0.0/24"), self()
+		good.VTEPMACv6, good.PublicIPv6, good.WGKey = "02:00:00:00:06:50", netip.MustParseAddr("fd17::50"), "key50"
+		s.Lease.WGKey = "key200"
+		peers, refused := overlay.Peers(s, []api.Lease{c.lease, good, s.Lease})
 		if len(peers) != 1 || peers[0].Node != good.Node {
 			t.Errorf("%s: peers %v, want node50 alone", c.name, peers)
 		}

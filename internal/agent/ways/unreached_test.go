@@ -47,7 +47,6 @@ func TestUnreached(t *testing.T) {
 		{lease.WireGuard, overlay.Options{}, func(l *api.Lease) { l.PublicIPv6 = netip.Addr{} }, `Mode "separate" sends packets for fd10:0:0:32::/64`},
 		{lease.WireGuard, overlay.Options{Mode: "ipv4"}, func(l *api.Lease) { l.PublicIPv6 = netip.Addr{} }, ""},
 		{lease.WireGuard, overlay.Options{Mode: "ipv6"}, func(l *api.Lease) { l.PublicIPv6 = netip.Addr{} }, `Mode "ipv6"`},
-		{lease.WireGuard, overlay.Options{}, func(l *api.Lease) { l.WGKey = "own" }, "it is this node's own"},
 	} {
 		f := facts.Facts{
 			Dev: "eth0", MTU: 1500, Addrs: addrs("172.17.42.31", "fd17::31"), Backend: x.backend, Options: x.o,

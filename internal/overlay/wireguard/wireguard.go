@@ -146,9 +146,6 @@ func appendPeer(objects []netstate.Object, self overlay.Self, l api.Lease) []net
 
 // Unreached says why a peer's lease, good in itself, gets no path or only one of its families does; "" when it gets all.
 func (Backend) Unreached(self overlay.Self, l api.Lease) string {
-	if l.WGKey == self.Lease.WGKey {
-		return "BackendData.PublicKey: it is this node's own: remove the copied key file on one of the two hosts"
-	}
 	for _, f := range families(self) {
 		subnet := l.Subnet
 		if f.v6 {
