@@ -126,6 +126,9 @@ func TestKernelDriver(t *testing.T) {
 	apply(1, "private key changed")
 	f.dev.Peers = append(f.dev.Peers, wgtypes.Peer{PublicKey: Key{7}})
 	apply(1, "stranger added")
+	if port := portOf(f, "wg"); port != 51820 {
+		t.Errorf("port %d", port)
+	}
 }
 
 func TestConfigErrors(t *testing.T) {
