@@ -1,11 +1,14 @@
 package overlay_test
 
 import (
+	"bytes"
+	"encoding/base64"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,12 +19,15 @@ import (
 	"weft/internal/overlay"
 	"weft/internal/overlay/hostgw"
 	"weft/internal/overlay/l2"
+	"weft/internal/overlay/udp"
 	"weft/internal/overlay/vxlan"
+	"weft/internal/overlay/wireguard"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// golden compares the text with testdata/name, as the commands that make the state from nothing.
+// golden compares the text with testdata/name, as the commands that make the state from nothing. No command makes a tunnel: those are as weft state
+// prints them.
 func golden(t *testing.T, name string, s netstate.State) {
 	t.Helper()
 	var b strings.Builder
@@ -30,6 +36,7 @@ func golden(t *testing.T, name string, s netstate.State) {
 			b.WriteString(c + "\n")
 		}
 	}
+	b.WriteString(s.Select(func(o netstate.Object) bool { return o.Kind() == netstate.KindTunnel }).String())
 	file := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
@@ -111,6 +118,33 @@ func TestL2Golden(t *testing.T) {
 		{IP: netip.MustParseAddr("172.16.81.9"), MAC: "02:42:ac:10:51:09", Node: "peer3"}, // another VNI
 		{IP: netip.MustParseAddr("172.16.99.9"), MAC: "02:42:ac:10:63:09", Node: "nobody"},
 	}}.Plan(self, leases))
+}
+
+// TestTunnelGoldens has the backends whose packets a program of this host may carry: the tunnels are what that, or the kernel's WireGuard, is told.
+func TestTunnelGoldens(t *testing.T) {
+	few := func(dual bool) (overlay.Self, []api.Lease) {
+		self, leases := walkthrough(dual)
+		return self, slices.Delete(leases, 2, len(leases)-1)
+	}
+	self, leases := few(false)
+	for i := range leases {
+		leases[i].BackendType, leases[i].VNI, leases[i].VTEPMAC = "", 0, ""
+	}
+	golden(t, "udp.txt", udp.Backend{}.Plan(self, leases))
+	for _, dual := range []bool{false, true} {
+		self, leases = few(dual)
+		for i := range leases {
+			key := bytes.Repeat([]byte{byte(i + 1)}, 32)
+			leases[i].BackendType, leases[i].WGKey = wireguard.Name, base64.StdEncoding.EncodeToString(key)
+			leases[i].WGPort, leases[i].WGPortV6 = wireguard.Ports(self.Options)
+		}
+		self.Lease = leases[len(leases)-1]
+		if dual {
+			self.NetworkV6 = netip.MustParsePrefix("fd10::/48")
+		}
+		name := map[bool]string{false: "wireguard.txt", true: "wireguard-dual.txt"}[dual]
+		golden(t, name, wireguard.Backend{}.Plan(self, leases))
+	}
 }
 
 // TestPlanIsUnion checks that a plan is the union of its parts, by which one lease can be planned alone.
