@@ -77,11 +77,17 @@ func (r *requests) observe(c call, took time.Duration) {
 	}
 }
 
-// WriteMetrics prints the requests to the API in the Prometheus text format; a nil Store none.
+// WriteMetrics prints the requests to the API, and whether it can be read, in the Prometheus text format; a nil Store nothing.
 func (s *Store) WriteMetrics(w io.Writer) {
 	if s == nil {
 		return
 	}
+	away := 0
+	if s.Away() != "" {
+		away = 1
+	}
+	fmt.Fprintf(w, "# HELP weft_api_away 1 while the Kubernetes API can't be read: what was last known stays\n# TYPE weft_api_away gauge\n"+
+		"weft_api_away %d\n", away)
 	s.requests.write(w)
 }
 

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -180,25 +179,4 @@ func (s *Store) connect(config *rest.Config) error {
 		}
 	}
 	return nil
-}
-
-// reach logs once when the API goes away and once when it is back, whatever number of watches notice.
-type reach struct {
-	host string
-	log  *slog.Logger
-	mu   sync.Mutex
-	away bool
-}
-
-func (r *reach) note(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case err != nil && !r.away:
-		r.away = true
-		r.log.Warn("Kubernetes API does not answer; last known state stays", "server", r.host, "err", err)
-	case err == nil && r.away:
-		r.away = false
-		r.log.Info("Kubernetes API answers again", "server", r.host)
-	}
 }

@@ -241,14 +241,14 @@ func follow[L runtime.Object](ctx context.Context, s *Store, c *rest.RESTClient,
 			o.FieldSelector = sel.String()
 			into := list.DeepCopyObject()
 			err := c.Get().Resource(resource).VersionedParams(&o, params).Do(ctx).Into(into)
-			s.reach.note(s.clear(err))
+			s.reach.note(resource, s.clear(err))
 			return into, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector, o.Watch = sel.String(), true
 			stream, err := c.Get().Resource(resource).VersionedParams(&o, params).Watch(ctx)
 			if ctx.Err() == nil {
-				s.reach.note(s.clear(err))
+				s.reach.note(resource, s.clear(err))
 			}
 			return stream, err
 		},
