@@ -30,7 +30,7 @@ func TestCloseStale(t *testing.T) {
 	if n, err := closeStale(gone); n != 1 || err != nil {
 		t.Fatalf("%d closed, %v", n, err)
 	}
-	if err := stale.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := stale.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := stale.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {

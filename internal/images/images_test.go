@@ -86,7 +86,7 @@ func TestHTTP(t *testing.T) {
 
 func wait(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -104,7 +104,7 @@ func TestSSH(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	got := make([]byte, len(banner))
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != banner {
 		t.Fatalf("identification %q, %v", got, err)

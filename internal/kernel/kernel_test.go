@@ -67,7 +67,7 @@ func TestNetns(t *testing.T) {
 	}
 	select {
 	case <-changed:
-	case <-time.After(time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("no event when the bridge was stolen")
 	}
 	if n := converge(); n != 3 { // ip_forward was not the bridge's

@@ -59,7 +59,7 @@ func TestCluster(t *testing.T) {
 	t.Parallel()
 	var progress strings.Builder
 	l, err := lab.Up(t.Context(), topology.Walkthrough(), lab.Options{
-		Name: "cluster", Attached: true, Bin: bin(t, fakes), Progress: &progress, Timeout: 20 * time.Second,
+		Name: "cluster", Attached: true, Bin: bin(t, fakes), Progress: &progress, Timeout: time.Minute,
 	})
 	if err != nil {
 		t.Fatal(err)

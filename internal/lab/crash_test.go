@@ -22,7 +22,7 @@ import (
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
@@ -120,7 +120,9 @@ func attachedMain() error {
 		return err
 	}
 	fmt.Println(pid)
-	select {}
+	for { // in the kernel: without cgo, Go ends a program whose goroutines all wait for each other
+		_ = syscall.Pause()
+	}
 }
 
 // TestAttached kills the process that holds a lab: the lab ends and leaves nothing.

@@ -70,7 +70,7 @@ func up(t *testing.T, name string, n int) *lab.Lab {
 
 func run(t *testing.T, l *lab.Lab, host, command string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	out, err := l.Exec(ctx, host, "sh", "-c", command)
 	if err != nil {

@@ -264,7 +264,7 @@ func (c *cluster) Detach(_ context.Context, uid string) error {
 // until waits for a condition, looked at with the cluster's lock.
 func (c *cluster) until(what string, ok func() bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		c.mu.Lock()
 		good := ok()
 		state := fmt.Sprintf("log %q\nevents %q", c.log, c.events)
@@ -273,7 +273,7 @@ func (c *cluster) until(what string, ok func() bool) {
 			return
 		}
 		if time.Now().After(deadline) {
-			c.t.Fatalf("not within 10 s: %s\n%s", what, state)
+			c.t.Fatalf("not within 30 s: %s\n%s", what, state)
 		}
 	}
 }

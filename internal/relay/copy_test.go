@@ -96,7 +96,7 @@ func testBulk(t *testing.T, small bool) {
 		r.pipes.mu.Unlock()
 	}
 	c := connect(t, addr)
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	all.Go(func() { sums[2] = receive(c) })
 	sums[3] = send(c, 2)
 	all.Wait()

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
@@ -20,7 +22,7 @@ func draining(l netstate.Listener) []netstate.Listener {
 func TestDrainTCP(t *testing.T) {
 	echo := backend(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
 	r, addr := start(t, Options{}, tcpService(echo))
-	r.linger.tcp = 300 * time.Millisecond
+	r.linger.tcp = time.Hour
 	say := func(c io.ReadWriter) {
 		t.Helper()
 		b := make([]byte, 2)
@@ -36,6 +38,7 @@ func TestDrainTCP(t *testing.T) {
 	}
 	late := connect(t, addr)
 	say(late)
+	r.linger.tcp = time.Millisecond
 	eventually(t, "the listener closes", func() bool {
 		if _, err := r.Apply(draining(tcpService(echo))); err != nil {
 			t.Error(err)
@@ -54,21 +57,28 @@ func TestDrainTCP(t *testing.T) {
 
 // TestDrainUDP: the port is told as long as there are sessions, and stays a little longer.
 func TestDrainUDP(t *testing.T) {
+	const idle = 300 * time.Millisecond
 	a := udpBackend(t, "a")
-	r, addr := start(t, Options{UDPIdle: 300 * time.Millisecond}, udpService(a))
-	r.linger.udp = 300 * time.Millisecond
-	say := udpClient(t, addr)
-	key := udpService(a).Key()
-	if got := say("1"); got != "a1" {
-		t.Fatal(got)
-	}
-	ports, err := r.Apply(draining(udpService(a)))
-	if err != nil || ports[key] != addr.Port() {
-		t.Fatalf("%v, %v", ports, err)
-	}
-	if got := say("2"); got != "a2" {
-		t.Errorf("the session does not go on: %s", got)
-	}
+	var r *Relay
+	var say func(string) string
+	inTime(t, idle, func() (time.Duration, string) {
+		var addr netip.AddrPort
+		r, addr = start(t, Options{UDPIdle: idle}, udpService(a))
+		r.linger.udp = time.Hour
+		say = udpClient(t, addr)
+		begun := time.Now()
+		if got := say("1"); got != "a1" {
+			t.Fatal(got)
+		}
+		ports, err := r.Apply(draining(udpService(a)))
+		if err != nil || ports[udpService(a).Key()] != addr.Port() {
+			return time.Since(begun), fmt.Sprintf("%v, %v", ports, err)
+		}
+		if got := say("2"); got != "a2" {
+			return time.Since(begun), "the session does not go on: " + got
+		}
+		return 0, ""
+	})
 	eventually(t, "the session is idle", func() bool {
 		ports, err := r.Apply(draining(udpService(a)))
 		return err == nil && len(ports) == 0 && r.Draining() == 1
@@ -76,6 +86,7 @@ func TestDrainUDP(t *testing.T) {
 	if got := say("3"); got != "a3" {
 		t.Errorf("a datagram under way is lost: %s", got)
 	}
+	r.linger.udp = time.Millisecond
 	eventually(t, "the listener closes", func() bool {
 		_, err := r.Apply(draining(udpService(a)))
 		return err == nil && r.Draining() == 0

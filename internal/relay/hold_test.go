@@ -197,9 +197,7 @@ func TestSlowReaders(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := int64(len(r.Connections())); n != clients {
-		t.Fatalf("%d sessions, want %d", n, clients)
-	}
+	eventually(t, "all have a session", func() bool { return len(r.Connections()) == clients })
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if grown := int64(after.HeapInuse+after.StackInuse) - int64(before.HeapInuse+before.StackInuse); grown > 4<<20 {
@@ -216,6 +214,7 @@ func TestSlowReaders(t *testing.T) {
 func TestPipesCount(t *testing.T) {
 	r := New(Options{MaxFiles: 20})
 	defer r.Close()
+	r.pipes.least = 1 // other programs of the user may have used up what there is of large ones
 	p, ok := r.pipes.get()
 	if used, _ := r.limit.usage(); !ok || used != filesPipe {
 		t.Fatalf("pipe %v, %d descriptors used", ok, used)
@@ -258,7 +257,7 @@ func TestUDPNoWay(t *testing.T) {
 	if _, err := io.WriteString(c, "x"); err != nil {
 		t.Fatal(err)
 	}
-	_ = there.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = there.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, _, err := there.ReadFrom(make([]byte, 9)); err != nil {
 		t.Error(err)
 	}

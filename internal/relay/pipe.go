@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -37,6 +38,7 @@ const filesPipe = 2
 // pipePool lends pipes. Their descriptors count as those of sessions do, but a session without one only copies.
 type pipePool struct {
 	limit *limit
+	least int // the smallest capacity to lend, 0: minPipe
 
 	mu    sync.Mutex
 	free  []pipe
@@ -70,7 +72,7 @@ func (p *pipePool) get() (pipe, bool) {
 	}
 	q := pipe{fds[0], fds[1]}
 	_, _ = unix.FcntlInt(uintptr(q.w), unix.F_SETPIPE_SZ, pipeSize) // refused: smaller, but right
-	if size, err := unix.FcntlInt(uintptr(q.w), unix.F_GETPIPE_SZ, 0); err != nil || size < minPipe {
+	if size, err := unix.FcntlInt(uintptr(q.w), unix.F_GETPIPE_SZ, 0); err != nil || size < cmp.Or(p.least, minPipe) {
 		p.used--
 		p.shred(q)
 		p.small = time.Now()

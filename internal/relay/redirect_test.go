@@ -2,10 +2,12 @@ package relay_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -143,21 +145,27 @@ func plain(a net.Addr) string {
 // dial connects from a namespace, nil is the node's, and returns the connection and the answer.
 func (h *host) dial(ns *netns.NS, network, to string) (c net.Conn, answer string, err error) {
 	do := func() error {
-		c, err = net.DialTimeout(network, to, 3*time.Second)
+		c, err = net.DialTimeout(network, to, 30*time.Second)
 		if err != nil {
 			return err
 		}
 		h.t.Cleanup(func() { _ = c.Close() })
-		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
-		if network == "udp" {
-			if _, err := c.Write([]byte("x")); err != nil {
-				return err
-			}
-		}
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		b := make([]byte, 100)
-		n, err := c.Read(b)
-		answer = strings.TrimSpace(string(b[:n]))
-		return err
+		for try := 1; ; try++ {
+			if network == "udp" { // the kernel drops what comes before a link is quite up
+				_ = c.SetReadDeadline(time.Now().Add(time.Second))
+				if _, err := c.Write([]byte("x")); err != nil {
+					return err
+				}
+			}
+			n, err := c.Read(b)
+			if errors.Is(err, os.ErrDeadlineExceeded) && network == "udp" && try < 20 {
+				continue
+			}
+			answer = strings.TrimSpace(string(b[:n]))
+			return err
+		}
 	}
 	if ns == nil {
 		err = do()
@@ -246,10 +254,17 @@ func TestNoEndpoints(t *testing.T) {
 		h.sync([]api.ServicePort{empty})
 		for _, to := range []string{"10.254.247.121:8080", "[fd00:10::79]:8080", "172.17.42.31:30080", "192.0.2.7:8080"} {
 			for _, ns := range []*netns.NS{h.sshd, nil} {
-				begin := time.Now()
-				_, _, err := h.dial(ns, "tcp", to)
-				if err == nil || !strings.Contains(err.Error(), "refused") || time.Since(begin) > 500*time.Millisecond {
-					t.Errorf("%s (pod %v): %v after %s, want refused at once", to, ns != nil, err, time.Since(begin))
+				var err error
+				soonest := time.Hour
+				for try := 0; try < 3 && soonest > 500*time.Millisecond; try++ { // the machine may stand still meanwhile
+					begin := time.Now()
+					if _, _, err = h.dial(ns, "tcp", to); err == nil || !strings.Contains(err.Error(), "refused") {
+						break
+					}
+					soonest = min(soonest, time.Since(begin))
+				}
+				if soonest > 500*time.Millisecond {
+					t.Errorf("%s (pod %v): %v after %s, want refused at once", to, ns != nil, err, soonest)
 				}
 			}
 		}

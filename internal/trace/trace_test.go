@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { os.Exit(netns.Main(m)) }
 
 func TestCaptureSeesAPacketOnLo(t *testing.T) {
 	netns.Need(t)
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	got := make(chan string, 1)
 	failed := make(chan error, 1)

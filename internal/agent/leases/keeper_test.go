@@ -32,12 +32,20 @@ func TestWaitConfig(t *testing.T) {
 	if err := wait("http://127.0.0.1:9", 3*time.Second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("nobody there: %v", err)
 	}
-	if got := log.String(); strings.Count(got, "waiting for the network configuration") != 1 || strings.Count(got, "connection refused") != 2 {
-		t.Errorf("log:\n%s", got)
+	said := map[string]int{}
+	for line := range strings.Lines(log.String()) {
+		_, what, _ := strings.Cut(line, "level=")
+		said[what]++
+		if !strings.HasPrefix(what, `WARN msg="waiting for the network configuration"`) || said[what] > 1 { // a slow machine gives more than one reason
+			t.Errorf("log:\n%s", &log)
+		}
+	}
+	if !strings.Contains(log.String(), "connection refused") {
+		t.Errorf("log:\n%s", &log)
 	}
 	web := httptest.NewServer(http.NotFoundHandler())
 	defer web.Close()
-	err := wait(web.URL, 20*time.Second)
+	err := wait(web.URL, time.Minute)
 	if !errors.Is(err, etcd.ErrDenied) || !strings.Contains(err.Error(), "speaks HTTP/1, so it is not etcd's client port: correct --etcd-endpoints") {
 		t.Errorf("a web server: %v", err)
 	}

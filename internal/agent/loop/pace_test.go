@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -92,7 +93,9 @@ func TestPaceOfFailures(t *testing.T) {
 }
 
 // TestLoopUnderFire runs a real loop against a writer that makes an event of each of its steps.
-func TestLoopUnderFire(t *testing.T) {
+func TestLoopUnderFire(t *testing.T) { synctest.Test(t, testLoopUnderFire) }
+
+func testLoopUnderFire(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Second)
 	defer stop()
 	events := make(chan struct{}, 1)

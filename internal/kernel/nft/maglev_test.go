@@ -88,7 +88,7 @@ func (c *cluster) askFrom(t *testing.T, host, from string, to netip.AddrPort) st
 	t.Helper()
 	var answer string
 	err := c.do(t, host, func() error {
-		d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		d := net.Dialer{Timeout: 30 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 		conn, err := d.DialContext(context.Background(), "tcp", to.String())
 		if err != nil {
 			return err

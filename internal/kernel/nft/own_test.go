@@ -39,10 +39,10 @@ func TestOwn(t *testing.T) {
 	if err := c.Own(program("add table inet weft")); err != nil || told(200*time.Millisecond) {
 		t.Fatalf("%v: told of our own transaction", err)
 	}
-	if _ = program("add chain inet weft a")(); !told(5 * time.Second) {
+	if _ = program("add chain inet weft a")(); !told(30 * time.Second) {
 		t.Error("not told of somebody else's")
 	}
-	if err := c.Own(program("add chain inet weft b", "add chain inet weft c")); err != nil || !told(5*time.Second) {
+	if err := c.Own(program("add chain inet weft b", "add chain inet weft c")); err != nil || !told(30*time.Second) {
 		t.Errorf("%v: not told of two transactions, of which one may be somebody else's", err)
 	}
 	for told(200 * time.Millisecond) {
@@ -51,7 +51,7 @@ func TestOwn(t *testing.T) {
 	if err := c.Own(program()); err != nil {
 		t.Fatal(err)
 	}
-	if _ = program("add chain inet weft d")(); !told(5 * time.Second) {
+	if _ = program("add chain inet weft d")(); !told(30 * time.Second) {
 		t.Error("not told of somebody else's after a program that did nothing")
 	}
 }

@@ -68,7 +68,7 @@ func TestPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer stop()
 	for _, far := range []netip.Addr{netip.MustParseAddr("10.9.2.2"), netip.MustParseAddr("fd09:2::2")} {
 		for _, mtu := range []string{"1500", "1400", "1281", "1499", "1500"} {

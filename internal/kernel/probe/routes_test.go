@@ -57,7 +57,7 @@ func TestHostRoutes(t *testing.T) {
 			<-ch
 		}
 		ip(x.command)
-		deadline := time.After(5 * time.Second)
+		deadline := time.After(30 * time.Second)
 		for x.want != "" || x.command == "link set hr0 down" {
 			if strings.Join(read(), "|") == x.want {
 				break

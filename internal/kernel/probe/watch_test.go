@@ -39,7 +39,7 @@ func TestUnderlayIsFollowed(t *testing.T) {
 		if out, err := exec.Command("ip", x.command...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %v: %v\n%s", x.command, err, out)
 		}
-		deadline := time.After(5 * time.Second)
+		deadline := time.After(30 * time.Second)
 		for {
 			select {
 			case <-ch:
@@ -54,7 +54,7 @@ func TestUnderlayIsFollowed(t *testing.T) {
 	stop()
 	select {
 	case <-ch: // a last event, or closed
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the watch does not end")
 	}
 }

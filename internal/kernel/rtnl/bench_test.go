@@ -124,7 +124,7 @@ func BenchmarkHeal(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		w.must(thief.h.Apply(context.Background(), []netstate.Op{{Verb: netstate.Del, Object: routes[i%len(routes)]}}))
-		if !fired(ch, time.Second) {
+		if !fired(ch, 30*time.Second) {
 			b.Fatal("no event")
 		}
 		if n := w.converge(want); n != 1 {

@@ -53,7 +53,7 @@ func TestInjuries(t *testing.T) {
 			if err := w.run(c.line); err != nil {
 				t.Fatalf("%s: %v", c.line, err)
 			}
-			if !fired(ch, time.Second) {
+			if !fired(ch, 30*time.Second) {
 				t.Errorf("%s: no event", c.line)
 			}
 			if list, ops, whole = w.h.Injuries(); whole == c.whole || !whole {
@@ -101,7 +101,7 @@ func BenchmarkHealOne(b *testing.B) {
 		b.StopTimer() // the route is gone when ip(8) ends
 		w.must(w.run("ip route del " + routes[i%len(routes)].Dst.String()))
 		b.StartTimer()
-		if !fired(ch, time.Second) {
+		if !fired(ch, 30*time.Second) {
 			b.Fatal("no event")
 		}
 		_, ops, whole := w.h.Injuries()

@@ -76,7 +76,7 @@ func TestNexthopTaken(t *testing.T) {
 	ch := w.watch(want)
 	drain(ch)
 	w.ip("ip nexthop flush proto 119")
-	if !fired(ch, 5*time.Second) {
+	if !fired(ch, 30*time.Second) {
 		t.Fatal("no event")
 	}
 	if n := w.converge(want); n != 3 {

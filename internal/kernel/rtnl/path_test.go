@@ -126,7 +126,7 @@ func ask(t *testing.T, from, to *world, server netip.Addr, size int) (seen netip
 	}
 	defer conn.Close()
 	n := 0
-	for try := range 20 { // a datagram may be lost while carriers come up
+	for try := range 200 { // a datagram may be lost while carriers come up
 		if _, err = conn.Write(make([]byte, size)); err != nil {
 			return seen, err
 		}

@@ -42,14 +42,14 @@ func TestFiles(t *testing.T) {
 	const lo, dev = "net/ipv4/conf/lo/accept_local", "net/ipv4/conf/files0/accept_local"
 	set(lo, dev, "net/ipv4/conf/none/rp_filter")
 	sh("echo 1 > /proc/sys/" + lo)
-	if !fired(5 * time.Second) {
+	if !fired(30 * time.Second) {
 		t.Error("no event for a parameter that netlink does not tell of")
 	}
 	for range 2 {
 		sh("ip link add files0 type veth peer name files1")
 		set(lo, dev)
 		sh("echo 1 > /proc/sys/" + dev)
-		if !fired(5 * time.Second) {
+		if !fired(30 * time.Second) {
 			t.Error("no event for a new device's parameter")
 		}
 		sh("ip link del files0")
@@ -57,9 +57,14 @@ func TestFiles(t *testing.T) {
 	set(dev)
 	for fired(20 * time.Millisecond) { // what removing a watch says
 	}
-	sh("echo 0 > /proc/sys/" + lo)
-	if fired(50 * time.Millisecond) {
-		t.Error("an event of a parameter that is no longer watched")
+	for try := 1; ; try++ { // an event may be what is said late of something else, but not each time
+		sh("echo 0 > /proc/sys/" + lo)
+		if !fired(50 * time.Millisecond) {
+			break
+		}
+		if try == 5 {
+			t.Fatal("an event of a parameter that is no longer watched")
+		}
 	}
 	if err := f.Set([]string{"../self/comm"}); err == nil {
 		t.Error("a path outside of /proc/sys was taken")

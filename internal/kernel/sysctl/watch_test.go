@@ -30,7 +30,7 @@ func TestWatch(t *testing.T) {
 		}
 		select {
 		case <-ch:
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Errorf("no event for %s", name)
 		}
 	}

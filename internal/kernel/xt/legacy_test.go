@@ -36,7 +36,7 @@ func TestWatchLegacy(t *testing.T) {
 			if out, err := exec.CommandContext(t.Context(), program, append([]string{"-t", "nat"}, args...)...).CombinedOutput(); err != nil {
 				t.Fatalf("%s %v: %v: %s", program, args, err, out)
 			}
-			if !fired(3 * time.Second) {
+			if !fired(30 * time.Second) {
 				t.Errorf("%s %v: no event", program, args)
 			}
 		}

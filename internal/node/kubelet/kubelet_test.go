@@ -323,7 +323,7 @@ func TestFollow(t *testing.T) {
 	}()
 	wait := func(want string) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); out.String() != want; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); out.String() != want; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("followed %q, want %q", out.String(), want)
 			}

@@ -111,7 +111,11 @@ func TestOnce(t *testing.T) {
 		{"nothing", corev1.ProbeHandler{}, "names no action"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			err := Once(t.Context(), &corev1.Probe{ProbeHandler: c.h}, target)
+			p := &corev1.Probe{ProbeHandler: c.h, TimeoutSeconds: 30}
+			if c.want == "deadline exceeded" {
+				p.TimeoutSeconds = 1
+			}
+			err := Once(t.Context(), p, target)
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("%v, want %q", err, c.want)
 			}

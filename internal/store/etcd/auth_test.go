@@ -68,7 +68,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca, cert, key := pki(t, t.TempDir())
 	server := etcdtest.StartTLS(t, "--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth")
-	full := Config{Endpoints: []string{server.URL}, CAFile: ca, CertFile: cert, KeyFile: key, Timeout: 3 * time.Second}
+	full := Config{Endpoints: []string{server.URL}, CAFile: ca, CertFile: cert, KeyFile: key, Timeout: 5 * time.Second}
 	c, err := Open(full)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestTLS(t *testing.T) {
 	own(t, k)
 
 	stranger, _, _ := pki(t, t.TempDir())
-	full.CAFile, full.Timeout = stranger, time.Second
+	full.CAFile = stranger
 	bad, err := Open(full)
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestAuth(t *testing.T) {
 	must(raw.AuthEnable(ctx))
 
 	as := func(user, password string) *Client {
-		c, err := Open(Config{Endpoints: []string{server.URL}, Username: user, Password: password, Timeout: 2 * time.Second})
+		c, err := Open(Config{Endpoints: []string{server.URL}, Username: user, Password: password, Timeout: 5 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -165,7 +165,7 @@ func leader(t *testing.T, all []*member) *member {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
 		r, err := c.Status(ctx, m.url())
 		stop()
 		_ = c.Close()
@@ -223,23 +223,23 @@ func TestCluster(t *testing.T) {
 		}
 		end()
 	}
-	news("all well", all, 10*time.Second)
+	news("all well", all, 30*time.Second)
 
 	l := leader(t, all)
 	l.kill()
-	news("leader killed", others(all, l), 15*time.Second)
+	news("leader killed", others(all, l), 45*time.Second)
 	l.start()
 	eventually(t, "a leader", func() bool { return leader(t, all) != nil })
 
 	for _, m := range all { // one after the other, so the one with the watch is among them
 		m.isolate()
-		news("minority "+m.name, others(all, m), 15*time.Second)
+		news("minority "+m.name, others(all, m), 45*time.Second)
 		m.heal()
 	}
 	eventually(t, "a leader", func() bool { return leader(t, all) != nil })
 	for _, m := range all {
 		m.vanish()
-		news("silent "+m.name, others(all, m), 15*time.Second)
+		news("silent "+m.name, others(all, m), 45*time.Second)
 		m.heal()
 	}
 }

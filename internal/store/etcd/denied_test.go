@@ -82,13 +82,13 @@ func TestTLSDenied(t *testing.T) {
 		{
 			"one wrong, one not there",
 			Config{Endpoints: []string{simple.URL, "https://127.0.0.1:9"}, CAFile: strangerCA},
-			[]string{"no answer within 1.5s", simple.URL + ": its x509", "https://127.0.0.1:9: dial tcp 127.0.0.1:9: connect: connection refused"},
+			[]string{"no answer within 4s", simple.URL + ": its x509", "https://127.0.0.1:9: dial tcp 127.0.0.1:9: connect: connection refused"},
 			false,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			tt.config.Timeout = 1500 * time.Millisecond
+			tt.config.Timeout = 4 * time.Second
 			c, err := Open(tt.config)
 			if err != nil {
 				t.Fatal(err)
@@ -138,8 +138,7 @@ func TestTokenExpires(t *testing.T) {
 		return c
 	}
 	c := as()
-	k1, _ := run(t, c, want(1))
-	k1.CheckEvery = time.Hour // nothing keeps the token alive
+	k1, _ := runEvery(t, c, want(1), time.Hour) // nothing keeps the token alive
 	l := own(t, k1)
 	time.Sleep(5 * time.Second) // longer than the token lives
 	k2, _ := run(t, as(), want(2))

@@ -3,6 +3,7 @@ package file_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ func next(t *testing.T, ch <-chan told) told {
 	select {
 	case x := <-ch:
 		return x
-	case <-time.After(2 * file.Poll):
+	case <-time.After(30 * time.Second):
 		t.Fatal("nothing was said")
 		return told{}
 	}
@@ -76,16 +77,23 @@ func TestConfigMap(t *testing.T) {
 	if err := os.Symlink("..data/net-conf.json", path); err != nil {
 		t.Fatal(err)
 	}
-	ch := follow(t, path, "one")
-	begun := time.Now()
-	put("..2", "two")
-	if x := next(t, ch); x.data != "two" || x.err != nil {
-		t.Fatalf("got %+v", x)
+	have := "one"
+	ch := follow(t, path, have)
+	soonest := time.Hour
+	for i := 0; i < 5 && soonest > file.Poll/2; i++ { // the poll may come first, or the machine stand still, but not each time
+		begun := time.Now()
+		text := strings.Repeat("two", i+1)
+		put(fmt.Sprint("..2", i), text)
+		if x := next(t, ch); x.data != text || x.err != nil {
+			t.Fatalf("got %+v", x)
+		}
+		soonest = min(soonest, time.Since(begun))
+		have = text
 	}
-	if d := time.Since(begun); d > file.Poll/2 {
-		t.Errorf("it took %s: not the event but the poll", d)
+	if soonest > file.Poll/2 {
+		t.Errorf("it took %s: not the event but the poll", soonest)
 	}
-	put("..3", "two") // nothing new
+	put("..3", have) // nothing new
 	put("..4", "three")
 	if x := next(t, ch); x.data != "three" {
 		t.Fatalf("got %+v", x)
@@ -103,13 +111,16 @@ func TestGoneAndBack(t *testing.T) {
 	if x := next(t, ch); !errors.Is(x.err, fs.ErrNotExist) {
 		t.Fatalf("got %+v", x)
 	}
+	// A file that is written in place may be read half written.
 	write(t, path, "one")
-	if x := next(t, ch); x.data != "one" {
-		t.Fatalf("got %+v", x)
+	for next(t, ch).data != "one" {
+		continue
 	}
 	write(t, path, strings.Repeat("x", 1<<20+1))
-	if x := next(t, ch); x.err == nil || !strings.Contains(x.err.Error(), "larger than") {
-		t.Fatalf("got %+v", x)
+	for x := next(t, ch); x.err == nil || !strings.Contains(x.err.Error(), "larger than"); x = next(t, ch) {
+		if x.err != nil {
+			t.Fatalf("got %+v", x)
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func transfer(t *testing.T, from, to *netns.NS, a netip.Addr, n int) {
 	}()
 	c, err := dial(from, l.Addr())
 	must(t, err)
-	must(t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	must(t, c.SetDeadline(time.Now().Add(time.Minute)))
 	_, err = io.Copy(c, bytes.NewReader(data))
 	must(t, err)
 	must(t, c.Close())
@@ -46,7 +46,7 @@ func transfer(t *testing.T, from, to *netns.NS, a netip.Addr, n int) {
 		if got != sha256.Sum256(data) {
 			t.Errorf("%d bytes to %s arrived changed", n, a)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("%d bytes to %s did not arrive", n, a)
 	}
 }
@@ -87,7 +87,7 @@ func TestFullMTU(t *testing.T) {
 	a, b := newHosts(t)
 	connect(a, b)
 	ping := func(args ...string) (string, error) {
-		out, err := exec.Command("ip", append([]string{"netns", "exec", "pod1", "ping", "-n", "-c1", "-W2", "-Mdo"}, args...)...).CombinedOutput()
+		out, err := exec.Command("ip", append([]string{"netns", "exec", "pod1", "ping", "-n", "-c1", "-w30", "-Mdo"}, args...)...).CombinedOutput()
 		return string(out), err
 	}
 	if out, err := exec.LookPath("ping"); err != nil {
@@ -101,7 +101,7 @@ func TestFullMTU(t *testing.T) {
 			t.Errorf("full MTU: %v\n%s", err, out)
 		}
 	}
-	if out, err := ping("-s", "1393", "10.1.2.5"); err == nil {
+	if out, err := ping("-w2", "-s", "1393", "10.1.2.5"); err == nil {
 		t.Errorf("more than the MTU arrived:\n%s", out)
 	}
 	out, err := exec.Command("ip", "-n", "host1", "-s", "-s", "route", "show", "cache").CombinedOutput()
@@ -127,7 +127,7 @@ func TestRestart(t *testing.T) {
 	}
 	_, err = c.Write([]byte("still here"))
 	must(t, err)
-	must(t, s.SetReadDeadline(time.Now().Add(8*time.Second)))
+	must(t, s.SetReadDeadline(time.Now().Add(time.Minute)))
 	if _, err := io.ReadFull(s, make([]byte, 10)); err != nil {
 		t.Errorf("connection did not live through the restart: %v", err)
 	}
@@ -173,7 +173,11 @@ func TestSpoofed(t *testing.T) {
 	if err == nil {
 		t.Errorf("a foreign source came through: %s", out)
 	}
-	if got := refused(b.engine.Stats(), "10.99.0.1", wg.ReasonSource); got != 1 {
+	spoofed := func() uint64 { return refused(b.engine.Stats(), "10.99.0.1", wg.ReasonSource) }
+	for end := time.Now().Add(10 * time.Second); spoofed() == 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if got := spoofed(); got != 1 {
 		t.Errorf("counted %d of the peer's spoofed packets, want 1: %+v", got, b.engine.Stats())
 	}
 	b.apply() // and now a is a stranger
@@ -181,8 +185,11 @@ func TestSpoofed(t *testing.T) {
 	must(t, a.engine.Close())
 	a.start() // a new handshake
 	a.apply(b.lease)
-	_, _ = exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W0.3", "10.1.2.5").CombinedOutput()
-	if got := refused(b.engine.Stats(), "10.99.0.1:51820", wg.ReasonHandshake); got == 0 {
+	handshakes := func() uint64 { return refused(b.engine.Stats(), "10.99.0.1:51820", wg.ReasonHandshake) }
+	for end := time.Now().Add(30 * time.Second); handshakes() == 0 && time.Now().Before(end); {
+		_, _ = exec.Command("ip", "netns", "exec", "pod1", "ping", "-n", "-c1", "-W0.3", "10.1.2.5").CombinedOutput()
+	}
+	if handshakes() == 0 {
 		t.Errorf("the stranger was not counted: %+v", b.engine.Stats())
 	}
 }

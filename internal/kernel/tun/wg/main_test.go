@@ -2,6 +2,7 @@ package wg_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,6 +64,10 @@ func newHosts(t testing.TB) (a, b *host) {
 		-n %[2]s addr add fd99::2/64 dev eth0 nodad
 		-n %[1]s link set eth0 up
 		-n %[2]s link set eth0 up`, a.name, b.name)
+	// What is sent before the link is quite up is lost: a refusal says that it is.
+	if _, err := dialFor(a.ns, &net.TCPAddr{IP: net.IPv4(10, 99, 0, 2), Port: 9}, time.Minute); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatal(err)
+	}
 	return a, b
 }
 
@@ -191,7 +197,7 @@ func listen(t testing.TB, ns *netns.NS, a netip.Addr) net.Listener {
 }
 
 // dial connects from the namespace.
-func dial(ns *netns.NS, to net.Addr) (net.Conn, error) { return dialFor(ns, to, 5*time.Second) }
+func dial(ns *netns.NS, to net.Addr) (net.Conn, error) { return dialFor(ns, to, 30*time.Second) }
 
 func dialFor(ns *netns.NS, to net.Addr, limit time.Duration) (c net.Conn, err error) {
 	err = ns.Do(func() (err error) {
