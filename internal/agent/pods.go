@@ -122,7 +122,7 @@ func (a *agent) Status() status.Status {
 	}
 	s.Settings, s.Relay = a.live.List(), filter.Relay
 	s.Warnings = slices.Concat(a.apiWarnings(), a.underlayWarnings(), filter.Warnings, s.Settings.Warnings(), services.FewFiles(s.Relay))
-	s.ServiceLimits, s.Metrics = filter.Limits, []func(io.Writer){a.healing.WriteMetrics, a.proxy.WriteMetrics, a.kube.WriteMetrics}
+	s.ServiceLimits, s.Metrics = filter.Limits, []func(io.Writer){a.healing.WriteMetrics, a.proxy.WriteMetrics, a.kube.WriteMetrics, a.watch.WriteMetrics}
 	turnStatus(&s, filter)
 	s.Lease = a.leaseStatus()
 	written, why := a.subnetEnv.state()

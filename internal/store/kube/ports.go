@@ -75,6 +75,7 @@ func (f *Feed) Snapshot() api.Snapshot {
 		f.version++
 	}
 	clear(w.dirty)
+	w.serviceChanges.pending, w.sliceChanges.pending = 0, 0
 	c.Triggered, w.triggers = w.triggers, nil
 	c.To = f.version
 	snap := *w.objects()

@@ -45,6 +45,8 @@ type Watch struct {
 	lean   *api.Snapshot       // without services, nil when stale
 	claims proxy.Claims        // of the services, as they want them
 
+	serviceChanges, sliceChanges changes
+
 	triggers []time.Time // when changes of endpoints began that the Feed does not know yet
 	fedSince time.Time
 
@@ -103,6 +105,7 @@ func (w *Watch) objectChanged() {
 
 // serviceChanged has the service merged anew, and those that get more or less of what they claim because of it.
 func (w *Watch) serviceChanged(key string, before, after []api.ServicePort, _ bool) {
+	w.serviceChanges.note()
 	w.dirty[key] = true
 	w.stale()
 	for _, n := range w.claims.Set(before, after) {
@@ -128,7 +131,7 @@ func (w *Watch) sliceChanged(key string, before, after slice, gone bool) {
 		}
 		w.dirty[after.service] = true
 	}
-	if after.trigger != before.trigger {
+	if w.sliceChanges.note(); after.trigger != before.trigger {
 		w.triggered(after.trigger)
 	}
 	w.stale()
