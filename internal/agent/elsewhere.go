@@ -100,7 +100,7 @@ func (a *agent) meetNodes() {
 		return
 	}
 	for _, n := range snap.Nodes {
-		if l, err := lease.FromNode(n, lease.AnnotationPrefix); err == nil && n.Name != a.cfg.NodeName {
+		if l, err := lease.FromNode(n, a.cfg.AnnotationPrefix); err == nil && n.Name != a.cfg.NodeName {
 			a.foreign = append(a.foreign, l)
 		}
 	}

@@ -46,6 +46,8 @@ func (a *agent) look() (facts.Facts, error) {
 	}
 	if !a.cfg.KubeSubnetManager {
 		f.Etcd, f.EtcdPrefix = a.cfg.EtcdEndpoints, a.cfg.EtcdPrefix
+	} else if a.cfg.AnnotationPrefix != lease.AnnotationPrefix {
+		f.AnnotationPrefix = a.cfg.AnnotationPrefix
 	}
 	return f, nil
 }

@@ -89,7 +89,7 @@ func (a *agent) want(ctx context.Context, c lease.Config) (claim.Want, error) {
 }
 
 func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Config, error) {
-	k, text, err := leases.OpenKube(a.log, a.cfg.NetConfigPath)
+	k, text, err := leases.OpenKube(a.log, a.cfg.NetConfigPath, a.cfg.AnnotationPrefix)
 	if err != nil {
 		return lease.Config{}, err
 	}
@@ -120,7 +120,7 @@ func (a *agent) openKubeLeases(ctx context.Context, g *errgroup.Group) (lease.Co
 
 // annotateLease publishes the node's lease as flannel does.
 func (a *agent) annotateLease(ctx context.Context, l api.Lease) error {
-	text, err := lease.Annotations(l, lease.AnnotationPrefix)
+	text, err := lease.Annotations(l, a.cfg.AnnotationPrefix)
 	if err != nil {
 		return err
 	}

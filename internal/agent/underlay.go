@@ -54,13 +54,13 @@ func (a *agent) annotatedPublic() (lease.Public, error) {
 	default:
 		return lease.Public{}, nil
 	}
-	return ownPublic(a.watch.Objects(), a.cfg.NodeName)
+	return ownPublic(a.watch.Objects(), a.cfg.NodeName, a.cfg.AnnotationPrefix)
 }
 
-func ownPublic(snap api.Snapshot, node string) (lease.Public, error) {
+func ownPublic(snap api.Snapshot, node, prefix string) (lease.Public, error) {
 	for _, n := range snap.Nodes {
 		if n.Name == node {
-			return lease.PublicFromNode(n, lease.AnnotationPrefix)
+			return lease.PublicFromNode(n, prefix)
 		}
 	}
 	return lease.Public{}, nil

@@ -38,7 +38,7 @@ func TestPublished(t *testing.T) {
 	}
 	annotated, err := ownPublic(api.Snapshot{Nodes: []api.Node{{Name: "other"}, {Name: "n1", Annotations: map[string]string{
 		lease.AnnotationPrefix + "public-ip-overwrite": "203.0.113.2", lease.AnnotationPrefix + "node-public-ip": "203.0.113.1",
-	}}}}, "n1")
+	}}}}, "n1", lease.AnnotationPrefix)
 	if err != nil || annotated.Publish != over || annotated.Use != flag {
 		t.Errorf("%+v %v", annotated, err)
 	}

@@ -4,12 +4,33 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"strings"
 
 	"weft/internal/api"
 )
 
 // AnnotationPrefix is flannel's default prefix of the node annotations (--kube-annotation-prefix), with the slash.
 const AnnotationPrefix = "flannel.alpha.coreos.com/"
+
+// annotationPrefix is what Kubernetes lets an annotation's key be: a domain, a slash, and the beginning of a name.
+var annotationPrefix = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]*[a-z0-9])?/([A-Za-z0-9][A-Za-z0-9_.-]*-)?$`)
+
+// ParseAnnotationPrefix reads a prefix as flannel does: without a slash one is appended, and to what follows a slash a dash.
+func ParseAnnotationPrefix(text string) (string, error) {
+	p := text
+	if !strings.Contains(p, "/") {
+		p += "/"
+	}
+	if !strings.HasSuffix(p, "/") && !strings.HasSuffix(p, "-") {
+		p += "-"
+	}
+	if !annotationPrefix.MatchString(p) || len(p) > 253 {
+		return "", fmt.Errorf("%q is not the beginning of an annotation's key: want a domain, such as flannel.alpha.coreos.com, or one with a name, such as "+
+			"flannel.example.com/blue", excerpt(text))
+	}
+	return p, nil
+}
 
 // AlsoAnnotation is weft's own: further kinds by which the node receives ([]Kind). flannel does not look at it.
 const AlsoAnnotation = "weft.dev/overlay-also"

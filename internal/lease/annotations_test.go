@@ -130,3 +130,17 @@ func same(a, b api.Lease) bool {
 	}
 	return a == b
 }
+
+// TestAnnotationPrefix: a prefix is completed as flannel does.
+func TestAnnotationPrefix(t *testing.T) {
+	for text, want := range map[string]string{
+		"flannel.alpha.coreos.com": AnnotationPrefix, "flannel.alpha.coreos.com/": AnnotationPrefix,
+		"flannel.example.com/blue": "flannel.example.com/blue-", "flannel.example.com/blue-": "flannel.example.com/blue-",
+		"": "", "flannel": "", "a.b/c/d": "", "A.b": "", "a b.c": "", "-a.b": "", "a.b/-c": "", "a.b/ö": "",
+	} {
+		got, err := ParseAnnotationPrefix(text)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v, want %q", text, got, err, want)
+		}
+	}
+}

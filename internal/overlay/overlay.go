@@ -22,6 +22,8 @@ type Self struct {
 	MTU int
 	// Addr and AddrV6 are the underlay interface's own addresses (behind a NAT not the public ones).
 	Addr, AddrV6 netip.Addr
+	// Addrs are all of the underlay interface's addresses.
+	Addrs []netip.Addr
 	// Connected lists the networks reachable through Dev without a gateway.
 	Connected []netip.Prefix
 	// Paths are the MTUs in bytes of paths narrower than MTU, by the peer's public address.

@@ -159,7 +159,30 @@ func (s Self) refuse(l api.Lease) (kind, reason string) {
 	if id, same := shared(l, s.Lease); same {
 		return id.kind(), id.String() + copied
 	}
+	return s.noOther(l)
+}
+
+// noOther refuses a lease whose public address is no other host's.
+func (s Self) noOther(l api.Lease) (kind, reason string) {
+	for _, a := range [...]netip.Addr{l.PublicIP, l.PublicIPv6} {
+		switch {
+		case !usable(a):
+		case slices.Contains(s.Addrs, a):
+			return OwnAddress, fmt.Sprintf("public address %s is one of this node's own: delete the lease if it is an earlier one of this node", a)
+		case s.broadcast(a):
+			return Unreachable, fmt.Sprintf("public address %s is no host's: it is the broadcast address of a network on %s", a, s.Dev)
+		}
+	}
 	return "", ""
+}
+
+// broadcast reports whether the address is the last one of a connected IPv4 network, by which the kernel takes no route (RFC 3021: the two
+// addresses of a /31 are hosts').
+func (s Self) broadcast(a netip.Addr) bool {
+	return a.Is4() && slices.ContainsFunc(s.Connected, func(p netip.Prefix) bool {
+		next := a.Next()
+		return p.Addr().Is4() && p.Bits() < 31 && p.Contains(a) && (!next.IsValid() || !p.Contains(next))
+	})
 }
 
 // inside reports whether the subnet lies in the network; either may be zero: not given.

@@ -22,7 +22,8 @@ func lease(i int, subnet string) api.Lease {
 func self() overlay.Self {
 	return overlay.Self{
 		Lease: lease(200, "10.200.0.0/24"), Network: netip.MustParsePrefix("10.0.0.0/8"), NetworkV6: netip.MustParsePrefix("fd10::/48"),
-		Dev: "eth0", MTU: 1500, Connected: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")},
+		Dev: "eth0", MTU: 1500, Addrs: []netip.Addr{netip.MustParseAddr("172.17.0.200"), netip.MustParseAddr("172.17.0.201"), netip.MustParseAddr("fd17::c9")},
+		Connected: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")},
 	}
 }
 
@@ -44,6 +45,9 @@ func TestPeersRefuse(t *testing.T) {
 		{"group MAC", with(lease(1, "10.1.0.0/24"), func(l *api.Lease) { l.VTEPMAC = "01:00:5e:00:00:01" }), "VTEP MAC"},
 		{"zero MAC v6", with(lease(1, "10.1.0.0/24"), func(l *api.Lease) { l.VTEPMACv6 = "00:00:00:00:00:00" }), "VTEP MAC"},
 		{"own address", lease(200, "10.1.0.0/24"), "public address is this node's own"},
+		{"another own address", lease(201, "10.1.0.0/24"), "public address 172.17.0.201 is one of this node's own"},
+		{"another own address v6", with(lease(1, "10.1.0.0/24"), func(l *api.Lease) { l.PublicIPv6 = netip.MustParseAddr("fd17::c9") }), "public address fd17::c9 is one of"},
+		{"broadcast address", with(lease(1, "10.1.0.0/24"), func(l *api.Lease) { l.PublicIP = netip.MustParseAddr("172.17.255.255") }), "172.17.255.255 is no host's"},
 		{"own subnet", lease(1, "10.200.0.0/25"), "overlaps that of this node"},
 		{"same subnet", lease(99, "10.50.0.0/24"), "overlaps that of node50"},
 		{"holds another", lease(99, "10.50.0.0/16"), "overlaps that of node50"},

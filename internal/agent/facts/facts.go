@@ -63,6 +63,8 @@ type Facts struct {
 
 	Etcd       []string `json:"etcd,omitempty"` // endpoints that hold the leases; none: the nodes' annotations do
 	EtcdPrefix string   `json:"etcdPrefix,omitempty"`
+	// AnnotationPrefix is what the keys of the nodes' annotations begin with, where that is not flannel's default.
+	AnnotationPrefix string `json:"annotationPrefix,omitempty"`
 }
 
 // JSON is the annotation's value.
@@ -115,7 +117,7 @@ func (f Facts) Public(v6 bool) netip.Addr {
 func (f Facts) Self(own api.Lease) overlay.Self {
 	self := overlay.Self{
 		Lease: own, Network: f.Network, NetworkV6: f.NetworkV6, Dev: f.Dev, MTU: f.MTU,
-		Addr: f.Addr(false), AddrV6: f.Addr(true), Connected: f.Connected, Paths: f.PathMTU, Options: f.Options,
+		Addr: f.Addr(false), AddrV6: f.Addr(true), Addrs: f.Addrs, Connected: f.Connected, Paths: f.PathMTU, Options: f.Options,
 	}
 	if f.Backend == lease.L2 {
 		// Pods of one Ethernet segment have no route on the way, so the narrowest path is everybody's.

@@ -65,7 +65,7 @@ func TestKubeDelta(t *testing.T) {
 			t.Fatalf("step %d: %v, want %v", step, have, want)
 		}
 		// What was read before is what reading anew says.
-		if fresh := (&nodeReader{}).nodes(k.config, k.self, k.avoid, nodes); !slices.Equal(fresh.peers, k.now.peers) || !slices.Equal(fresh.refused, k.now.refused) {
+		if fresh := (&nodeReader{prefix: lease.AnnotationPrefix}).nodes(k.config, k.self, k.avoid, nodes); !slices.Equal(fresh.peers, k.now.peers) || !slices.Equal(fresh.refused, k.now.refused) {
 			t.Fatalf("step %d: what was kept of nodes is not what they say", step)
 		}
 	}

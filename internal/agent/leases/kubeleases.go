@@ -50,8 +50,8 @@ type kubeView struct {
 	problem string // why the own lease cannot be used
 }
 
-// OpenKube reads the network configuration from the file.
-func OpenKube(log *slog.Logger, path string) (k *Kube, content []byte, err error) {
+// OpenKube reads the network configuration from the file. The keys of the nodes' annotations begin with prefix.
+func OpenKube(log *slog.Logger, path, prefix string) (k *Kube, content []byte, err error) {
 	text, err := file.Read(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--net-config-path=%s: %w", path, err)
@@ -64,7 +64,7 @@ func OpenKube(log *slog.Logger, path string) (k *Kube, content []byte, err error
 		log.Warn("network configuration", "file", path, "warning", w)
 	}
 	return &Kube{
-		log: log, path: path, config: c, changed: make(chan struct{}, 1), asked: make(chan struct{}, 1),
+		log: log, path: path, read: nodeReader{prefix: prefix}, config: c, changed: make(chan struct{}, 1), asked: make(chan struct{}, 1),
 		network: make(chan struct{}, 1), reported: map[string]string{},
 	}, text, nil
 }

@@ -23,14 +23,14 @@ func (r *nodeReader) nodes(c lease.Config, self api.Lease, avoid []claim.HostRou
 	if i < 0 {
 		v.problem = fmt.Sprintf("node %s is not registered with the Kubernetes API yet: waiting for it (is --node-name right?)", self.Node)
 	} else {
-		v.own, v.stale, v.problem = ownOf(c, self, avoid, nodes[i])
+		v.own, v.stale, v.problem = ownOf(c, r.prefix, self, avoid, nodes[i])
 	}
 	avoid = slices.DeleteFunc(slices.Clone(avoid), func(h claim.HostRoute) bool {
 		_, matters := claim.Obstacle(c, []claim.HostRoute{h}, c.V4.Network, c.V6.Network)
 		return !matters
 	})
 	refuse := func(n api.Node, kind, why string) {
-		v.refused = append(v.refused, claim.Refusal{Key: "node " + n.Name, Value: annotationsOf(n), Kind: kind, Reason: why})
+		v.refused = append(v.refused, claim.Refusal{Key: "node " + n.Name, Value: annotationsOf(n, r.prefix), Kind: kind, Reason: why})
 	}
 	good, leases := make([]int, 0, len(nodes)), make([]api.Lease, 0, len(nodes))
 	for i, n := range nodes {
@@ -92,7 +92,7 @@ func overlapOf(all []api.Lease, i int, clash bool) string {
 }
 
 // ownOf is the node's own lease, and whether its annotations have to be written.
-func ownOf(c lease.Config, self api.Lease, avoid []claim.HostRoute, n api.Node) (own api.Lease, stale bool, problem string) {
+func ownOf(c lease.Config, prefix string, self api.Lease, avoid []claim.HostRoute, n api.Node) (own api.Lease, stale bool, problem string) {
 	if len(n.PodCIDRs) == 0 {
 		return own, false, fmt.Sprintf("node %s has no spec.podCIDR yet: waiting for the controller that allocates it (--allocate-node-cidrs "+
 			"of the controller manager or of weft-server)", n.Name)
@@ -116,13 +116,13 @@ func ownOf(c lease.Config, self api.Lease, avoid []claim.HostRoute, n api.Node) 
 			n.Name, subnets(own), h)
 	}
 	own = project(c, own)
-	return own, !saysAll(n, own), ""
+	return own, !saysAll(n, prefix, own), ""
 }
 
 // saysAll reports whether the node's annotations are those of the lease, byte for byte: what they say of a family that the node has no
 // podCIDR of, the lease as read from them does not.
-func saysAll(n api.Node, own api.Lease) bool {
-	want, err := lease.Annotations(own, lease.AnnotationPrefix)
+func saysAll(n api.Node, prefix string, own api.Lease) bool {
+	want, err := lease.Annotations(own, prefix)
 	if err != nil || want[lease.AlsoAnnotation] != n.Annotations[lease.AlsoAnnotation] {
 		return false
 	}
@@ -187,10 +187,10 @@ func subnets(l api.Lease) string {
 }
 
 // annotationsOf are a node's annotations of the network, for the log.
-func annotationsOf(n api.Node) string {
+func annotationsOf(n api.Node, prefix string) string {
 	var out []string
 	for k, v := range n.Annotations {
-		if rest, ok := strings.CutPrefix(k, lease.AnnotationPrefix); ok {
+		if rest, ok := strings.CutPrefix(k, prefix); ok {
 			out = append(out, fmt.Sprintf("%s=%.200q", rest, v))
 		}
 	}

@@ -36,7 +36,7 @@ func newKubeLeases(t *testing.T) (*Kube, string) {
 	if err := os.WriteFile(path, []byte(kubeConf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k, _, err := OpenKube(slog.New(slog.DiscardHandler), path)
+	k, _, err := OpenKube(slog.New(slog.DiscardHandler), path, lease.AnnotationPrefix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestAnnotatedOnce(t *testing.T) {
 				for _, p := range cidrs {
 					n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(p))
 				}
-				own, stale, problem := ownOf(c, l, nil, n)
+				own, stale, problem := ownOf(c, lease.AnnotationPrefix, l, nil, n)
 				if problem != "" {
 					continue // the node has no podCIDR of a family that the network uses
 				}
@@ -207,10 +207,31 @@ func TestAnnotatedOnce(t *testing.T) {
 					t.Fatal(err)
 				}
 				maps.Copy(n.Annotations, text)
-				if _, stale, _ := ownOf(c, l, nil, n); stale {
+				if _, stale, _ := ownOf(c, lease.AnnotationPrefix, l, nil, n); stale {
 					t.Errorf("%s, %v, %s: written again and again", conf, cidrs, l.BackendType)
 				}
 			}
 		}
+	}
+}
+
+// TestAnotherPrefix: with a prefix of one's own the annotations of flannel's default say nothing, and what is written has the prefix.
+func TestAnotherPrefix(t *testing.T) {
+	const prefix = "flannel.example.com/blue-"
+	k, _ := newKubeLeases(t)
+	k.read.prefix = prefix
+	own, peer := kubeNode("n1", "10.244.1.0/24", "172.17.42.31", "02:00:00:00:00:01"), kubeNode("n2", "10.244.2.0/24", "172.17.42.32", "02:00:00:00:00:02")
+	snap := api.Snapshot{Nodes: []api.Node{own, peer}}
+	if _, stale := k.take(snap, time.Now()); !stale || len(k.Leases()) != 1 {
+		t.Errorf("the default's annotations count: stale %v, %d leases", stale, len(k.Leases()))
+	}
+	for i, n := range snap.Nodes {
+		snap.Nodes[i].Annotations = maps.Clone(n.Annotations)
+		for _, name := range []string{"kube-subnet-manager", "backend-type", "public-ip", "backend-data"} {
+			snap.Nodes[i].Annotations[prefix+name] = n.Annotations[lease.AnnotationPrefix+name]
+		}
+	}
+	if _, stale := k.take(snap, time.Now()); stale || len(k.Leases()) != 2 {
+		t.Errorf("the prefix's annotations: stale %v, %d leases", stale, len(k.Leases()))
 	}
 }

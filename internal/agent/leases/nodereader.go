@@ -13,6 +13,7 @@ import (
 // nodeReader reads leases from nodes, each once for as long as it stays the same: snapshots come with every change of any node, and reading
 // annotations is the bulk of the work.
 type nodeReader struct {
+	prefix      string                // of the annotations
 	known, next map[string]*nodeLease // by name, of the snapshot before and of this one
 }
 
@@ -30,7 +31,7 @@ func (r *nodeReader) lease(n api.Node) (api.Lease, error) {
 	x := r.known[n.Name]
 	if x == nil || !x.of(n) {
 		x = &nodeLease{annotations: n.Annotations, cidrs: n.PodCIDRs, addresses: n.Addresses}
-		x.l, x.err = lease.FromNode(n, lease.AnnotationPrefix)
+		x.l, x.err = lease.FromNode(n, r.prefix)
 	}
 	if r.next == nil {
 		r.next = make(map[string]*nodeLease, len(r.known))

@@ -17,6 +17,7 @@ import (
 
 	"weft/internal/agent/paths"
 	"weft/internal/agent/rules"
+	"weft/internal/lease"
 )
 
 // Config is what the agent is told by its flags.
@@ -30,6 +31,7 @@ type Config struct {
 	EtcdUsername, EtcdPassword        string
 	KubeSubnetManager                 bool
 	NetConfigPath                     string
+	AnnotationPrefix                  string // as lease.ParseAnnotationPrefix returns it, once it was validated
 	SetNetworkUnavailable             bool
 	Subnet                            string
 	Underlay                          Underlay
@@ -69,6 +71,7 @@ func (c *Config) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.EtcdPassword, "etcd-password", "", "password for etcd")
 	f.BoolVar(&c.KubeSubnetManager, "kube-subnet-mgr", false, "take the subnet from node.spec.podCIDR and publish flannel's annotations instead of using etcd")
 	f.StringVar(&c.NetConfigPath, "net-config-path", "/etc/kube-flannel/net-conf.json", "network configuration with --kube-subnet-mgr")
+	f.StringVar(&c.AnnotationPrefix, "kube-annotation-prefix", strings.TrimSuffix(lease.AnnotationPrefix, "/"), "what the keys of the nodes' annotations begin with, with --kube-subnet-mgr; the same on all nodes")
 	f.BoolVar(&c.SetNetworkUnavailable, "set-node-network-unavailable", true, "with --kube-subnet-mgr, set the node's condition NetworkUnavailable to False once its network stands")
 	f.StringVar(&c.Subnet, "subnet", "", "subnet to ask for, for example 172.16.28.0/24; empty: the one held before, else a free one")
 	c.Underlay.flags(f)
@@ -112,6 +115,11 @@ func (c *Config) Validate() error {
 	if !c.KubeSubnetManager && len(c.EtcdEndpoints) == 0 {
 		return fmt.Errorf("--etcd-endpoints is empty: name an etcd, or use --kube-subnet-mgr")
 	}
+	prefix, err := lease.ParseAnnotationPrefix(c.AnnotationPrefix)
+	if err != nil {
+		return fmt.Errorf("--kube-annotation-prefix: %w", err)
+	}
+	c.AnnotationPrefix = prefix
 	if len(c.Bridge) > 15 || strings.ContainsAny(c.Bridge, "/ ") || c.Bridge == "" {
 		return fmt.Errorf("--bridge=%s: an interface name has 1 to 15 characters, no slash, no space", c.Bridge)
 	}

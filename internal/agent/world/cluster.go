@@ -27,6 +27,8 @@ type Options struct {
 	EtcdCA        string
 	EtcdCert      string
 	EtcdKey       string
+	EtcdUsername  string
+	EtcdPassword  string
 }
 
 // Flags binds the options to a flag set with their defaults.
@@ -38,6 +40,8 @@ func (o *Options) Flags(f *pflag.FlagSet) {
 	f.StringVar(&o.EtcdCA, "etcd-cafile", "", "CA that signed etcd's certificate")
 	f.StringVar(&o.EtcdCert, "etcd-certfile", "", "client certificate for etcd")
 	f.StringVar(&o.EtcdKey, "etcd-keyfile", "", "key of the client certificate")
+	f.StringVar(&o.EtcdUsername, "etcd-username", "", "user name for etcd")
+	f.StringVar(&o.EtcdPassword, "etcd-password", "", "password for etcd")
 }
 
 // kubeconfigs lists where credentials are looked for, best first: the operator's own, the server's admin, the node's.
@@ -93,11 +97,17 @@ func Read(ctx context.Context, o Options) (api.Snapshot, []api.Lease, error) {
 	return snap, leases, err
 }
 
-// leasesOf reads the leases from the nodes' annotations.
+// leasesOf reads the leases from the nodes' annotations, whose prefix the facts of those with an agent tell.
 func leasesOf(nodes []api.Node) []api.Lease {
+	prefix := lease.AnnotationPrefix
+	for _, n := range nodes {
+		if f, ok, err := facts.Read(n); err == nil && ok && f.AnnotationPrefix != "" {
+			prefix = f.AnnotationPrefix
+		}
+	}
 	var out []api.Lease
 	for _, n := range nodes {
-		if l, err := lease.FromNode(n, lease.AnnotationPrefix); err == nil {
+		if l, err := lease.FromNode(n, prefix); err == nil {
 			out = append(out, l)
 		}
 	}
@@ -117,7 +127,10 @@ func readLeases(ctx context.Context, o Options, snap api.Snapshot) ([]api.Lease,
 	if len(o.EtcdEndpoints) == 0 {
 		return leasesOf(snap.Nodes), nil
 	}
-	kv, err := etcd.Open(etcd.Config{Endpoints: o.EtcdEndpoints, Prefix: o.EtcdPrefix, CAFile: o.EtcdCA, CertFile: o.EtcdCert, KeyFile: o.EtcdKey})
+	kv, err := etcd.Open(etcd.Config{
+		Endpoints: o.EtcdEndpoints, Prefix: o.EtcdPrefix, CAFile: o.EtcdCA, CertFile: o.EtcdCert, KeyFile: o.EtcdKey,
+		Username: o.EtcdUsername, Password: o.EtcdPassword,
+	})
 	if err != nil {
 		return nil, err
 	}

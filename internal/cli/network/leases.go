@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -35,7 +36,7 @@ type row struct {
 }
 
 func leasesCommand(o *options) *cobra.Command {
-	var output, kubeconfig string
+	var output, kubeconfig, prefix string
 	c := &cobra.Command{
 		Use:   "leases",
 		Short: "list the leases: subnet, host, backend, expiry, and why one is refused",
@@ -57,7 +58,11 @@ route of its own, that host's "weft status" shows.`,
 					return err
 				}
 				if !c.Flags().Changed("etcd-endpoints") {
-					return printRows(c.OutOrStdout(), nodeRows(nodes), output == "json")
+					p, err := lease.ParseAnnotationPrefix(prefix)
+					if err != nil {
+						return fmt.Errorf("--kube-annotation-prefix: %w", err)
+					}
+					return printRows(c.OutOrStdout(), nodeRows(nodes, p), output == "json")
 				}
 			}
 			return o.with(c, func(ctx context.Context, client *etcd.Client) error {
@@ -71,6 +76,7 @@ route of its own, that host's "weft status" shows.`,
 	}
 	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
 	c.Flags().StringVar(&kubeconfig, "kubeconfig", "", "credentials for the Kubernetes API, for the nodes' names or their leases")
+	c.Flags().StringVar(&prefix, "kube-annotation-prefix", strings.TrimSuffix(lease.AnnotationPrefix, "/"), "what the keys of the nodes' annotations begin with")
 	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -113,10 +119,10 @@ func etcdRows(ctx context.Context, client *etcd.Client, nodes []api.Node) ([]row
 }
 
 // nodeRows reads the leases from the nodes; each lasts as long as its node.
-func nodeRows(nodes []api.Node) []row {
+func nodeRows(nodes []api.Node, prefix string) []row {
 	rows := []row{}
 	for _, n := range nodes {
-		l, err := lease.FromNode(n, lease.AnnotationPrefix)
+		l, err := lease.FromNode(n, prefix)
 		x := rowOf(l)
 		x.Node, x.Permanent = n.Name, true
 		if err != nil {
