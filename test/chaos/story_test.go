@@ -17,6 +17,7 @@ import (
 	"weft/internal/lab"
 	"weft/internal/lab/topology"
 	"weft/internal/netstate"
+	"weft/test/labtest"
 )
 
 const (
@@ -27,6 +28,9 @@ const (
 
 // story is a lab with traffic, and what was measured.
 type story struct {
+	still *labtest.Still
+	begun time.Time
+
 	*lab.Lab
 	t     *testing.T
 	rnd   *rand.Rand
@@ -68,7 +72,7 @@ func begin(t *testing.T, mode, attach string) *story {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &story{Lab: l, t: t, rnd: rand.New(rand.NewPCG(n, 1)), table: &table{}}
+	s := &story{Lab: l, t: t, rnd: rand.New(rand.NewPCG(n, 1)), table: &table{}, still: labtest.NewStill(t), begun: time.Now()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			s.logs()
@@ -267,6 +271,7 @@ func (s *story) kubectl(args ...string) string {
 
 func (s *story) eventually(what string, limit time.Duration, check func() error) {
 	s.t.Helper()
+	limit *= labtest.Slack
 	begun := time.Now()
 	for {
 		err := check()

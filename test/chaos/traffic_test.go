@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"weft/internal/kernel/netns"
+	"weft/test/labtest"
 )
 
 // interval is how often each pod sends a packet to each other one.
@@ -161,6 +162,7 @@ func (tr *traffic) lost(from, to time.Time) (all, most int) {
 // settled waits until all pairs have carried everything sent in the last window.
 func (tr *traffic) settled(limit time.Duration) error {
 	const window, flight = 100 * time.Millisecond, 40 * time.Millisecond
+	limit *= labtest.Slack
 	begun := time.Now()
 	for {
 		now := time.Now()

@@ -15,6 +15,7 @@ import (
 
 	"weft/internal/lab"
 	"weft/internal/lab/topology"
+	"weft/test/labtest"
 )
 
 // Hosts of the topologies used here.
@@ -129,6 +130,7 @@ func (c *cluster) logs(t *testing.T) {
 // eventually asks until ok returns nil and says how long that took. It fails the test at the limit, with the last error.
 func eventually(t *testing.T, what string, limit time.Duration, ok func() error) time.Duration {
 	t.Helper()
+	limit *= labtest.Slack
 	took, err := within(t.Context(), limit, ok)
 	if err != nil {
 		t.Fatalf("%s: not after %s: %v", what, limit, err)

@@ -178,9 +178,10 @@ func (c *Cluster) Says(host, command string, want ...string) func() error {
 	}
 }
 
-// Eventually waits until check returns nil and returns how long that took. It ends the test when the limit has passed.
+// Eventually waits until check returns nil and returns how long that took. It ends the test when Slack times the limit has passed.
 func Eventually(t *testing.T, what string, limit time.Duration, check func() error) time.Duration {
 	t.Helper()
+	limit *= Slack
 	begun := time.Now()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()

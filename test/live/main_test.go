@@ -23,11 +23,14 @@ const (
 func TestMain(m *testing.M) { os.Exit(labtest.Main(m, nil, "weft-server", "kubectl")) }
 
 // cluster is a lab with programs.
-type cluster struct{ *labtest.Cluster }
+type cluster struct {
+	*labtest.Cluster
+	still *labtest.Still
+}
 
 func up(t *testing.T, top topology.Topology) *cluster {
 	t.Helper()
-	return &cluster{labtest.Up(t, "live", top, lab.Options{})}
+	return &cluster{labtest.Up(t, "live", top, lab.Options{}), labtest.NewStill(t)}
 }
 
 // repair runs a command on a host and measures there how long it takes until a check holds, which must not hold right after the command

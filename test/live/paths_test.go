@@ -21,7 +21,7 @@ func pathLab(t *testing.T) *cluster {
 	top.Underlay.MTU = 1600 // room for the routers' tunnel; the hosts have 1500
 	c := labtest.Up(t, "paths", top, lab.Options{HostsOnly: true})
 	c.Nodes, c.Show = []string{"h1", "h2"}, "tail -n 20 /var/log/agent.log; ip route; ip -6 route; weft status"
-	return &cluster{c}
+	return &cluster{c, labtest.NewStill(t)}
 }
 
 // hop puts two routers with a link of the MTU between h1 and h2. They tell nobody what is too large, and fragment nothing.

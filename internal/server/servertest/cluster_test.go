@@ -186,7 +186,7 @@ func TestCluster(t *testing.T) {
 	t.Run("orphan", func(t *testing.T) { checkOrphan(t, admin) })
 
 	before := keysOf(t, s.dir)
-	if took := s.stop(); took > 6*time.Second {
+	if took := s.stop(); took > 20*time.Second {
 		t.Errorf("stop took %v", took)
 	}
 	checkLog(t, s.log.String())

@@ -87,7 +87,7 @@ func TestArticleCommandLine(t *testing.T) {
 				return err == nil && len(list.Items) == 1
 			})
 			checkIdentities(t, "https://"+address+":"+port, files)
-			if took := s.stop(); took > 6*time.Second {
+			if took := s.stop(); took > 20*time.Second {
 				t.Errorf("stop took %v", took)
 			}
 			s.start()

@@ -162,7 +162,7 @@ func (s *server) stop() time.Duration {
 		if err != nil {
 			s.t.Errorf("SIGTERM: %v\n%s", err, s.log)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Fatalf("weft-server does not stop\n%s", s.log)
 	}
 	return time.Since(begin)
@@ -191,6 +191,7 @@ func (s *server) client(kubeconfig string) kubernetes.Interface {
 
 func await(t *testing.T, patience time.Duration, what string, done func() bool) {
 	t.Helper()
+	patience *= 4 // it is for a machine with nothing else to do
 	for end := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no %s after %v", what, patience)
@@ -199,7 +200,7 @@ func await(t *testing.T, patience time.Duration, what string, done func() bool) 
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
