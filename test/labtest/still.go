@@ -69,4 +69,6 @@ func (s *Still) Since(begun time.Time) time.Duration {
 }
 
 // Allow is a limit for what took place since a moment: the limit on a machine at rest, and three times what the machine stood still.
-func (s *Still) Allow(limit time.Duration, begun time.Time) time.Duration { return limit + 3*s.Since(begun) }
+func (s *Still) Allow(limit time.Duration, begun time.Time) time.Duration {
+	return limit + 3*s.Since(begun)
+}

@@ -222,12 +222,12 @@ func (s *storm) client(r *rand.Rand, tcp, udp *answers, end time.Time) {
 
 // askTCP connects and returns who answers.
 func askTCP(to netip.AddrPort) (who netip.Addr, err error) {
-	c, err := net.DialTimeout("tcp", to.String(), 2*time.Second)
+	c, err := net.DialTimeout("tcp", to.String(), 10*time.Second)
 	if err != nil {
 		return who, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	var b [4]byte
 	if _, err := c.Read(b[:]); err != nil {
 		return who, err
@@ -315,6 +315,10 @@ func (s *storm) rain(d *process, end time.Time) (memory []float64, restarts int)
 func (s *storm) complete(t *testing.T, d *process, mode string) {
 	t.Helper()
 	time.Sleep(busy * goneLimit)
+	d.settled(stormServices, time.Minute)
+	for end := time.Now().Add(time.Minute); mode == "nftables" && endpoints(t) != stormServices*stormPods && time.Now().Before(end); {
+		time.Sleep(gap)
+	}
 	for i := range stormServices {
 		ask := askTCP
 		if protocol(i) == corev1.ProtocolUDP {
