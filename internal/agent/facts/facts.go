@@ -171,8 +171,9 @@ type OtherBackend struct {
 	Options overlay.Options `json:"options"`
 	Next    bool            `json:"next,omitempty"` // it is prepared; else it is left
 	Change  string          `json:"change,omitempty"`
-	// Left says that the change is over: no lease names the backend any more, and what is under way by it is still taken.
-	Left bool `json:"-"`
+	// Left is set when the change is over: no lease names the backend any more, and what is under way by it is still taken. It holds what the
+	// leases said of it, by their first subnet.
+	Left map[netip.Prefix]lease.Kind `json:"-"`
 }
 
 // OtherOf is the second backend of a network configuration, nil when it names none.

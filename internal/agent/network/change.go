@@ -40,6 +40,9 @@ func (d *Loop) meet(b basis, host netstate.State) (unmet int, err error) {
 func (d *Loop) done(b basis) {
 	before := d.told
 	d.told = b
+	if b.setting.Other != nil {
+		d.leftover = leftover{} // of the change before
+	}
 	if b.setting.Other == nil && before.setting.Other == nil {
 		return
 	}
@@ -78,46 +81,38 @@ func (d *Loop) Receives(k ways.Kind) bool {
 // device, of the sockets and of the workers, longer than the word that it was the last on a machine that has more to do than time.
 const emptied = 2 * time.Second
 
-// leftover is the wireguard backend that a change of the port led away from, for as long as packets may wait in its device.
+// leftover is the tunnel in user space that a change led away from, for as long as packets may wait in it.
 type leftover struct {
 	facts.OtherBackend
 	until time.Time
 }
 
-func (d *Loop) leave(now time.Time, o facts.OtherBackend) {
-	if o.Next || d.leftover.Change == o.Change {
-		return // nobody sent by it, or it is left already
-	}
-	o.Left = true
-	d.leftover = leftover{o, now.Add(emptied)}
-	time.AfterFunc(emptied, func() { loop.Poke(d.again) })
-}
-
 // besides are the facts to plan with: the host's, and what it just left.
 func (d *Loop) besides(now time.Time, f facts.Facts) facts.Facts {
-	if f.Other == nil && f.Backend == lease.WireGuard && now.Before(d.leftover.until) {
-		f.Other = &d.leftover.OtherBackend
+	if f.Other != nil || !now.Before(d.leftover.until) {
+		return f
 	}
-	return f
+	with := f
+	with.Other = &d.leftover.OtherBackend
+	if ways.OtherKind(with) == ways.InForce(f) {
+		return f
+	}
+	return with
 }
 
-// left forgets the second backend of a change that has ended: every host said that it no longer sends by it, or never did. A kind that
-// no change led away from lingers instead.
-func (d *Loop) left(now time.Time, s facts.Setting) {
+// left forgets the second backend of a change that has ended: every host said that it no longer sends by it, or never did. A tunnel in user
+// space that was sent by stays for a moment. A kind that no change led away from lingers instead.
+func (d *Loop) left(now time.Time, s facts.Setting, own api.Lease) {
 	before := d.told.setting
 	if before.Other == nil || s.Other != nil || ways.OtherKind(before.Facts) == ways.InForce(s.Facts) {
 		return
 	}
 	k := ways.OtherKind(before.Facts)
-	if k.Type == lease.WireGuard && s.Backend == lease.WireGuard {
-		d.leave(now, *before.Other)
-	}
-	if k.Type != lease.WireGuard && k.Type != lease.UDP {
-		delete(d.kinds, k)
+	delete(d.kinds, k)
+	if before.Other.Next || d.leftover.Left != nil || k.Type != lease.WireGuard && k.Type != lease.UDP {
 		return
 	}
-	if until, ok := d.kinds[k]; ok && until.After(now.Add(emptied)) {
-		d.kinds[k] = now.Add(emptied)
-		time.AfterFunc(emptied, func() { loop.Poke(d.again) })
-	}
+	d.leftover = leftover{*before.Other, now.Add(emptied)}
+	d.leftover.Left = ways.Told(before.Facts, append(slices.Clone(d.told.peers), before.Own(own)))
+	time.AfterFunc(emptied, func() { loop.Poke(d.again) })
 }

@@ -103,13 +103,17 @@ func (d *Loop) plan(now time.Time) (host netstate.State, inPod map[string]netsta
 	d.next = ways.Ground{}
 	s := d.settings.Get()
 	own, all := s.Own(stored), d.leases.Leases()
-	d.left(now, s)
+	d.left(now, s, stored)
 	f := d.besides(now, s.Facts)
 	used, err := ways.Of(f, own, all)
 	if err != nil {
 		return netstate.State{}, nil, basis{}, err
 	}
-	if keep := d.remember(now, used); len(keep) > 0 {
+	keep := d.remember(now, used)
+	if s.Other == nil && f.Other != nil {
+		delete(d.kinds, ways.OtherKind(f)) // it stays for as long as it was left for
+	}
+	if len(keep) > 0 {
 		if used, err = ways.Of(f, own, all, keep...); err != nil {
 			return netstate.State{}, nil, basis{}, err
 		}

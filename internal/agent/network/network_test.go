@@ -12,6 +12,7 @@ import (
 	"weft/internal/agent/agenttest"
 	"weft/internal/agent/facts"
 	"weft/internal/agent/ways"
+	"weft/internal/api"
 	"weft/internal/lease"
 	"weft/internal/netstate"
 	"weft/internal/overlay"
@@ -31,33 +32,6 @@ func TestRepairedNamesWhatThePlanDidNotChange(t *testing.T) {
 	}
 }
 
-// TestTunnelsAreEmptied: what waits in a tunnel of user space when a change leads away from it still arrives, and then the tunnel goes.
-func TestTunnelsAreEmptied(t *testing.T) {
-	d := &Loop{kinds: map[ways.Kind]time.Time{}, again: make(chan struct{}, 1)}
-	now := time.Unix(1000, 0)
-	gw := ways.Kind{Type: lease.HostGW}
-	d.told.setting = facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
-	d.told.setting.Other = &facts.OtherBackend{Backend: lease.WireGuard}
-	wg := ways.OtherKind(d.told.setting.Facts)
-	s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
-	s.Backend = lease.HostGW
-	d.remember(now, []ways.Way{{Kind: wg}, {Kind: gw}})
-	for _, at := range []struct {
-		after time.Duration
-		kept  int
-	}{{0, 1}, {emptied / 2, 1}, {emptied, 0}} {
-		d.left(now.Add(at.after), s) // each step until one worked
-		if keep := d.remember(now.Add(at.after), []ways.Way{{Kind: gw}}); len(keep) != at.kept {
-			t.Errorf("after %s: kept %v", at.after, keep)
-		}
-	}
-	select {
-	case <-d.again:
-	case <-time.After(emptied + 30*time.Second):
-		t.Error("nobody looks when the time is up")
-	}
-}
-
 // TestLingeringKinds: of two kinds with one VNI the later one is kept, always, and one that a change led away from is not.
 func TestLingeringKinds(t *testing.T) {
 	d := &Loop{kinds: map[ways.Kind]time.Time{}}
@@ -74,7 +48,7 @@ func TestLingeringKinds(t *testing.T) {
 	d.told.setting.Other = &facts.OtherBackend{Backend: lease.VXLAN, Options: overlay.Options{VNI: 1, Port: 4789}}
 	s := facts.Setting{Facts: agenttest.Walkthrough(facts.NFTables)}
 	s.Backend = lease.HostGW
-	d.left(now.Add(3*time.Second), s)
+	d.left(now.Add(3*time.Second), s, api.Lease{})
 	if keep := d.remember(now.Add(3*time.Second), []ways.Way{{Kind: c}}); !slices.Equal(keep, []ways.Kind{a}) {
 		t.Errorf("kept after a change was finished: %v", keep)
 	}

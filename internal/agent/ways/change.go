@@ -2,6 +2,7 @@ package ways
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"weft/internal/agent/facts"
@@ -167,19 +168,32 @@ func (w Way) plan(f facts.Facts, peers []api.Lease) netstate.State {
 	return netstate.Union(w.Backend.Plan(w.Self, same), w.Backend.Plan(begin, other))
 }
 
-// receivers appends the lease as one of the kind, when its holder sends by that. Of a wireguard port that was left a moment ago the leases
-// say nothing any more; the keys are the same.
+// receivers appends the lease as one of the kind, when its holder receives by that: as it says now, or of what was left a moment ago as it said
+// then.
 func receivers(f facts.Facts, to []api.Lease, l api.Lease, want Kind) []api.Lease {
-	if f.Other == nil || !f.Other.Left || want != OtherKind(f) {
+	if f.Other == nil || f.Other.Left == nil || want != OtherKind(f) {
 		return asKind(f, to, l, want)
 	}
-	k, ok := encrypted(lease.Kinds(l))
-	if !ok {
-		return to
+	if k, ok := f.Other.Left[firstSubnet(l)]; ok {
+		return append(to, k.Of(l))
 	}
-	k.Port, k.PortV6 = want.Port, want.PortV6
-	return append(to, k.Of(l))
+	return to
 }
+
+// Told is what leases say of the second backend, as facts.OtherBackend.Left has it.
+func Told(f facts.Facts, leases []api.Lease) map[netip.Prefix]lease.Kind {
+	out := make(map[netip.Prefix]lease.Kind, len(leases))
+	for _, l := range leases {
+		for _, k := range lease.Kinds(l) {
+			if KindOf(f, k) == OtherKind(f) {
+				out[firstSubnet(l)] = k
+			}
+		}
+	}
+	return out
+}
+
+func firstSubnet(l api.Lease) netip.Prefix { return cmp.Or(l.Subnet, l.SubnetV6).Masked() }
 
 // asKind appends the lease as one of the kind, when its holder receives by that.
 func asKind(f facts.Facts, to []api.Lease, l api.Lease, want Kind) []api.Lease {

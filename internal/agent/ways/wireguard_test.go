@@ -134,8 +134,8 @@ tunnel 10.5.2.0/24 dev weft-wg local 0.0.0.0:7000 remote 172.17.42.32:51820 peer
 func TestLeftPortIsTakenAMoment(t *testing.T) {
 	f, own, peer := dualStack(t, `"Backend":{"Type":"wireguard","ListenPort":7000},"PreviousBackend":{"Type":"wireguard"},"Change":"x"`)
 	before := wireguardPlan(t, f, own, peer)
+	f.Other.Left = Told(f, []api.Lease{own, peer})
 	own.Also, peer.Also = "", ""
-	f.Other.Left = true
 	if got := wireguardPlan(t, f, own, peer); got != before {
 		t.Errorf("%swant%s", got, before)
 	}
