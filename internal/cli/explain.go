@@ -30,6 +30,7 @@ type explainOptions struct {
 	graph    string
 	proto    string
 	endpoint string
+	at       string
 }
 
 func explainCommand() *cobra.Command {
@@ -39,11 +40,12 @@ func explainCommand() *cobra.Command {
 		Short: "the way of a packet, hop by hop, with the object that decides each",
 		Long: `Explain plans every node of the cluster and walks a packet through the plans. No agent is asked.
 
-FROM is a pod (NAMESPACE/NAME, or NAME in namespace default) or a node.
+FROM is a pod (NAMESPACE/NAME, or NAME in namespace default), a node, or an address; one that no node or pod has is a client outside the cluster.
 TO is a service or a pod (same form), or an address, with a port; a service with one port needs none.`,
 		Example: `  weft explain default/sshd-2 my-nginx-service
   weft explain kube-node1 default/nginx-x5qqd:80
-  weft explain kube-node1 my-nginx-service:8080 -o json`,
+  weft explain kube-node1 my-nginx-service:8080 -o json
+  weft explain 198.51.100.7 172.17.42.31:30080`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.run(c.Context(), c.OutOrStdout(), args[0], args[1])
@@ -54,6 +56,7 @@ TO is a service or a pod (same form), or an address, with a port; a service with
 	c.Flags().StringVar(&o.graph, "graph", "", "draw: text (the topology before the steps) or svg")
 	c.Flags().StringVar(&o.proto, "proto", "tcp", "tcp, udp or sctp")
 	c.Flags().StringVar(&o.endpoint, "endpoint", "", "address of the endpoint to follow when there are several; the first by default")
+	c.Flags().StringVar(&o.at, "at", "", "the node that the packet of a client outside the cluster reaches; empty: the one whose address TO is")
 	return c
 }
 
@@ -79,15 +82,37 @@ func (o explainOptions) run(ctx context.Context, out io.Writer, from, to string)
 	if err != nil {
 		return err
 	}
-	source, err := findSource(w, from)
-	if err != nil {
-		return err
-	}
-	t, err := explain.Walk(w, source, packet.Flow{Proto: o.proto, Dst: dst}, choose)
+	t, err := o.walk(w, from, packet.Flow{Proto: o.proto, Dst: dst}, choose)
 	if err != nil {
 		return err
 	}
 	return o.print(out, w, t)
+}
+
+// walk follows the packet from a pod or a node, or from where a client outside the cluster reaches a node.
+func (o explainOptions) walk(w explain.World, from string, f packet.Flow, choose explain.Choose) (explain.Trace, error) {
+	client, err := netip.ParseAddr(from)
+	if err != nil {
+		if from, err = findSource(w, from); err != nil {
+			return explain.Trace{}, err
+		}
+		return explain.Walk(w, from, f, choose)
+	}
+	if owner := w.Owner(client); owner != "" {
+		return explain.Walk(w, owner, f, choose)
+	}
+	at := o.at
+	if at == "" {
+		at = w.Owner(f.Dst.Addr())
+	}
+	if at == "" {
+		return explain.Trace{}, fmt.Errorf("%s is outside the cluster, and %s is no node's address: name the node that the packet reaches with --at", from, f.Dst.Addr())
+	}
+	if client.Is6() != f.Dst.Addr().Is6() {
+		return explain.Trace{}, fmt.Errorf("%s and %s are of different families: a packet has addresses of one", from, f.Dst.Addr())
+	}
+	f.Src = netip.AddrPortFrom(client, 0)
+	return explain.Arrive(w, at, f, choose)
 }
 
 func (o explainOptions) choice() (explain.Choose, error) {

@@ -58,7 +58,8 @@ func readWorld(t *testing.T, a *txtar.Archive) World {
 	return w
 }
 
-// TestStories walks the packets of every archive in testdata: a section "ask FROM PROTO DST ENDPOINT" is followed by the answer.
+// TestStories walks the packets of every archive in testdata: a section "ask FROM PROTO DST ENDPOINT" is followed by the answer; FROM may
+// be CLIENT@NODE.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -108,7 +109,15 @@ func ask(t *testing.T, w World, words []string) string {
 		}
 		return all[0]
 	}
-	trace, err := Walk(w, words[1], packet.Flow{Proto: words[2], Dst: netip.MustParseAddrPort(words[3])}, choose)
+	flow := packet.Flow{Proto: words[2], Dst: netip.MustParseAddrPort(words[3])}
+	var trace Trace
+	var err error
+	if client, at, outside := strings.Cut(words[1], "@"); outside {
+		flow.Src = netip.AddrPortFrom(netip.MustParseAddr(client), 0)
+		trace, err = Arrive(w, at, flow, choose)
+	} else {
+		trace, err = Walk(w, words[1], flow, choose)
+	}
 	if err != nil {
 		t.Fatalf("ask %v: %v", words, err)
 	}

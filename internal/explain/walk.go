@@ -58,17 +58,50 @@ type walker struct {
 // Walk follows a packet sent by a process on the host named from. A zero source address is chosen by the route, as the
 // kernel does. It fails only when the question makes no sense (unknown host, a loop); a packet that is lost is an answer.
 func Walk(w World, from string, f packet.Flow, choose Choose) (Trace, error) {
-	h := w.host(from)
+	k, h, err := start(w, from, f, choose)
+	if err == nil {
+		err = k.local(h, Packet{Flow: f})
+	}
+	return k.t, err
+}
+
+// Arrive follows a packet of a client outside the cluster, whose address is the flow's source, from where it reaches the host named at: by the
+// device that leads back to the client.
+func Arrive(w World, at string, f packet.Flow, choose Choose) (Trace, error) {
+	k, h, err := start(w, at, f, choose)
+	if err != nil {
+		return k.t, err
+	}
+	r, text, ok := h.route(f.Src.Addr())
+	if !ok {
+		return k.t, fmt.Errorf("explain: %s has no route to %s: a packet from there finds no way back", at, f.Src.Addr())
+	}
+	p := Packet{Flow: f, In: r.Dev}
+	k.step(h, "arrival", text, "in "+r.Dev, p)
+	err = k.arrive(h, r.Dev, p)
+	return k.t, err
+}
+
+// start begins a walk at the host named.
+func start(w World, at string, f packet.Flow, choose Choose) (*walker, *Host, error) {
+	k := &walker{w: w, choose: choose}
+	h := w.host(at)
 	if h == nil {
-		return Trace{}, fmt.Errorf("explain: no host or pod %q: known are %s", from, strings.Join(w.names(), ", "))
+		return k, nil, fmt.Errorf("explain: no host or pod %q: known are %s", at, strings.Join(w.names(), ", "))
 	}
 	if choose == nil {
-		choose = func(all []netip.AddrPort) netip.AddrPort { return all[0] }
+		k.choose = func(all []netip.AddrPort) netip.AddrPort { return all[0] }
 	}
-	k := &walker{w: w, choose: choose}
 	k.t.Flows = append(k.t.Flows, f)
-	err := k.local(h, Packet{Flow: f})
-	return k.t, err
+	return k, h, nil
+}
+
+// Owner is the name of the host, node or pod, that has the address, "" when none has.
+func (w World) Owner(a netip.Addr) string {
+	if h, _ := w.owner(a, false); h != nil {
+		return h.Name
+	}
+	return ""
 }
 
 func (w World) names() []string {
