@@ -17,15 +17,18 @@ import (
 	"weft/internal/overlay/wireguard"
 )
 
-// wgAt is what a host with one peer wants of wireguard at a port.
+// wgAt is what a host with one peer wants of wireguard at a port, and for IPv6 at the next one.
 func wgAt(port uint16, standIn bool) netstate.State {
 	const own, peer = "hRhLNbAzKmL8dVd5Kj7GQLBf6BsTO2zi2V0cBvBl7R8=", "iMxCNbAzKmL8dVd5Kj7GQLBf6BsTO2zi2V0cBvB6dQI="
 	self := overlay.Self{
-		Lease: api.Lease{WGKey: own, Subnet: netip.MustParsePrefix("10.5.1.0/24")}, Network: netip.MustParsePrefix("10.5.0.0/16"), Dev: "lo", MTU: 1500,
-		Options: overlay.Options{ListenPort: port, StandIn: standIn, Userspace: true},
+		Lease:   api.Lease{WGKey: own, Subnet: netip.MustParsePrefix("10.5.1.0/24"), SubnetV6: netip.MustParsePrefix("fd00:5:0:1::/64")},
+		Network: netip.MustParsePrefix("10.5.0.0/16"), NetworkV6: netip.MustParsePrefix("fd00:5::/48"), Dev: "lo", MTU: 1500,
+		Options: overlay.Options{ListenPort: port, ListenPortV6: port + 1, StandIn: standIn, StandInV6: standIn, Userspace: true},
 	}
 	return wireguard.Backend{}.Plan(self, []api.Lease{{
-		BackendType: "wireguard", WGKey: peer, WGPort: port, Subnet: netip.MustParsePrefix("10.5.2.0/24"), PublicIP: netip.MustParseAddr("192.0.2.2"),
+		BackendType: "wireguard", WGKey: peer, WGPort: port, WGPortV6: port + 1,
+		Subnet: netip.MustParsePrefix("10.5.2.0/24"), PublicIP: netip.MustParseAddr("192.0.2.2"),
+		SubnetV6: netip.MustParsePrefix("fd00:5:0:2::/64"), PublicIPv6: netip.MustParseAddr("2001:db8::2"),
 	}})
 }
 
@@ -76,9 +79,13 @@ func (h wgHost) step(ports map[string]uint16, states ...netstate.State) {
 		return h.d.tunnels.Apply(want)
 	})
 	for _, dev := range wireguard.Devices() {
+		want := ports[dev]
+		if v4, v6 := strings.CutSuffix(dev, "-v6"); v6 && ports[v4] != 0 {
+			want = ports[v4] + 1
+		}
 		h.do(func() error {
-			if got := h.d.tunnels.WireGuard().Port(dev); got != ports[dev] {
-				h.t.Errorf("%s listens at %d, want %d", dev, got, ports[dev])
+			if got := h.d.tunnels.WireGuard().Port(dev); got != want {
+				h.t.Errorf("%s listens at %d, want %d", dev, got, want)
 			}
 			return nil
 		})
@@ -101,13 +108,14 @@ func (h wgHost) index(dev string) string {
 // the kernel does not rename them, they are made anew.
 func TestWireGuardDevicesTakeTheirNames(t *testing.T) {
 	h := newWGHost(t)
-	const p, q, r = 41820, 47000, 47001
+	const p, q, r = 41820, 47000, 47002
 	const device, standIn = wireguard.Device, wireguard.StandIn
 	h.step(map[string]uint16{device: p}, wgAt(p, false))
 	h.step(map[string]uint16{device: p, standIn: q}, wgAt(p, false), wgAt(q, true)) // prepared, then in force
 	first, second := h.index(device), h.index(standIn)
+	first6 := h.index(wireguard.DeviceV6)
 	h.step(map[string]uint16{device: q, standIn: p}, wgAt(q, false), wgAt(p, true)) // going back is prepared
-	if h.index(device) != second || h.index(standIn) != first {
+	if h.index(device) != second || h.index(standIn) != first || h.index(wireguard.StandInV6) != first6 {
 		t.Error("the devices did not change places")
 	}
 	h.step(map[string]uint16{device: p}, wgAt(p, false))
