@@ -85,7 +85,12 @@ func (s *story) during(kind string, begun time.Time, since time.Time, resets int
 	s.t.Helper()
 	s.eventually(kind, 90*time.Second, check)
 	took := time.Since(since)
+	end := time.Now().Add(-40 * time.Millisecond)
 	lost := s.measure(kind, begun, took, resets)
+	for late := time.Now().Add(2 * time.Second); !allowed && lost > 0 && time.Now().Before(late); { // on a busy machine packets are read late
+		s.wait(50 * time.Millisecond)
+		lost, _ = s.tr.lost(begun, end)
+	}
 	if lost > 0 && !allowed {
 		s.t.Errorf("%s: %d packets lost", kind, lost)
 	}

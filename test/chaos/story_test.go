@@ -245,7 +245,7 @@ func (s *story) measure(kind string, begun time.Time, took time.Duration, resets
 func (s *story) one() *node { return s.nodes[s.rnd.IntN(len(s.nodes))] }
 
 func (s *story) sh(host, command string) (string, error) {
-	ctx, stop := context.WithTimeout(s.t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(s.t.Context(), 2*time.Minute)
 	defer stop()
 	out, err := s.Exec(ctx, host, "sh", "-c", command)
 	return strings.TrimSpace(out), err

@@ -56,9 +56,7 @@ func TestContainersOfThreeDaemons(t *testing.T) {
 	}
 	h.everyPair(all, at)
 	for _, host := range all { // dockerd and the agent do not fight over the bridge
-		if diff := h.Must(host, "weft diff"); diff != "" {
-			t.Errorf("%s is not as planned:\n%s", host, diff)
-		}
+		h.eventually(host, `out=$(weft diff) && [ -z "$out" ] || { echo "not as planned: $out"; exit 1; }`, 10*time.Second)
 	}
 	h.Must("h1", "docker rm -f web")
 }
@@ -84,7 +82,7 @@ func (h *hosts) docker(host, mode string, file bool, group string, rootfs []byte
 	}
 	start := `{ weft agent --kubeconfig= --etcd-endpoints=` + etcd + ` --iface=eth0 --attach=bridge --bridge=docker0 --pod-runtime=none \
   --proxy-mode=` + mode + `; } >/var/log/agent.log 2>&1 </dev/null &
-for i in $(seq 200); do weft docker-opts -d /run/docker_opts.env 2>/run/why && break; sleep 0.1; done
+for i in $(seq 600); do weft docker-opts -d /run/docker_opts.env 2>/run/why && break; sleep 0.1; done
 [ -s /run/docker_opts.env ] || { cat /run/why; exit 1; }
 rm -f /etc/docker; mkdir -p /etc/docker /www/cgi-bin 2>/dev/null; mkdir -p /etc/docker`
 	if _, ok := try(start); !ok {
@@ -96,7 +94,7 @@ rm -f /etc/docker; mkdir -p /etc/docker /www/cgi-bin 2>/dev/null; mkdir -p /etc/
 	}
 	daemon := `{ ` + options + ` --data-root /var/lib/docker --exec-root /run/docker --pidfile /run/docker.pid -H unix:///run/docker.sock \
   --cgroup-parent=/` + group + `; } >/var/log/dockerd.log 2>&1 </dev/null &
-for i in $(seq 200); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
+for i in $(seq 600); do docker version >/dev/null 2>&1 && break; sleep 0.1; done
 iptables -P FORWARD DROP # as dockerd does where it is the first to switch ip_forward on
 docker info -f '{{.Driver}} {{.CgroupVersion}}'`
 	driver, ok := try(daemon)

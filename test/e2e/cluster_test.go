@@ -159,7 +159,7 @@ func within(ctx context.Context, limit time.Duration, ok func() error) (time.Dur
 
 // sh runs a shell command on a host.
 func (c *cluster) sh(ctx context.Context, host, command string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	out, err := c.Exec(ctx, host, "sh", "-c", command)
 	return strings.TrimSpace(out), err
@@ -176,7 +176,7 @@ func (c *cluster) must(t *testing.T, host, command string) string {
 
 func (c *cluster) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	out, err := c.Kubectl(ctx, args...)
 	if err != nil {
@@ -250,7 +250,7 @@ func (o object) String() string { return strings.ToLower(o.Kind) + "/" + o.Metad
 
 // objects gets objects in one call, as "kubectl get" takes them.
 func (c *cluster) objects(ctx context.Context, args ...string) ([]object, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	out, err := c.Kubectl(ctx, append([]string{"get", "-o", "json"}, args...)...)
 	if err != nil {

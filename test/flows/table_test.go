@@ -215,7 +215,7 @@ const (
 
 // real sends packets until all wanted fates were seen, and once more, and returns what was seen.
 func (r *runner) real(from, proto string, to netip.AddrPort, want []string) []string {
-	patience, least := 5*time.Second, minAttempts
+	patience, least := 15*time.Second, minAttempts
 	if slices.Equal(want, []string{"timeout"}) {
 		patience, least = 150*time.Millisecond, 1
 	}

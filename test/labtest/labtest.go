@@ -25,7 +25,7 @@ const (
 )
 
 // commandLimit bounds a command on a host: the machine may be busy with other things.
-const commandLimit = 30 * time.Second
+const commandLimit = 2 * time.Minute
 
 // Role is what a test's binary does when it is started again with a word as its first argument, in a host or in a pod.
 type Role func(args []string) error
