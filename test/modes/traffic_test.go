@@ -96,7 +96,7 @@ func (t *tally) count(begun time.Time, err error, held bool, what string) {
 		t.Failures++
 	}
 	if len(t.Errors) < 10 {
-		t.Errors = append(t.Errors, fmt.Sprintf("%s %s: %v", time.Now().Format("15:04:05.000"), what, err))
+		t.Errors = append(t.Errors, fmt.Sprintf("%s %s: %v", begun.UTC().Format("15:04:05.000"), what, err))
 	}
 }
 

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"reflect"
+	"slices"
 
 	"weft/internal/agent/facts"
 	"weft/internal/agent/guard"
@@ -73,7 +74,8 @@ func (t *TablePlan) Update(c Content) []nft.Op {
 	return t.put(parts, c)
 }
 
-// put puts the parts into the union, and the members beside them.
+// put puts the parts into the union, and the members beside them. Members come before the rules that look them up: a packet between two
+// transactions must not find the check without those it lets pass.
 func (t *TablePlan) put(parts map[string]nft.Table, c Content) []nft.Op {
 	if t.rules.Family == "" || !reflect.DeepEqual(t.Guard.Config, c.Guard.Config) {
 		t.rules = edge.Rules(c.Guard.Config)
@@ -84,7 +86,16 @@ func (t *TablePlan) put(parts map[string]nft.Table, c Content) []nft.Op {
 		ops = t.Merge.Update(parts)
 	}
 	anew := len(ops) > 0 && ops[0].Kind == nft.KindTable // made, or made again
-	return append(ops, t.members.update(t.rules, c.Guard.Members, anew)...)
+	members := t.members.update(t.rules, c.Guard.Members, anew)
+	first := slices.IndexFunc(members, func(op nft.Op) bool { return op.Verb == nft.Del })
+	if first < 0 {
+		first = len(members)
+	}
+	at := slices.IndexFunc(ops, func(op nft.Op) bool { return op.Kind == nft.KindRules })
+	if at < 0 {
+		at = len(ops)
+	}
+	return slices.Concat(ops[:at], members[:first], ops[at:], members[first:])
 }
 
 // differs reports whether more than services and the guard's members differs.

@@ -17,8 +17,8 @@ type memberPlan struct {
 	peers    map[[16]byte]uint32
 }
 
-// update returns the ops that turn the elements of the plan before into those for the guard. They come after the ops for the rules, which
-// make and delete the sets. anew says that the table begins empty.
+// update returns the ops that turn the elements of the plan before into those for the guard, what is new first. The ops for the rules make and
+// delete the sets. anew says that the table begins empty.
 func (p *memberPlan) update(rules nft.Table, list guard.Members, anew bool) []nft.Op {
 	if declared := setNames(rules); anew || !slices.Equal(declared, p.declared) {
 		return p.whole(declared, list, anew)
@@ -42,7 +42,7 @@ func (p *memberPlan) update(rules nft.Table, list guard.Members, anew bool) []nf
 		}
 	}
 	p.list = list
-	return append(gone.ops(nft.Del, p.declared), fresh.ops(nft.Add, p.declared)...)
+	return append(fresh.ops(nft.Add, p.declared), gone.ops(nft.Del, p.declared)...)
 }
 
 // whole plans all of them, for other sets than before.

@@ -45,8 +45,10 @@ func iptablesRules(f facts.Facts, n proxy.Node, m masq.Config, services []api.Se
 	return iptablesPlanner(f, m).All(n, services)
 }
 
-func userspaceRules(_ facts.Facts, n proxy.Node, _ masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset {
-	return userspace.AllRules(n, services, ports)
+// userspaceRules mark no packet. But one that the rules of the mode before marked on its way in may be under way when those go, and would leave
+// with an address that answers do not find back from.
+func userspaceRules(f facts.Facts, n proxy.Node, m masq.Config, services []api.ServicePort, ports userspace.Ports) xt.Ruleset {
+	return xt.Union(userspace.AllRules(n, services, ports), iptablesPlanner(f, m).Masquerading(n))
 }
 
 // ModeOf is the node's; one that is not known, of a node with a newer agent, plans nothing.

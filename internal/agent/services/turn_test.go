@@ -266,3 +266,59 @@ func TestThroughRules(t *testing.T) {
 		t.Errorf("%d of %d came by rules", n, len(all))
 	}
 }
+
+// TestCheckComesWithItsMembers: where the edge check is turned on while the services' rules go, it is never in force without those whose packets
+// it lets pass.
+func TestCheckComesWithItsMembers(t *testing.T) {
+	table := &countingTable{fakeTable: &fakeTable{}}
+	p := newProxyLoop(facts.NFTables, &kernelxt.Fake{}, nil, agenttest.Nginx("172.16.78.9:80"))
+	p.nft = table
+	p.leases = fakeLeases{
+		own:  agenttest.Lease("kube-node1", "172.16.28.0/24", "172.17.42.31", "vxlan", 1, ""),
+		peer: agenttest.Lease("kube-node2", "172.16.78.0/24", "172.17.42.32", "vxlan", 1, ""),
+	}
+	f := agenttest.Walkthrough(facts.NFTables)
+	f.EdgeCheck = false
+	p.setting = func() facts.Setting { return facts.Setting{Facts: f} }
+	step(t, p)
+	table.all = nil
+	on := agenttest.Walkthrough(facts.IPTables)
+	p.setting = func() facts.Setting { return facts.Setting{Facts: on} }
+	if _, err := p.Step(t.Context(), loop.ByPlan); err != nil {
+		t.Fatal(err)
+	}
+	if len(table.all) != 2 {
+		t.Fatalf("%d transactions, want 2", len(table.all))
+	}
+	first := false
+	for i, ops := range table.all {
+		for _, op := range ops {
+			switch {
+			case i == 0 && op.Kind == nft.KindElements && op.Verb == nft.Add && strings.HasPrefix(op.Set.Name, "edge-1-"):
+				first = true
+			case i == 0 && op.Kind == nft.KindRules && !first:
+				t.Errorf("before the members: %s", op)
+			case i == 1 && op.Verb != nft.Del:
+				t.Errorf("in the second transaction: %s", op)
+			}
+		}
+	}
+	if !first {
+		t.Errorf("the first transaction has no members: %v", table.all[0])
+	}
+}
+
+// TestMarkedPacketsLeaveMasqueraded: a packet that the rules of a mode marked on its way in may meet those of the next one on its way out.
+func TestMarkedPacketsLeaveMasqueraded(t *testing.T) {
+	x := &kernelxt.Fake{}
+	p := newProxyLoop(facts.NFTables, x, &fakeTable{}, agenttest.Nginx("172.16.78.9:80"))
+	for _, mode := range []facts.ProxyMode{facts.Userspace, facts.IPTables, facts.Userspace} {
+		if err := in(t, p, mode); err != nil {
+			t.Fatal(err)
+		}
+		have, err := x.Read(t.Context())
+		if err != nil || !strings.Contains(have.String(), "-A WEFT-MASQUERADE -j MASQUERADE") {
+			t.Errorf("mode %s: %v, nobody masquerades what is marked in\n%s", mode, err, have)
+		}
+	}
+}

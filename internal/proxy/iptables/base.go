@@ -21,7 +21,6 @@ func (p Planner) baseNAT(t *xt.Tables, n proxy.Node, v6 bool) {
 		t.Add("nat", hook, jump("services", chainServices))
 		t.Add("nat", hook, p.nodePortJumps(n, v6)...)
 	}
-	t.Add("nat", "POSTROUTING", jump("masquerade what services marked", chainMasquerade))
 	t.Add("nat", chainServices)
 	t.Add("nat", chainNodePorts)
 	t.Add("nat", chainMark, xt.Rule{Target: p.setMark()})
@@ -31,6 +30,20 @@ func (p Planner) baseNAT(t *xt.Tables, n proxy.Node, v6 bool) {
 		}
 		t.Add("nat", chainOutside, xt.Rule{Target: p.setMark()})
 	}
+	p.masquerade(t)
+}
+
+// Masquerading is the part of All that gives marked packets the node's address, in each family the node has an address of.
+func (p Planner) Masquerading(n proxy.Node) xt.Ruleset {
+	var r xt.Ruleset
+	for _, v6 := range families(n) {
+		p.masquerade(r.Family(v6))
+	}
+	return unordered(r)
+}
+
+func (p Planner) masquerade(t *xt.Tables) {
+	t.Add("nat", "POSTROUTING", jump("masquerade what services marked", chainMasquerade))
 	t.Add("nat", chainMasquerade,
 		xt.Rule{Match: []xt.Match{xt.Mark{Value: p.mark(), Mask: p.mark(), Not: true}}, Target: xt.Return},
 		// A tunnel may send the packet through these chains once more.
