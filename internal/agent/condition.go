@@ -29,13 +29,13 @@ func nodeReference(name string) corev1.ObjectReference {
 }
 
 // keepCondition says in the node's status that its network is up, once it is, and writes only when the status says something else.
-func (a *agent) keepCondition(ctx context.Context) error {
+func (a *agent) keepCondition(ctx context.Context, renewed <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
 		return nil
 	case <-a.data.Ready():
 	}
-	l := loop.Loop{Name: "condition", Every: conditionCheck, Log: a.log}
+	l := loop.Loop{Name: "condition", Every: conditionCheck, Log: a.log, Triggers: []loop.Trigger{loop.On(renewed, loop.ByPlan)}}
 	l.Step = func(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 		err := setCondition(ctx, a.kube, a.cfg.NodeName, time.Now())
 		if errors.Is(err, kube.ErrNotFound) {

@@ -63,7 +63,7 @@ type agent struct {
 	pathless       leases.Pathless
 	watch          *kube.Watch
 	// clusterChanged are the watch's triggers, nil without --kubeconfig: for services, for pods' places, for leases, for the public
-	// addresses that annotations ask for. Only the first one tells of services.
+	// addresses that annotations ask for, for what was written to the node. Only the first one tells of services.
 	clusterChanged []<-chan struct{}
 	pods           *attachments.Book
 	data           *network.Loop
@@ -141,7 +141,7 @@ func (a *agent) open(ctx context.Context, g *errgroup.Group) error {
 		}
 		a.watch = a.kube.Watch(ctx, kube.WatchOptions{PodsOf: a.cfg.NodeName})
 		go listAtEase(ctx, a.watch.Synced())
-		a.clusterChanged = append([]<-chan struct{}{a.watch.Changed()}, split(ctx, a.watch.Moved(), 3)...)
+		a.clusterChanged = append([]<-chan struct{}{a.watch.Changed()}, split(ctx, a.watch.Moved(), 4)...)
 		if f, err = a.lookAgain(ctx, f); err != nil {
 			return err
 		}
@@ -195,8 +195,9 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	}
 	changed := a.settings.Subscribe()
 	g.Go(func() error { return a.pathless.Watch(ctx, a.log, a.leases, &a.settings, leaseChanged[3], changed) })
+	renewed := a.startRenewed(ctx, g)
 	if a.cfg.KubeSubnetManager && a.cfg.SetNetworkUnavailable {
-		g.Go(func() error { return a.keepCondition(ctx) })
+		g.Go(func() error { return a.keepCondition(ctx, renewed[0]) })
 	}
 	own := leaseChanged[2]
 	if a.ownChanged != nil {
@@ -205,7 +206,7 @@ func (a *agent) start(ctx context.Context, g *errgroup.Group) error {
 	a.startPaths(ctx, g, leaseChanged[4])
 	facts := a.settings.Subscribe()
 	g.Go(func() error {
-		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.PodsChanged(), loop.ByPlan))
+		return a.announce(ctx, loop.On(own, loop.ByPlan), loop.On(facts, loop.ByHost), loop.On(a.data.PodsChanged(), loop.ByPlan), loop.On(renewed[1], loop.ByTime))
 	})
 	g.Go(func() error { return a.giveBack(ctx) })
 	g.Go(func() error { return status.Serve(ctx, a, a.cfg.RunDir, a.cfg.HealthzBind, a.cfg.MetricsBind) })

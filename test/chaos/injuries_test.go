@@ -37,6 +37,7 @@ var anyMode = []injury{
 	repeat("address of the VTEP deleted", "ip addr flush dev flannel.1"),
 	repeat("MTU of the VTEP altered", "ip link set flannel.1 mtu 1000"),
 	repeat("MAC of the VTEP altered", "ip link set flannel.1 address 02:00:00:00:00:99"),
+	repeat("local address of the VTEP altered", "ip link set flannel.1 type vxlan id 1 local 172.17.42.99 dev eth0"),
 	repeat("VTEP down", "ip link set flannel.1 down"),
 	repeat("VTEP deleted", "ip link del flannel.1"),
 	repeat("pod's interface deleted on the host", "ip link del VETH"),

@@ -72,6 +72,12 @@ func Doubts(f facts.Facts) []string {
 		out = append(out, fmt.Sprintf("network configuration: Backend.MTU %d is more than %s carries: %d counts; raise the interface's MTU or lower Backend.MTU",
 			f.Options.MTU, f.Dev, f.MTU))
 	}
+	if b, err := Backend(f.Backend); err == nil && f.NetworkV6.IsValid() {
+		if mtu := overlay.MTU(b, f.Self(api.Lease{SubnetV6: f.NetworkV6})); mtu < overlay.MinMTUv6 {
+			out = append(out, fmt.Sprintf("IPv6 pods have no path: the MTU of %s leaves them %d bytes under backend %s, and IPv6 needs %d (RFC 8200): "+
+				"raise the interface's MTU to %d", f.Dev, mtu, f.Backend, overlay.MinMTUv6, f.MTU+overlay.MinMTUv6-mtu))
+		}
+	}
 	if f.Backend != lease.HostGW {
 		return out
 	}

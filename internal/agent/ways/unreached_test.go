@@ -139,6 +139,12 @@ func TestDoubts(t *testing.T) {
 		{func(f *facts.Facts) { f.Backend, f.PublicIP = lease.VXLAN, addrs("203.0.113.1")[0] }, ""},
 		{func(f *facts.Facts) { f.Backend, f.Options.MTU = lease.VXLAN, 9000 }, "Backend.MTU 9000 is more than eth0 carries: 1500 counts"},
 		{func(f *facts.Facts) { f.Backend, f.Options.MTU = lease.VXLAN, 1500 }, ""},
+		{func(f *facts.Facts) {
+			f.Backend, f.NetworkV6, f.MTU = lease.VXLAN, netip.MustParsePrefix("fd10::/48"), 1300
+		}, "eth0 leaves them 1230 bytes under backend vxlan, and IPv6 needs 1280 (RFC 8200): raise the interface's MTU to 1350"},
+		{func(f *facts.Facts) {
+			f.Backend, f.NetworkV6, f.MTU = lease.VXLAN, netip.MustParsePrefix("fd10::/48"), 1350
+		}, ""},
 	} {
 		g := f
 		x.edit(&g)

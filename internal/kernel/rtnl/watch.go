@@ -195,6 +195,10 @@ func (h *Handle) linkNews(m wire.Message) bool {
 	if l.master == 0 {
 		l.Master = ""
 	}
+	l.VXLAN.Dev = h.indexes[l.lower]
+	if l.VXLAN.Dev == "" && l.lower != 0 {
+		l.VXLAN.Dev = k.VXLAN.Dev // a device that is not known by name is no reason
+	}
 	return differs(l.Link, k)
 }
 
@@ -202,7 +206,7 @@ func (h *Handle) linkNews(m wire.Message) bool {
 func differs(l, known netstate.Link) bool {
 	return l.Up != known.Up || l.Alias != known.Alias || l.Master != known.Master ||
 		(known.MTU != 0 && l.MTU != known.MTU) || (known.MAC != "" && l.MAC != known.MAC) ||
-		(known.Master != "" && l.Port != known.Port)
+		(known.Master != "" && l.Port != known.Port) || (known.Type == netstate.TypeVXLAN && l.Type == known.Type && l.VXLAN != known.VXLAN)
 }
 
 // there reports whether the link is known, or one that ours lie on.

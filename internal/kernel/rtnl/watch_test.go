@@ -80,6 +80,8 @@ func TestWatch(t *testing.T) {
 		"ip link set flannel.1 mtu 1400",
 		"ip link set flannel.1 down",
 		"ip link set flannel.1 alias mine",
+		"ip link set flannel.1 type vxlan id 1 local 172.17.0.77 dev eth0",
+		"ip link set flannel.1 type vxlan id 1 dev eth0 learning",
 		"ip link set eth0 mtu 1400",
 		"ip neigh replace 10.0.1.0 lladdr 02:00:00:00:00:99 dev flannel.1 nud permanent",
 		"ip neigh replace 10.0.1.0 lladdr 02:00:00:00:00:01 dev flannel.1 nud stale",
