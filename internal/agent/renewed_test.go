@@ -17,8 +17,15 @@ func TestRenewed(t *testing.T) {
 		nodes []api.Node
 		want  bool
 	}{
-		{[]api.Node{other}, false}, {[]api.Node{bare, other}, false}, {[]api.Node{told}, false}, {[]api.Node{told, other}, false},
-		{[]api.Node{other}, false}, {[]api.Node{bare}, true}, {[]api.Node{bare}, false}, {[]api.Node{told}, false}, {[]api.Node{bare}, true},
+		{[]api.Node{other}, false},
+		{[]api.Node{bare, other}, false},
+		{[]api.Node{told}, false},
+		{[]api.Node{told, other}, false},
+		{[]api.Node{other}, false},
+		{[]api.Node{bare}, true},
+		{[]api.Node{bare}, false},
+		{[]api.Node{told}, false},
+		{[]api.Node{bare}, true},
 	} {
 		if got := renewedNode(api.Snapshot{Nodes: x.nodes}, "n1", &lacked); got != x.want {
 			t.Errorf("%d: %v", i, got)

@@ -5,6 +5,7 @@
 package world
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -31,7 +32,10 @@ func Plan(snap api.Snapshot, leases []api.Lease) (explain.World, error) {
 			w.Hosts = append(w.Hosts, plainNode(n))
 			continue
 		}
-		if err := addNode(&w, f, snap, leases); err != nil {
+		switch err := addNode(&w, f, snap, leases); {
+		case errors.Is(err, ways.ErrNoLease):
+			w.Hosts = append(w.Hosts, plainNode(n)) // its agent has planned nothing either, and the others' paths do not depend on it
+		case err != nil:
 			return w, fmt.Errorf("plan node %s: %w", n.Name, err)
 		}
 	}
