@@ -12,7 +12,7 @@ import (
 	"weft/test/labtest"
 )
 
-const etcdAt = " --etcd-endpoints=http://172.17.42.30:2379"
+const etcdAt = " --wait=60s --etcd-endpoints=http://172.17.42.30:2379" // a busy machine's etcd says nothing for seconds
 
 func (c *cluster) pods() map[string]string {
 	var text strings.Builder

@@ -90,7 +90,7 @@ func begin(t *testing.T, mode, attach string) *story {
 func (s *story) moveLeases() {
 	s.startEtcd("/var/lib/etcd0")
 	s.etcd = s.client()
-	s.must(store, "weft network apply -f /etc/weft/net-conf.json --etcd-endpoints=http://172.17.42.40:2379")
+	s.must(store, "weft network apply -f /etc/weft/net-conf.json --wait=60s --etcd-endpoints=http://172.17.42.40:2379")
 	for _, h := range s.Topology().With(topology.Node) {
 		if err := s.Restart(s.t.Context(), h.Name, lab.Agent, "--etcd-endpoints=http://172.17.42.40:2379"); err != nil {
 			s.t.Fatal(err)

@@ -150,7 +150,7 @@ func (c *cluster) apply(backend string) {
 	if err := c.WriteFile(c.T.Context(), master, "/root/net.json", []byte(conf)); err != nil {
 		c.T.Fatal(err)
 	}
-	c.Must(master, "weft network apply -f /root/net.json --etcd-endpoints=http://172.17.42.30:2379")
+	c.Must(master, "weft network apply -f /root/net.json --wait=60s --etcd-endpoints=http://172.17.42.30:2379")
 }
 
 func (c *cluster) backends(s *stream, r *table) {

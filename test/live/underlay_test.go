@@ -89,7 +89,7 @@ func TestInterfaceComesLater(t *testing.T) {
 		t.Errorf("flannel.1 was made anew: interface %s, then %s", device, now)
 	}
 	c.Must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "vxlan", "MTU": 9000}}' > /root/wide.json`)
-	c.Must("h1", "weft network apply -f /root/wide.json --etcd-endpoints="+narrowEtcd)
+	c.Must("h1", "weft network apply -f /root/wide.json --wait=60s --etcd-endpoints="+narrowEtcd)
 	labtest.Eventually(t, "an MTU that the interface can't carry", 5*time.Second, c.Says("h2", "weft status; cat /run/flannel/subnet.env",
 		": converged", "Backend.MTU 9000 is more than up0 carries: 1600 counts", "FLANNEL_MTU=1550"))
 	if n := c.Must("h2", "grep -c underlay /var/log/agent.log"); len(n) > 2 {

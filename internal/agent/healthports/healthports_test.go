@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -39,15 +40,20 @@ func TestHealthOf(t *testing.T) {
 	}
 }
 
-// freePort is a TCP port that nobody has.
+// freePort is a TCP port that nobody has, and that the kernel gives to no socket by itself.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10000 + rand.N[uint16](20000)
+		l, err := net.Listen("tcp", fmt.Sprint(":", port))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		return port
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no free port")
+	return 0
 }
 
 func ask(port uint16) (status int, weight string, h serviceHealth, err error) {
@@ -89,11 +95,11 @@ func TestHealthPorts(t *testing.T) {
 // TestHealthPortTaken checks that a port of another program is named with its service, does not keep others from being served, and is
 // served once it is free.
 func TestHealthPortTaken(t *testing.T) {
-	taken, err := net.Listen("tcp", ":0")
+	port, other := freePort(t), freePort(t)
+	taken, err := net.Listen("tcp", fmt.Sprint(":", port))
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, other := uint16(taken.Addr().(*net.TCPAddr).Port), freePort(t)
 	p := New(slog.New(slog.DiscardHandler), always)
 	defer p.Close()
 	h := serviceHealth{LocalEndpoints: 1}

@@ -76,7 +76,7 @@ func TestKubeDelta(t *testing.T) {
 
 // BenchmarkKubeLease is what one changed node costs the list of leases in a cluster of 5,000.
 func BenchmarkKubeLease(b *testing.B) {
-	k := &Kube{reported: map[string]string{}, changed: make(chan struct{}, 1)}
+	k := &Kube{read: nodeReader{prefix: lease.AnnotationPrefix}, reported: map[string]string{}, changed: make(chan struct{}, 1)}
 	k.config, _, _ = lease.ParseConfig([]byte(`{"Network":"10.0.0.0/8","Backend":{"Type":"vxlan"}}`))
 	k.self = api.Lease{Node: "n1", PublicIP: netip.MustParseAddr("172.17.42.31"), BackendType: "vxlan", VNI: 1, VTEPMAC: "02:00:00:00:00:01"}
 	nodes := []api.Node{kubeNode("n1", "10.244.1.0/24", "172.17.42.31", "02:00:00:00:00:01")}

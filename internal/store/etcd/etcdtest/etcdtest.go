@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -70,14 +71,25 @@ func start(t testing.TB, scheme string, flags []string) *Server {
 	return s
 }
 
+// ports counts the ports this process has tried.
+var ports atomic.Int32
+
+// port is a free one that the kernel gives to no socket by itself: while an etcd is down, its client would soon have its port. Processes that
+// run at the same time begin at different ones.
 func port(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, each, processes = 10000, 40, 500
+	for range processes * each {
+		p := first + (os.Getpid()%processes*each+int(ports.Add(1)))%(processes*each)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+		if err != nil {
+			continue
+		}
+		_ = l.Close()
+		return p
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 // Start starts it again after Kill, and waits until it answers.
@@ -93,7 +105,7 @@ func (s *Server) Start() {
 	if !s.plain {
 		return
 	}
-	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	c := s.Client()
 	defer c.Close()
