@@ -336,7 +336,7 @@ func (e *nftWalk) number(f nft.Field) (uint32, bool) {
 		return nft.ProtoIPv4, true
 	case nft.PktType, nft.CtDirection, nft.CtMark:
 		return 0, true
-	case nft.VNI, nft.InnerType:
+	case nft.VXLANFlags, nft.VXLANReserved, nft.VNI, nft.InnerType:
 		return e.inside(f)
 	case nft.FibDaddrType, nft.FibDaddrHere:
 		return e.addrType(e.p.Dst.Addr()), true
@@ -355,7 +355,12 @@ func (e *nftWalk) inside(f nft.Field) (uint32, bool) {
 	if e.p.Inside == nil {
 		return 0, false
 	}
-	if f == nft.VNI {
+	switch f {
+	case nft.VXLANFlags:
+		return nft.VXLANFlagVNI, true
+	case nft.VXLANReserved:
+		return 0, true
+	case nft.VNI:
 		return e.p.Inside.VNI, true
 	}
 	return uint32(e.p.Inside.EtherType), true

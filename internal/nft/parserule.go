@@ -231,7 +231,7 @@ func (p *parser) match() Statement {
 // limits are the highest numbers of the fields that hold less than 32 bits.
 var limits = map[Field]uint64{
 	L4Proto: math.MaxUint8, NFProto: math.MaxUint8, PktType: math.MaxUint8, CtDirection: math.MaxUint8,
-	ThSport: math.MaxUint16, ThDport: math.MaxUint16, VNI: 1<<24 - 1, InnerType: math.MaxUint16,
+	ThSport: math.MaxUint16, ThDport: math.MaxUint16, VXLANFlags: math.MaxUint8, VXLANReserved: math.MaxUint8, VNI: 1<<24 - 1, InnerType: math.MaxUint16,
 }
 
 func (p *parser) operand(m *Match) {

@@ -14,32 +14,34 @@ type Field uint8
 
 // The fields, with their nft(8) words.
 const (
-	IIFName      Field = iota + 1 // iifname
-	OIFName                       // oifname
-	MetaMark                      // meta mark
-	L4Proto                       // meta l4proto
-	NFProto                       // meta nfproto; 2 is IPv4, 10 is IPv6
-	PktType                       // meta pkttype; 0 host, 1 broadcast, 2 multicast, 3 other
-	FibDaddrType                  // fib daddr type; the RTN_ numbers: 1 unicast, 2 local, 3 broadcast, 5 multicast
-	FibSaddrType                  // fib saddr type
-	FibDaddrHere                  // fib daddr . iif type: of the interface the packet came by, in the tables of its VRF
-	IPSaddr                       // ip saddr; like all ip fields it matches IPv4 packets only
-	IPDaddr                       // ip daddr
-	IP6Saddr                      // ip6 saddr
-	IP6Daddr                      // ip6 daddr
-	ThSport                       // th sport
-	ThDport                       // th dport
-	CtState                       // ct state; bits of CtNew and so on
-	CtStatus                      // ct status; bits of CtDNAT and so on
-	CtDirection                   // ct direction; 0 original, 1 reply
-	CtMark                        // ct mark
-	Random                        // numgen random mod N: a random number from 0 to N-1
-	VNI                           // @th,96,24: the VXLAN network identifier of a UDP packet (RFC 7348, 5)
-	InnerType                     // @th,224,16: the EtherType of the frame in a VXLAN packet
-	InnerSaddr                    // @th,336,32: the IPv4 source of the frame, whatever its EtherType
-	InnerSaddr6                   // @th,304,128: the IPv6 source of the frame, whatever its EtherType
-	HashSaddr                     // jhash ip saddr mod N seed S: a number from 0 to N-1, the same for all packets of an address
-	HashSaddr6                    // jhash ip6 saddr mod N seed S
+	IIFName       Field = iota + 1 // iifname
+	OIFName                        // oifname
+	MetaMark                       // meta mark
+	L4Proto                        // meta l4proto
+	NFProto                        // meta nfproto; 2 is IPv4, 10 is IPv6
+	PktType                        // meta pkttype; 0 host, 1 broadcast, 2 multicast, 3 other
+	FibDaddrType                   // fib daddr type; the RTN_ numbers: 1 unicast, 2 local, 3 broadcast, 5 multicast
+	FibSaddrType                   // fib saddr type
+	FibDaddrHere                   // fib daddr . iif type: of the interface the packet came by, in the tables of its VRF
+	IPSaddr                        // ip saddr; like all ip fields it matches IPv4 packets only
+	IPDaddr                        // ip daddr
+	IP6Saddr                       // ip6 saddr
+	IP6Daddr                       // ip6 daddr
+	ThSport                        // th sport
+	ThDport                        // th dport
+	CtState                        // ct state; bits of CtNew and so on
+	CtStatus                       // ct status; bits of CtDNAT and so on
+	CtDirection                    // ct direction; 0 original, 1 reply
+	CtMark                         // ct mark
+	Random                         // numgen random mod N: a random number from 0 to N-1
+	VXLANFlags                     // @th,64,8: the flags of a VXLAN packet (RFC 7348, 5)
+	VXLANReserved                  // @th,120,8: the byte behind its network identifier, which is 0
+	VNI                            // @th,96,24: the VXLAN network identifier of a UDP packet (RFC 7348, 5)
+	InnerType                      // @th,224,16: the EtherType of the frame in a VXLAN packet
+	InnerSaddr                     // @th,336,32: the IPv4 source of the frame, whatever its EtherType
+	InnerSaddr6                    // @th,304,128: the IPv6 source of the frame, whatever its EtherType
+	HashSaddr                      // jhash ip saddr mod N seed S: a number from 0 to N-1, the same for all packets of an address
+	HashSaddr6                     // jhash ip6 saddr mod N seed S
 
 	lastField = HashSaddr6
 )
@@ -73,6 +75,12 @@ const (
 	UDP    = 17
 	ICMPv6 = 58
 	SCTP   = 132
+)
+
+// The values of VXLANFlags that Linux takes: with a network identifier, and with a group policy besides (draft-smith-vxlan-group-policy).
+const (
+	VXLANFlagVNI  = 0x08
+	VXLANFlagsGBP = 0x88
 )
 
 // The values of InnerType that have names.

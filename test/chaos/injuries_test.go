@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -179,11 +178,8 @@ func (s *story) finish(t *testing.T) {
 				t.Errorf("%s: %s of others is gone:\n%s", n.name, want, out)
 			}
 		}
-		s.eventually(n.name+" is as planned", 5*time.Second, func() error {
-			if diff := s.must(n.name, "weft diff"); diff != "" {
-				return errors.New(diff)
-			}
-			return nil
-		})
+		if diff := s.must(n.name, "weft diff"); diff != "" {
+			t.Errorf("%s is not as planned:\n%s", n.name, diff)
+		}
 	}
 }

@@ -4,7 +4,6 @@ package labtest
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -196,15 +195,4 @@ func Eventually(t *testing.T, what string, limit time.Duration, check func() err
 		}
 		<-again.C
 	}
-}
-
-// AsPlanned waits until a host's agent wants nothing changed: it may have yet to see what happened last.
-func (c *Cluster) AsPlanned(host string) {
-	c.T.Helper()
-	Eventually(c.T, host+" is as planned", 5*time.Second, func() error {
-		if diff := c.Must(host, "weft diff"); diff != "" {
-			return errors.New(diff)
-		}
-		return nil
-	})
 }

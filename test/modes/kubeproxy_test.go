@@ -94,7 +94,9 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			}
 			c.step(node1, "clean", x.ours)
 			c.nothingOf(node1, "after weft cleanup --kube-proxy", ofKubeProxy...)
-			c.AsPlanned(node1)
+			if out := c.Must(node1, "weft diff"); out != "" {
+				t.Errorf("weft diff after the cleanup:\n%s", out)
+			}
 			time.Sleep(2 * time.Second) // weft alone
 
 			c.startKubeProxy(node1, x.theirs)

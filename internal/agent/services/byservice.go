@@ -20,7 +20,7 @@ func (p *Loop) applyByService(
 ) (loop.Work, error) {
 	var more xt.Ruleset
 	if p.noTables != nil {
-		more = rules.Untracked(c.Guard.Config.Untracked)
+		more = rules.Untracked(c.Guard.Config)
 	}
 	ops, known := p.chainPlan.Update(f, own, snap, more)
 	p.main.K, p.main.Name = p.xt, "iptables"

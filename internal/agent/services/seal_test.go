@@ -48,7 +48,7 @@ func TestNoTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := have.String(); !strings.Contains(text, "-A WEFT-NOTRACK -p udp -m udp --dport 8472 -j CT --notrack") {
+	if text := have.String(); !strings.Contains(text, "-A WEFT-NOTRACK -p udp -m udp --sport 32768:65535 --dport 8472 -m addrtype --dst-type LOCAL -j CT --notrack") {
 		t.Errorf("rules\n%s", text)
 	}
 	f := p.setting().Facts

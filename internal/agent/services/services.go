@@ -164,7 +164,7 @@ func (p *Loop) planXT(f facts.Facts, own api.Lease, r rules.Rules, g guard.Guard
 		if rules.ModeOf(f).Table { // there is no table for the masquerading
 			r.XT = masq.XT(rules.Masquerade(f, own))
 		}
-		r.XT = xt.Union(r.XT, rules.Untracked(g.Config.Untracked))
+		r.XT = xt.Union(r.XT, rules.Untracked(g.Config))
 	}
 	return r
 }

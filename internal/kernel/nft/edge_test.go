@@ -154,7 +154,7 @@ var edgeCases = []struct {
 	{"another network, IPv6", "2001:db8::2", frame{1 << 23, ip6, "fd00:16:28::7", 0}, edge.VNI},
 	{"ARP", "192.0.2.2", frame{1, arp, "172.16.28.7", 0}, edge.EtherType},
 	{"a VLAN tag", "2001:db8::2", frame{1, 0x8100, "fd00:16:28::7", 0}, edge.EtherType},
-	{"nothing", "192.0.2.2", frame{1, ip4, "172.16.28.7", 1}, edge.Short},
+	{"no VXLAN header, which no device takes", "192.0.2.2", frame{1, ip4, "172.16.28.7", 7}, ""},
 	{"no inner header", "192.0.2.2", frame{1, ip4, "172.16.28.7", 8}, edge.Short},
 	{"half an inner header", "192.0.2.2", frame{1, ip4, "172.16.28.7", 30}, edge.Source},
 }

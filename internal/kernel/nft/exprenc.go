@@ -156,7 +156,7 @@ func (e *ruleEncoder) match(m nft.Match) error {
 		}
 		e.bitwise(0, word32(m.Num), word32(0))
 		e.cmp(true, word32(0))
-	case nft.L4Proto, nft.NFProto, nft.PktType, nft.CtDirection:
+	case nft.L4Proto, nft.NFProto, nft.PktType, nft.CtDirection, nft.VXLANFlags, nft.VXLANReserved:
 		e.cmp(m.Not, []byte{byte(m.Num)})
 	case nft.FibDaddrType, nft.FibSaddrType, nft.FibDaddrHere:
 		e.cmp(m.Not, word32(m.Num))
@@ -266,6 +266,7 @@ var (
 		nft.IPSaddr: {networkHeader, 12, 4}, nft.IPDaddr: {networkHeader, 16, 4},
 		nft.IP6Saddr: {networkHeader, 8, 16}, nft.IP6Daddr: {networkHeader, 24, 16},
 		nft.ThSport: {transportHeader, 0, 2}, nft.ThDport: {transportHeader, 2, 2},
+		nft.VXLANFlags: {transportHeader, 8, 1}, nft.VXLANReserved: {transportHeader, 15, 1},
 		nft.VNI: {transportHeader, 12, 3}, nft.InnerType: {transportHeader, 28, 2},
 		nft.InnerSaddr: {transportHeader, 42, 4}, nft.InnerSaddr6: {transportHeader, 38, 16},
 	}

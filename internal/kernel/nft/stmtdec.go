@@ -105,7 +105,7 @@ func comparedPlain(m *nft.Match, v []byte) bool {
 		if m.Name = text(v); len(v) < 16 {
 			m.Name += "*"
 		}
-	case nft.L4Proto, nft.NFProto, nft.PktType, nft.CtDirection:
+	case nft.L4Proto, nft.NFProto, nft.PktType, nft.CtDirection, nft.VXLANFlags, nft.VXLANReserved:
 		if m.Num = uint32(number(v)); len(v) != 1 {
 			return false
 		}

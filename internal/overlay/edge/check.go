@@ -11,7 +11,7 @@ import (
 // change, so that their counters go on when the rules before them do.
 func (c Config) check(t *nft.Table) {
 	for _, p := range c.ports() {
-		t.Chains = append(t.Chains, c.port(p))
+		t.Chains = append(t.Chains, c.port(p), c.strangers(p))
 	}
 	for _, s := range c.Shapes.all {
 		if slices.Contains(c.vnis(), s.vni) {
@@ -42,34 +42,52 @@ func (c Config) vnis() (out []uint32) {
 
 func portChain(port uint16) string { return fmt.Sprintf("edge-port-%d", port) }
 
-// port accepts what comes from members of the port's networks, before anything else is asked: nearly all packets end there. What does
-// not and is on its way to another host is not ours to judge; the rest is refused, for the reason that is found. Addresses are local ones
-// of any interface or, where the interface is of a VRF, of that. A packet too short for a field matches neither the field's value nor any
-// other one.
+func strangersChain(port uint16) string { return fmt.Sprintf("edge-strangers-%d", port) }
+
+// port accepts what comes from members of the port's networks, before anything else is asked: nearly all packets end there. What is no VXLAN
+// packet goes on: the device takes none, and connection tracking may know it as the answer to a masqueraded flow that happens to have this
+// port, or lead it to a service. A packet too short for a field matches neither the field's value nor any other one.
 func (c Config) port(port uint16) nft.Chain {
 	ch := nft.Chain{Name: portChain(port)}
-	if slices.Contains(c.Untracked, port) {
-		ch.Rules = append(ch.Rules, rule(nft.Notrack{}))
-	}
-	var good, bad []nft.Rule
-	var one uint32
 	for _, seg := range c.Segments {
-		if seg.Port != port {
-			continue
-		}
-		one = seg.VNI
-		vni := nft.Match{Field: nft.VNI, Num: seg.VNI}
 		for _, s := range c.Shapes.all {
-			if s.vni == seg.VNI {
-				good = append(good, rule(vni, inner(s.innerV6), nft.Lookup{Key: s.key(), Set: s.set().Name}, accept))
+			if seg.Port != port || s.vni != seg.VNI {
+				continue
 			}
+			good := []nft.Statement{nft.Match{Field: nft.VNI, Num: seg.VNI}, inner(s.innerV6), nft.Lookup{Key: s.key(), Set: s.set().Name}}
+			if slices.Contains(c.Untracked, port) {
+				good = append(good, nft.Notrack{})
+			}
+			ch.Rules = append(ch.Rules, rule(append(good, accept)...))
 		}
-		bad = append(bad, rule(vni, jump(chainInner)))
 	}
-	ch.Rules = append(ch.Rules, good...)
+	for _, header := range vxlanHeaders() {
+		ch.Rules = append(ch.Rules, rule(append(header, jump(strangersChain(port)))...))
+	}
+	return ch
+}
+
+// vxlanHeaders are the matches of the headers that a VXLAN device takes; it drops packets with any other.
+func vxlanHeaders() [][]nft.Statement {
+	header := func(flags uint32) []nft.Statement {
+		return []nft.Statement{nft.Match{Field: nft.VXLANFlags, Num: flags}, nft.Match{Field: nft.VXLANReserved}}
+	}
+	return [][]nft.Statement{header(nft.VXLANFlagVNI), header(nft.VXLANFlagsGBP)}
+}
+
+// strangers judges VXLAN packets from no member. What is on its way to another host is not ours to judge; the rest is refused, for the reason
+// that is found. Addresses are local ones of any interface or, where the interface is of a VRF, of that.
+func (c Config) strangers(port uint16) nft.Chain {
+	ch := nft.Chain{Name: strangersChain(port)}
 	ch.Rules = append(ch.Rules, rule(
 		nft.Match{Field: nft.FibDaddrType, Num: nft.TypeUnicast}, nft.Match{Field: nft.FibDaddrHere, Not: true, Num: nft.TypeLocal}, accept))
-	ch.Rules = append(ch.Rules, bad...)
+	var one uint32
+	for _, seg := range c.Segments {
+		if seg.Port == port {
+			one = seg.VNI
+			ch.Rules = append(ch.Rules, rule(nft.Match{Field: nft.VNI, Num: seg.VNI}, jump(chainInner)))
+		}
+	}
 	ch.Rules = append(ch.Rules,
 		rule(nft.Match{Field: nft.VNI, Not: true, Num: one}, jump(VNI.Chain())),
 		rule(jump(Short.Chain())))

@@ -100,7 +100,7 @@ func boolCompare(a, b bool) int {
 // Config is what holds for the node as a whole.
 type Config struct {
 	// Untracked are the UDP ports of outer packets that connection tracking must not see: it would track each as a connection, twice,
-	// for nothing.
+	// for nothing. Packets of others with these ports are tracked: services may have such a port, and masquerading may choose it.
 	Untracked []uint16
 	// Check takes packets of the segments only from members. Off, everything is taken.
 	Check    bool
@@ -190,18 +190,24 @@ func (c Config) checks() bool { return c.Check && len(c.Segments) > 0 }
 
 // outer adds the hooks for outer packets, one of each direction: every packet pays for every hook, one from a pod as well.
 func (c Config) outer(t *nft.Table) {
-	checked := map[uint16]bool{}
+	ports := c.ports()
 	var in, out []nft.Rule
-	for _, p := range c.ports() {
+	for _, p := range ports {
 		if c.checks() {
-			checked[p] = true
 			in = append(in, toPort(p, jump(portChain(p))))
 		}
 	}
 	for _, p := range c.Untracked {
-		out = append(out, toPort(p, nft.Notrack{}))
-		if !checked[p] {
-			in = append(in, toPort(p, nft.Notrack{}))
+		if !slices.Contains(ports, p) {
+			out = append(out, rule(udp, nft.Match{Field: nft.ThSport, Num: uint32(p)}, nft.Notrack{}))
+			in = append(in, c.answered(p)...)
+			continue
+		}
+		for _, header := range vxlanHeaders() {
+			out = append(out, toPort(p, append(header, nft.Notrack{})...))
+			if !c.checks() {
+				in = append(in, toPort(p, append(header, here, nft.Notrack{})...))
+			}
 		}
 	}
 	for _, h := range []struct {
@@ -215,8 +221,19 @@ func (c Config) outer(t *nft.Table) {
 	}
 }
 
-func toPort(p uint16, s nft.Statement) nft.Rule {
-	return rule(udp, nft.Match{Field: nft.ThDport, Num: uint32(p)}, s)
+// answered keeps packets to a tunnel that is a socket from being tracked. Its peers send from the port they receive at. Anything else to
+// the port may be the answer to a masqueraded flow that happens to have it, or be for a service of a pod.
+func (c Config) answered(port uint16) (rules []nft.Rule) {
+	for _, from := range c.Untracked {
+		if !slices.Contains(c.ports(), from) {
+			rules = append(rules, toPort(port, nft.Match{Field: nft.ThSport, Num: uint32(from)}, here, nft.Notrack{}))
+		}
+	}
+	return rules
+}
+
+func toPort(p uint16, s ...nft.Statement) nft.Rule {
+	return rule(append([]nft.Statement{udp, nft.Match{Field: nft.ThDport, Num: uint32(p)}}, s...)...)
 }
 
 // seal drops at postrouting, where the device is known, and before a source address is changed there.
@@ -250,6 +267,7 @@ func jump(chain string) nft.Verdict { return nft.Verdict{Kind: nft.Goto, Chain: 
 
 var (
 	udp    = nft.Match{Field: nft.L4Proto, Num: nft.UDP}
+	here   = nft.Match{Field: nft.FibDaddrType, Num: nft.TypeLocal}
 	accept = nft.Verdict{Kind: nft.Accept}
 	drop   = nft.Verdict{Kind: nft.Drop}
 )
