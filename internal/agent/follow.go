@@ -127,18 +127,18 @@ func (a *agent) follow(ctx context.Context, _ loop.Cause) (loop.Work, error) {
 	if errors.Is(err, probe.ErrNoUnderlay) {
 		a.underlayLost.log = a.log
 		a.underlayLost.say(time.Now(), err, underlayGone)
-		why := err.Error()
-		a.gone.Store(&why)
+		a.stuckAt(underlayGone + ": " + err.Error())
 		return loop.Work{}, nil
 	}
 	if err != nil {
+		a.stuckAt(err.Error())
 		return loop.Work{}, err
 	}
+	a.stuck.Store(nil)
 	f := next.Facts
 	if a.underlayLost.text != "" {
 		a.log.Info("the underlay is back", "dev", f.Dev, "address", shownAddr(f), "mtu", f.MTU)
 		a.underlayLost = reporting{}
-		a.gone.Store(nil)
 		a.settings.Wake()
 	}
 	a.makeRoom(f, sysctl.Raise)

@@ -52,7 +52,7 @@ type agent struct {
 	ownChanged     <-chan struct{}             // the node's own lease changed; nil: the leases' trigger tells
 	announceSelf   func(self api.Lease) error  // tells the others what the node is now
 	underlayLost   reporting                   // why the underlay is not there
-	gone           atomic.Pointer[string]      // the same for who asks for the status, nil: it is there
+	stuck          atomic.Pointer[string]      // why the host or the configuration is not followed, nil: it is
 	doubted        []string                    // what was said of the configuration in force
 	paths          *paths.Paths                // what is known of the paths to the other nodes, nil with --mtu-probe=0
 	badPublic      string                      // why the node's annotations of its public address are not used

@@ -215,11 +215,14 @@ func (a *agent) doubt(f facts.Facts) {
 	a.doubted = now
 }
 
+// stuckAt notes why the host or the configuration is not followed, for who asks for the status.
+func (a *agent) stuckAt(why string) { a.stuck.Store(&why) }
+
 // underlayWarnings are what "weft status" says of the underlay and the configuration.
 func (a *agent) underlayWarnings() []string {
 	out := ways.Doubts(a.settings.Facts())
-	if why := a.gone.Load(); why != nil {
-		out = append(out, underlayGone+": "+*why)
+	if why := a.stuck.Load(); why != nil {
+		out = append(out, *why)
 	}
 	return out
 }

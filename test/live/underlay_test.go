@@ -92,6 +92,12 @@ func TestInterfaceComesLater(t *testing.T) {
 	c.Must("h1", "weft network apply -f /root/wide.json --wait=60s --etcd-endpoints="+narrowEtcd)
 	labtest.Eventually(t, "an MTU that the interface can't carry", 5*time.Second, c.Says("h2", "weft status; cat /run/flannel/subnet.env",
 		": converged", "Backend.MTU 9000 is more than up0 carries: 1600 counts", "FLANNEL_MTU=1550"))
+	c.Must("h1", `echo '{"Network": "172.16.0.0/12", "Backend": {"Type": "l2"}}' > /root/l2.json`)
+	c.Must("h1", "weft network apply -f /root/l2.json --etcd-endpoints="+narrowEtcd)
+	labtest.Eventually(t, "a configuration that this host can't take up", 5*time.Second, c.Says("h2", "weft status",
+		"warning   the network's configuration is not taken up", `"l2" needs the Kubernetes API`))
+	c.Must("h1", "weft network apply -f /root/net.json --etcd-endpoints="+narrowEtcd)
+	labtest.Eventually(t, "one that it can", 5*time.Second, c.Says("h2", "weft status | grep -c 'not taken up'; weft status", "0\n", ": converged"))
 	if n := c.Must("h2", "grep -c underlay /var/log/agent.log"); len(n) > 2 {
 		t.Errorf("%s lines of the log are about it", n)
 	}
