@@ -215,7 +215,7 @@ func (p *probes) say(line string) {
 // lost stops the probers and counts what was sent and what was lost, by direction.
 func (p *probes) lost() (sent, lost uint32, detail string) {
 	p.say("stop")
-	time.Sleep(500 * time.Millisecond) // for those under way
+	time.Sleep(2 * time.Second) // for those under way, and what a busy host has yet to read
 	tallies := make([]tally, len(p.in))
 	for i, w := range p.in {
 		_ = w.Close()

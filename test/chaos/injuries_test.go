@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -178,8 +179,12 @@ func (s *story) finish(t *testing.T) {
 				t.Errorf("%s: %s of others is gone:\n%s", n.name, want, out)
 			}
 		}
-		if diff := s.must(n.name, "weft diff"); diff != "" {
-			t.Errorf("%s is not as planned:\n%s", n.name, diff)
-		}
+		s.eventually(n.name+" is as planned", 5*time.Second, func() error {
+			diff, err := s.sh(n.name, "weft diff")
+			if err == nil && diff != "" {
+				err = errors.New(diff)
+			}
+			return err
+		})
 	}
 }

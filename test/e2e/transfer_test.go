@@ -99,6 +99,15 @@ func (tr *transfer) progress() (int, time.Duration, error) {
 	return tr.bytes, tr.gap, tr.err
 }
 
+// usual is the longest time without a packet so far, which no longer counts: what the sender and the machine make of it by themselves.
+func (tr *transfer) usual() time.Duration {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	gap := tr.gap
+	tr.gap = 0
+	return gap
+}
+
 // more waits until so many more bytes have come.
 func (tr *transfer) more(t *testing.T, bytes int) {
 	t.Helper()

@@ -66,7 +66,7 @@ func (h *host) repair(injure, check string) time.Duration {
 a=$(date +%%s%%N)
 while :; do
   if (%s) >/dev/null 2>&1; then b=$(date +%%s%%N); echo $(((b-a)/1000)); exit; fi
-  b=$(date +%%s%%N); [ $(((b-a)/1000000)) -gt 5000 ] && { echo not repaired; exit 1; }
+  b=$(date +%%s%%N); [ $(((b-a)/1000000)) -gt 20000 ] && { echo not repaired; exit 1; }
 done`, injure, check)
 	us, err := strconv.Atoi(out)
 	if err != nil {

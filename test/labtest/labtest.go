@@ -4,6 +4,7 @@ package labtest
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -195,4 +196,19 @@ func Eventually(t *testing.T, what string, limit time.Duration, check func() err
 		}
 		<-again.C
 	}
+}
+
+// AsPlanned waits until a host's agent wants nothing changed: it may have yet to see what happened last.
+func (c *Cluster) AsPlanned(host string) {
+	c.T.Helper()
+	Eventually(c.T, host+" is as planned", 5*time.Second, func() error {
+		diff, err := c.Sh(host, "weft diff") // an agent with much to do may not answer at once
+		if err == nil && diff != "" {
+			err = errors.New("it wants a change")
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, diff)
+		}
+		return err
+	})
 }

@@ -66,9 +66,7 @@ func TestChangesUnderTraffic(t *testing.T) {
 	}
 	s.close(t)
 	for _, h := range []string{node1, node2} {
-		if diff := c.Must(h, "weft diff"); diff != "" {
-			t.Errorf("%s is not as planned:\n%s", h, diff)
-		}
+		c.AsPlanned(h)
 	}
 	if addr := c.Kubectl("get", "node", node1, "-o", "jsonpath={.status.addresses}"); !strings.Contains(addr, "172.17.42.41") {
 		t.Errorf("the node's addresses: %s", addr)

@@ -44,9 +44,7 @@ func TestAnnotatedAddress(t *testing.T) {
 		s.alive(t, 10*time.Second)
 		t.Logf("%s: published after %s, connection silent for at most %s", x.what, took.Round(10*time.Millisecond), s.gap(begun).Round(10*time.Millisecond))
 	}
-	if log := c.Must(node1, "weft diff"); log != "" {
-		t.Errorf("not as planned:\n%s", log)
-	}
+	c.AsPlanned(node1)
 }
 
 // TestInterfaceComesLater: an agent waits for its interface, and one that runs follows the order of its flags.

@@ -94,9 +94,7 @@ func TestKubeProxyToWeftAndBack(t *testing.T) {
 			}
 			c.step(node1, "clean", x.ours)
 			c.nothingOf(node1, "after weft cleanup --kube-proxy", ofKubeProxy...)
-			if out := c.Must(node1, "weft diff"); out != "" {
-				t.Errorf("weft diff after the cleanup:\n%s", out)
-			}
+			c.AsPlanned(node1)
 			time.Sleep(2 * time.Second) // weft alone
 
 			c.startKubeProxy(node1, x.theirs)
