@@ -17,6 +17,9 @@ import (
 	"weft/internal/store/kube"
 )
 
+// registering is how long the node's object, which is about to be made, is waited for before the next look.
+const registering = 100 * time.Millisecond
+
 // announce writes subnet.env once the data path stands, and publishes the node's facts, whenever the lease or the facts changed.
 func (a *agent) announce(ctx context.Context, changed ...loop.Trigger) error {
 	select {
@@ -39,7 +42,7 @@ func (a *agent) announce(ctx context.Context, changed ...loop.Trigger) error {
 				published = text
 			case errors.Is(err2, kube.ErrNotFound): // the node is about to register
 				err2 = nil
-				time.AfterFunc(loop.RetryFirst, func() { loop.Poke(again) })
+				time.AfterFunc(registering, func() { loop.Poke(again) })
 			}
 		}
 		err3 := a.publishPods(ctx, &pods)

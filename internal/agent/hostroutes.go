@@ -15,10 +15,13 @@ import (
 	"weft/internal/overlay/wireguard"
 )
 
-// hostRoutes lists the routes the host has of its own. The overlays' and the bridges' of pods are none.
+// hostRoutes lists the routes the host has of its own. The overlays' and the bridges' of pods are none, and neither is one that somebody put
+// in the place of ours: that is an injury, and the lease that it leads to must not be given up before it is repaired.
 func (a *agent) hostRoutes() ([]claim.HostRoute, error) {
-	all, err := probe.HostRoutes(netstate.RouteProtocol, func(dev string) bool {
-		return strings.HasPrefix(dev, "flannel") || vxlan.StandIn(dev) || strings.HasPrefix(dev, wireguard.StandIn) || dev == a.cfg.Bridge || dev == "cni0" || dev == "docker0"
+	all, err := probe.HostRoutes(netstate.RouteProtocol, func(r probe.Route) bool {
+		return strings.HasPrefix(r.Dev, "flannel") || vxlan.StandIn(r.Dev) || strings.HasPrefix(r.Dev, wireguard.StandIn) ||
+			r.Dev != "" && r.Dev == a.cfg.Bridge || r.Dev == "cni0" || r.Dev == "docker0" ||
+			a.data != nil && a.data.Wants(netstate.Route{Dst: r.Dst, Metric: r.Metric})
 	})
 	if err != nil {
 		return nil, err

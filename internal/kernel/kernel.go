@@ -119,6 +119,9 @@ func (n *Netns) Injuries(also ...netstate.ID) (list []rtnl.Injury, ops []netstat
 // Follow takes over that what is wanted changed by the ops, which were applied, as if the last Read had been for it.
 func (n *Netns) Follow(ops []netstate.Op) { n.rt.Follow(ops) }
 
+// Wants reports whether the last Read, or an op that was followed since, wanted an object in the place (rtnl.Handle.Wants).
+func (n *Netns) Wants(id netstate.ID) bool { return n.rt.Wants(id) }
+
 // DropNexthops deletes our next hop objects (rtnl.Handle.DropNexthops).
 func (n *Netns) DropNexthops(ctx context.Context) (int, error) { return n.rt.DropNexthops(ctx) }
 

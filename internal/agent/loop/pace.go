@@ -6,7 +6,7 @@ import (
 
 // Back-off of a failing step. What triggers bring makes it try again sooner, but not at the speed of the triggers.
 const (
-	RetryFirst   = 100 * time.Millisecond
+	retryFirst   = 10 * time.Millisecond // a step most often fails because what it looked at was changing
 	retryMax     = 30 * time.Second
 	retryTrigger = time.Second
 )
@@ -14,13 +14,18 @@ const (
 // fightDuty is how many times a step's duration passes before the next while somebody fights.
 const fightDuty = 10
 
+// burst is for how long a loop may work for others at a stretch before it keeps to its duty: an injury of several parts is repaired part by
+// part as it happens.
+const burst = 50 * time.Millisecond
+
 // pace says when a loop may step again. It has no clock of its own. The zero pace is that of a loop that begins.
 type pace struct {
 	// A step that the plan causes begins no sooner than this after the one before began: the first change of a burst is programmed at
 	// once, the others in few transactions.
 	gap      time.Duration
 	begun    time.Time
-	duty     int // how many times a step's duration passes before others may cause the next; 0 is 1
+	duty     int       // how many times a step's duration passes, taken over time, before others may cause the next; 0 is 1
+	idle     time.Time // when that will have passed for all steps so far
 	failures int
 	failedAt time.Time
 	rest     time.Time // before this nothing that others bring about
@@ -34,12 +39,16 @@ func (p *pace) after(now time.Time, took time.Duration, w Work, err error) (note
 	if err == nil {
 		p.failures = 0
 	}
-	// A step costs its time at most every second time: others may not make us busy all the time.
-	duty := max(p.duty, 1)
-	if len(w.Fights) > 0 {
-		duty = max(duty, fightDuty)
+	// Others may not make us busy all the time.
+	duty := time.Duration(max(p.duty, 1))
+	if p.idle.Before(now) {
+		p.idle = now
 	}
-	p.rest = now.Add(min(took*time.Duration(duty), time.Second))
+	p.idle = p.idle.Add(min(took*duty, time.Second))
+	p.rest = p.idle.Add(-burst * duty)
+	if at := now.Add(min(took*fightDuty, time.Second)); len(w.Fights) > 0 && at.After(p.rest) {
+		p.rest = at
+	}
 	notes = append(w.Notes, p.fights.Ended(now)...)
 	if w.Paced {
 		return notes
@@ -53,7 +62,7 @@ func (p *pace) after(now time.Time, took time.Duration, w Work, err error) (note
 
 // retry is how long a failed step waits when nothing happens.
 func (p *pace) retry() time.Duration {
-	return min(RetryFirst<<min(max(p.failures-1, 0), 16), retryMax)
+	return min(retryFirst<<min(max(p.failures-1, 0), 16), retryMax)
 }
 
 // earliest is when a step for the causes may begin; the zero time is at once.

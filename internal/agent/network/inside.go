@@ -146,31 +146,55 @@ func (n *podNet) step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 		return loop.Work{}, nil
 	}
 	whole := n.done
-	missing := false
-	done, err := n.converge(ctx, n.hold(&missing))
-	n.done = n.done && !missing
+	var g gap
+	done, err := n.converge(ctx, n.hold(&g))
 	w := loop.Work{Ops: len(done)}
-	if whole {
-		for _, op := range done {
-			w.Repaired = append(w.Repaired, "pod "+n.pod.Namespace+"/"+n.pod.Name+" "+nameOf(op.Object))
+	repaired := func(name string) {
+		if whole {
+			w.Repaired = append(w.Repaired, "pod "+n.pod.Namespace+"/"+n.pod.Name+" "+name)
 		}
+	}
+	if g.stray != "" {
+		repaired("link " + g.missing)
+		g.last = n.net == nil || n.net.Rename(ctx, g.stray, g.missing) != nil
+		w.Ops++
+		g = gap{last: g.last}
+		var more []netstate.Op
+		more, err = n.converge(ctx, n.hold(&g))
+		done = append(done, more...)
+		w.Ops += len(more)
+	}
+	n.done = n.done && g.missing == ""
+	for _, op := range done {
+		repaired(nameOf(op.Object))
 	}
 	return w, err
 }
 
+// gap is an interface of the plan that is not there under its name.
+type gap struct {
+	missing, stray string // the planned name, and the one under which it is there after all; "" for none
+	last           bool   // it can't get its name back
+}
+
 // hold returns the ops that the pod's own loop leaves out: those on objects that the pod added for itself, and those on an interface that is
-// not there, which the host's loop makes. A link of ours that is not planned is ours, renamed: its end is the end of the pair, and the host
-// makes another one.
-func (n *podNet) hold(missing *bool) func(netstate.Op) bool {
+// not there. A link of ours that is not planned is ours, renamed: it gets its name back, with all that is on it. When that can't be it goes,
+// which takes the host's end of the pair along, and the host's loop makes another pair.
+func (n *podNet) hold(g *gap) func(netstate.Op) bool {
 	return func(op netstate.Op) bool {
 		if l, ok := op.Object.(netstate.Link); ok {
-			if op.Verb == netstate.Add {
-				*missing = true
+			switch {
+			case op.Verb == netstate.Add:
+				g.missing = l.Name
+				return true
+			case op.Verb == netstate.Del && l.Owned() && g.missing != "" && !g.last:
+				g.stray = l.Name
+				return true
 			}
-			return op.Verb == netstate.Add || op.Verb == netstate.Del && !l.Owned()
+			return op.Verb == netstate.Del && !l.Owned()
 		}
 		_, wanted := n.want.Get(netstate.IDOf(op.Object))
-		return !wanted || *missing
+		return !wanted || g.missing != ""
 	}
 }
 

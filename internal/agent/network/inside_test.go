@@ -101,6 +101,7 @@ func TestInsideIsHealed(t *testing.T) {
 	inside(t, ns, "ip addr add 10.99.0.1/32 dev eth0")
 	for _, injury := range []string{
 		"ip route del default", "ip addr del 10.7.0.1/32 dev eth0", "ip link set eth0 down", "ip neigh del 10.7.255.1 dev eth0", "ip link set eth0 mtu 900",
+		"ip link set eth0 name mine", "ip link set eth0 down && ip link set eth0 name mine",
 	} {
 		inside(t, ns, injury)
 		begun := time.Now()

@@ -89,7 +89,7 @@ func TestNamesOfObjects(t *testing.T) {
 	}
 }
 
-// TestPodHold: what a pod adds for itself stays, a renamed interface of ours goes, a missing one is left to the host's loop.
+// TestPodHold: what a pod adds for itself stays, a renamed interface of ours gets its name back or goes, a missing one is left to the host's loop.
 func TestPodHold(t *testing.T) {
 	eth0 := netstate.Link{Name: "eth0", Type: netstate.TypeVeth, Alias: "weft:pod"}
 	renamed := eth0
@@ -104,23 +104,26 @@ func TestPodHold(t *testing.T) {
 	planned, own := route("10.0.0.0/24 dev eth0 proto 119"), route("10.9.0.0/24 dev eth0 proto 119")
 	n := &podNet{want: netstate.New(eth0, planned)}
 	for _, c := range []struct {
-		have []netstate.Object
-		want string
-		miss bool
+		have     []netstate.Object
+		gap, end gap
+		want     string
 	}{
-		{[]netstate.Object{eth0}, "[ip route add 10.0.0.0/24 dev eth0 proto 119]", false},
-		{[]netstate.Object{eth0, planned, own}, "[]", false},
-		{[]netstate.Object{renamed}, "[ip link del dev mine]", true},
+		{[]netstate.Object{eth0}, gap{}, gap{}, "[ip route add 10.0.0.0/24 dev eth0 proto 119]"},
+		{[]netstate.Object{eth0, planned, own}, gap{}, gap{}, "[]"},
+		{nil, gap{}, gap{missing: "eth0"}, "[]"},
+		{[]netstate.Object{renamed}, gap{}, gap{missing: "eth0", stray: "mine"}, "[]"},
+		{[]netstate.Object{renamed}, gap{last: true}, gap{missing: "eth0", last: true}, "[ip link del dev mine]"},
+		{[]netstate.Object{eth0, planned, renamed}, gap{}, gap{}, "[ip link del dev mine]"},
 	} {
-		missing, left := false, []netstate.Op{}
-		hold := n.hold(&missing)
+		g, left := c.gap, []netstate.Op{}
+		hold := n.hold(&g)
 		for _, op := range netstate.Diff(n.want, netstate.New(c.have...)) {
 			if !hold(op) {
 				left = append(left, op)
 			}
 		}
-		if fmt.Sprint(left) != c.want || missing != c.miss {
-			t.Errorf("%v: %v, missing %v", c.have, left, missing)
+		if fmt.Sprint(left) != c.want || g != c.end {
+			t.Errorf("%v: %v, %+v", c.have, left, g)
 		}
 	}
 }

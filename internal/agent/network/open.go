@@ -11,6 +11,7 @@ import (
 	"weft/internal/agent/tunnels"
 	"weft/internal/api"
 	"weft/internal/kernel/sysctl"
+	"weft/internal/netstate"
 )
 
 // Options say what the network is planned from.
@@ -64,6 +65,9 @@ func (d *Loop) Start(ctx context.Context, run func(func() error), triggers ...lo
 	run(func() error { return l.Run(ctx) })
 	return nil
 }
+
+// Wants reports whether the object's place, by its kind and key, is one that the last step planned something for.
+func (d *Loop) Wants(o netstate.Object) bool { return d.handle.Wants(netstate.IDOf(o)) }
 
 // Ready is closed after the first step that worked.
 func (d *Loop) Ready() <-chan struct{} { return d.ready }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -15,14 +16,18 @@ import (
 
 // Route is a route of the host that somebody else made.
 type Route struct {
-	Dst netip.Prefix
-	Via netip.Addr // zero: no gateway, or several
-	Dev string     // "" when it leads nowhere (blackhole) or several ways
+	Dst    netip.Prefix
+	Via    netip.Addr // zero: no gateway, or several
+	Dev    string     // "" when it leads nowhere (blackhole) or several ways
+	Metric int        // 0: the one of a route that names none, which the kernel shows as 1024 in IPv6
 }
 
+// metricV6 is the metric that the kernel gives an IPv6 route without one.
+const metricV6 = 1024
+
 // HostRoutes returns the routes in the main table that do not have the protocol ours and are not default routes: networks that a subnet
-// of ours may not take away. Devices whose name skip says yes to are left out.
-func HostRoutes(ours int, skip func(dev string) bool) ([]Route, error) {
+// of ours may not take away. Those that skip says yes to are left out.
+func HostRoutes(ours int, skip func(Route) bool) ([]Route, error) {
 	var out []Route
 	names := map[int]string{}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
@@ -35,12 +40,14 @@ func HostRoutes(ours int, skip func(dev string) bool) ([]Route, error) {
 			if !ok || p.Bits() == 0 || int(r.Protocol) == ours || p.Addr().IsLinkLocalUnicast() || p.Addr().IsMulticast() {
 				continue
 			}
-			dev := deviceName(names, r.LinkIndex)
-			if dev != "" && skip(dev) {
-				continue
-			}
 			via, _ := netip.AddrFromSlice(r.Gw)
-			out = append(out, Route{Dst: p.Masked(), Via: via.Unmap(), Dev: dev})
+			o := Route{Dst: p.Masked(), Via: via.Unmap(), Dev: deviceName(names, r.LinkIndex), Metric: r.Priority}
+			if family == netlink.FAMILY_V6 && o.Metric == metricV6 {
+				o.Metric = 0
+			}
+			if !skip(o) {
+				out = append(out, o)
+			}
 		}
 	}
 	return out, nil
@@ -81,7 +88,7 @@ func WatchRoutes(ctx context.Context, ours int) (<-chan struct{}, error) {
 				return
 			}
 			for _, m := range msgs {
-				hit = hit || foreignRoute(m.Header.Type, m.Data, ours)
+				hit = hit || foreignRoute(m.Header, m.Data, ours)
 			}
 			if hit {
 				poke(seen)
@@ -99,13 +106,14 @@ func WatchRoutes(ctx context.Context, ours int) (<-chan struct{}, error) {
 }
 
 // foreignRoute leaves out our own routes, of which there are many, and tables other than main. The kernel does not tell of the routes that
-// go with a link that is set down or deleted.
-func foreignRoute(typ uint16, data []byte, ours int) bool {
-	switch typ {
+// go with a link that is set down or deleted, nor of one that another took the place of: that may be ours.
+func foreignRoute(header syscall.NlMsghdr, data []byte, ours int) bool {
+	switch header.Type {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return len(data) > 5 && data[4] == unix.RT_TABLE_MAIN && int(data[5]) != ours // rtm_table, rtm_protocol
+		return len(data) > 5 && data[4] == unix.RT_TABLE_MAIN && // rtm_table
+			(int(data[5]) != ours || header.Flags&unix.NLM_F_REPLACE != 0) // rtm_protocol
 	case unix.RTM_NEWLINK:
 		return len(data) >= unix.SizeofIfInfomsg && data[8]&unix.IFF_UP == 0 // ifi_flags
 	}
-	return typ == unix.RTM_DELLINK
+	return header.Type == unix.RTM_DELLINK
 }

@@ -31,7 +31,7 @@ func TestHostRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func() []string {
-		all, err := probe.HostRoutes(119, func(dev string) bool { return dev == "hr1" })
+		all, err := probe.HostRoutes(119, func(r probe.Route) bool { return r.Dev == "hr1" })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -50,6 +50,7 @@ func TestHostRoutes(t *testing.T) {
 		{"route add 172.20.1.0/24 via 172.17.42.32", "172.17.0.0/16 invalid IP hr0|172.20.1.0/24 172.17.42.32 hr0"},
 		{"route add blackhole 172.20.2.0/24", "172.17.0.0/16 invalid IP hr0|172.20.1.0/24 172.17.42.32 hr0|172.20.2.0/24 invalid IP "},
 		{"route del blackhole 172.20.2.0/24", "172.17.0.0/16 invalid IP hr0|172.20.1.0/24 172.17.42.32 hr0"},
+		{"route replace 172.20.1.0/24 via 172.17.42.33 proto 119", "172.17.0.0/16 invalid IP hr0"}, // ours takes its place
 		{"link set hr0 down", ""},
 	} {
 		time.Sleep(50 * time.Millisecond) // what the step before caused

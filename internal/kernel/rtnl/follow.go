@@ -17,3 +17,11 @@ func (h *Handle) Follow(ops []netstate.Op) {
 		}
 	}
 }
+
+// Wants reports whether the last Read, or an op that was followed since, wanted an object in the place.
+func (h *Handle) Wants(id netstate.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, ok := h.wanted.Get(id)
+	return ok
+}
