@@ -2,6 +2,7 @@ package wg_test
 
 import (
 	"context"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -39,9 +40,18 @@ func (h *host) bring(want netstate.State) {
 	must(h.t, h.ns.Do(func() error { return h.engine.Apply(want) }))
 }
 
-// stream sends a datagram every 4 ms, which a machine with other work can carry in user space too, from one pod to another until the function it returns is called, which counts.
-func stream(t *testing.T, from, to *host, a netip.Addr) (stop func() (sent, lost int64)) {
+// A stream is a numbered datagram every 4 ms, which a machine with other work can carry in user space too, from one pod to another.
+type stream struct {
+	sent      atomic.Int64 // their number
+	got       atomic.Int64 // of them arrived
+	whole     atomic.Int64 // all below this one arrived
+	end, done chan struct{}
+	close     func()
+}
+
+func newStream(t *testing.T, from, to *host, a netip.Addr) *stream {
 	t.Helper()
+	s := &stream{end: make(chan struct{}), done: make(chan struct{})}
 	var in net.PacketConn
 	must(t, to.pod.Do(func() (err error) {
 		in, err = net.ListenPacket("udp", netip.AddrPortFrom(a, 0).String())
@@ -49,39 +59,54 @@ func stream(t *testing.T, from, to *host, a netip.Addr) (stop func() (sent, lost
 	}))
 	out, err := dial(from.pod, in.LocalAddr())
 	must(t, err)
-	var got atomic.Int64
+	s.close = func() { _, _ = out.Close(), in.Close() }
 	go func() {
-		for buf := make([]byte, 8); ; got.Add(1) {
+		early := map[int64]bool{}
+		for buf := make([]byte, 8); ; {
 			if _, _, err := in.ReadFrom(buf); err != nil {
 				return
 			}
+			early[int64(binary.BigEndian.Uint64(buf))] = true
+			s.got.Add(1)
+			for n := s.whole.Load(); early[n]; n = s.whole.Add(1) {
+				delete(early, n)
+			}
 		}
 	}()
-	end, done := make(chan struct{}), make(chan int64)
 	go func() {
+		defer close(s.done)
 		tick := time.NewTicker(4 * time.Millisecond)
 		defer tick.Stop()
-		n := int64(0)
-		for ; ; n++ {
+		for {
 			select {
-			case <-end:
-				done <- n
+			case <-s.end:
 				return
 			case <-tick.C:
-				if _, err := out.Write([]byte("datagram")); err != nil {
-					n--
+				n := s.sent.Load()
+				if _, err := out.Write(binary.BigEndian.AppendUint64(nil, uint64(n))); err == nil {
+					s.sent.Add(1)
 				}
 			}
 		}
 	}()
-	return func() (int64, int64) {
-		close(end)
-		sent := <-done
-		for deadline := time.Now().Add(time.Second); got.Load() < sent && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		}
-		_, _ = out.Close(), in.Close()
-		return sent, sent - got.Load()
+	return s
+}
+
+// settle waits until all that were sent so far have arrived, or a second, when some are lost, and returns their number.
+func (s *stream) settle() (sent int64) {
+	sent = s.sent.Load()
+	for deadline := time.Now().Add(time.Second); s.whole.Load() < sent && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
+	return sent
+}
+
+func (s *stream) stop() (sent, lost int64) {
+	close(s.end)
+	<-s.done
+	sent = s.settle()
+	s.close()
+	return sent, sent - s.got.Load()
 }
 
 func (h *host) port(dev string) (port uint16) {
@@ -89,23 +114,33 @@ func (h *host) port(dev string) (port uint16) {
 	return port
 }
 
-// streams sends in both directions and for both families, until the function it returns is called, which fails the test where more than so many
-// datagrams of one stream were lost.
-func streams(t *testing.T, a, b *host) (stop func(most int64)) {
+// streams are in both directions and for both families.
+type streams []*stream
+
+func newStreams(t *testing.T, a, b *host) (all streams) {
 	t.Helper()
-	var stops []func() (int64, int64)
 	for _, s := range []struct {
 		from, to *host
 		a        netip.Addr
 	}{{a, b, b.podV4}, {b, a, a.podV4}, {a, b, b.v6}, {b, a, a.v6}} {
-		stops = append(stops, stream(t, s.from, s.to, s.a))
+		all = append(all, newStream(t, s.from, s.to, s.a))
 	}
-	return func(most int64) {
-		t.Helper()
-		for i, stop := range stops {
-			if sent, lost := stop(); lost > most || sent < 20 {
-				t.Errorf("stream %d: %d of %d lost, at most %d may be", i, lost, sent, most)
-			}
+	return all
+}
+
+// settle waits for what is under way: a queue in user space empties when its process gets its turn, not after a time.
+func (all streams) settle() {
+	for _, s := range all {
+		s.settle()
+	}
+}
+
+// stop fails the test where more than so many datagrams of one stream were lost.
+func (all streams) stop(t *testing.T, most int64) {
+	t.Helper()
+	for i, s := range all {
+		if sent, lost := s.stop(); lost > most || sent < 20 {
+			t.Errorf("stream %d: %d of %d lost, at most %d may be", i, lost, sent, most)
 		}
 	}
 }
@@ -119,7 +154,7 @@ func TestPortChange(t *testing.T) {
 	connect(a, b)
 	transfer(t, a.pod, b.pod, b.podV4, 1000)
 	transfer(t, a.pod, b.pod, b.v6, 1000)
-	stop := streams(t, a, b)
+	traffic := newStreams(t, a, b)
 	var old overlay.Options
 	for _, next := range []overlay.Options{
 		{ListenPort: 7000, ListenPortV6: 7001},
@@ -140,7 +175,7 @@ func TestPortChange(t *testing.T) {
 		for _, h := range []*host{a, b} { // put in force
 			h.bring(netstate.Union(receives(h.with(old, h.other(a, b), false)), h.with(next, h.other(a, b), true)))
 		}
-		time.Sleep(20 * time.Millisecond) // what is under way
+		traffic.settle()
 		for _, h := range []*host{a, b} {
 			h.succeed()
 			h.bring(h.with(next, h.other(a, b), false))
@@ -154,7 +189,7 @@ func TestPortChange(t *testing.T) {
 		}
 		old = next
 	}
-	stop(0)
+	traffic.stop(t, 0)
 }
 
 // other is the lease of the other host.
@@ -172,7 +207,7 @@ func TestPortChangeAlone(t *testing.T) {
 	connect(a, b)
 	transfer(t, a.pod, b.pod, b.podV4, 1000)
 	transfer(t, b.pod, a.pod, a.v6, 1000)
-	stop := streams(t, a, b)
+	traffic := newStreams(t, a, b)
 	next := overlay.Options{ListenPort: 7000, ListenPortV6: 7001, Keepalive: 25}
 	toOld := func(s netstate.State) netstate.State { // the peer receives at the ports it has
 		for _, u := range netstate.Of[netstate.Tunnel](s) {
@@ -195,7 +230,7 @@ func TestPortChangeAlone(t *testing.T) {
 	next.Keepalive = 0
 	a.bring(toOld(a.with(next, b.lease, false)))
 	time.Sleep(50 * time.Millisecond)
-	stop(125) // half a second: it has one session at a time, and there is a moment until it takes up the new one
+	traffic.stop(t, 125) // half a second: it has one session at a time, and there is a moment until it takes up the new one
 	transfer(t, a.pod, b.pod, b.podV4, 1000)
 	transfer(t, b.pod, a.pod, a.v6, 1000)
 }
