@@ -8,6 +8,9 @@ import (
 // RouteProtocol is the protocol number (rtm_protocol) of every route weft owns: the mark by which it knows them again.
 const RouteProtocol = 119
 
+// MetricV6 is the metric that the kernel gives and shows for an IPv6 route without one, for which we write 0.
+const MetricV6 = 1024
+
 // Route is a route of a table (ip-route(8)).
 type Route struct {
 	Type   string // "" is unicast; "blackhole", "unreachable", "local", ...
@@ -16,7 +19,7 @@ type Route struct {
 	Dev    string
 	Src    netip.Addr // preferred source
 	Table  int        // 0 is main
-	Metric int        // 0 is the kernel's default, for IPv6 shown as 1024
+	Metric int        // 0 is the kernel's default, for IPv6 MetricV6
 	MTU    int        // route MTU in bytes, 0: the device's
 	Scope  string     // "" is the default: global with a gateway or IPv6, link without a gateway, host for a local one
 	Onlink bool

@@ -14,6 +14,9 @@ const (
 // fightDuty is how many times a step's duration passes before the next while somebody fights.
 const fightDuty = 10
 
+// restMost bounds what a loop owes after a step: a repair waits no longer for what was done before it.
+const restMost = time.Second
+
 // burst is for how long a loop may work for others at a stretch before it keeps to its duty: an injury of several parts is repaired part by
 // part as it happens.
 const burst = 50 * time.Millisecond
@@ -44,9 +47,12 @@ func (p *pace) after(now time.Time, took time.Duration, w Work, err error) (note
 	if p.idle.Before(now) {
 		p.idle = now
 	}
-	p.idle = p.idle.Add(min(took*duty, time.Second))
+	p.idle = p.idle.Add(took * duty)
+	if most := now.Add(burst*duty + restMost); p.idle.After(most) {
+		p.idle = most
+	}
 	p.rest = p.idle.Add(-burst * duty)
-	if at := now.Add(min(took*fightDuty, time.Second)); len(w.Fights) > 0 && at.After(p.rest) {
+	if at := now.Add(min(took*fightDuty, restMost)); len(w.Fights) > 0 && at.After(p.rest) {
 		p.rest = at
 	}
 	notes = append(w.Notes, p.fights.Ended(now)...)

@@ -64,6 +64,43 @@ func TestPaceOfManyInjuries(t *testing.T) {
 	}
 }
 
+// TestPaceOfPartedInjuries: what comes in parts is repaired as it comes, but a loop that others keep busy keeps to its duty over time, and what
+// the plan made it do holds no repair back for longer than a moment.
+func TestPaceOfPartedInjuries(t *testing.T) {
+	const step, minute = 2 * time.Millisecond, time.Minute
+	start := time.Unix(1000, 0)
+	for _, duty := range []int{0, 20} {
+		p, now := pace{duty: duty}, start
+		for i := range 20 {
+			if p.after(now, step, Work{}, nil); p.earliest(ByKernel).After(now) {
+				t.Fatalf("duty %d: part %d waits %s", duty, i+1, p.earliest(ByKernel).Sub(now))
+			}
+			now = now.Add(step)
+		}
+		busy := time.Duration(0)
+		for end := now.Add(minute); now.Before(end); busy += step {
+			now = now.Add(step)
+			p.after(now, step, Work{}, nil)
+			if at := p.earliest(ByKernel); at.After(now) {
+				now = at
+			}
+		}
+		if most := minute/time.Duration(1+max(duty-1, 0)) + 2*burst; busy > most {
+			t.Errorf("duty %d: %s of a minute, want %s at most", duty, busy, most)
+		}
+		for range 1000 { // plans, back to back
+			now = now.Add(step)
+			p.after(now, step, Work{}, nil)
+		}
+		if wait := p.earliest(ByKernel).Sub(now); wait > restMost {
+			t.Errorf("duty %d: a repair waits %s after many plans", duty, wait)
+		}
+		if now = now.Add(restMost + minute); p.earliest(ByKernel).After(now) {
+			t.Errorf("duty %d: a repair waits after a minute's peace", duty)
+		}
+	}
+}
+
 func TestPaceOfFailures(t *testing.T) {
 	var p pace
 	now := time.Unix(0, 0)

@@ -155,10 +155,12 @@ func (n *podNet) step(ctx context.Context, due loop.Cause) (loop.Work, error) {
 		}
 	}
 	if g.stray != "" {
-		repaired("link " + g.missing)
-		g.last = n.net == nil || n.net.Rename(ctx, g.stray, g.missing) != nil
-		w.Ops++
-		g = gap{last: g.last}
+		name := g.missing
+		g = gap{last: n.net == nil || n.net.Rename(ctx, g.stray, name) != nil}
+		if !g.last {
+			repaired("link " + name)
+			w.Ops++
+		}
 		var more []netstate.Op
 		more, err = n.converge(ctx, n.hold(&g))
 		done = append(done, more...)

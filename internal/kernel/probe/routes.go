@@ -12,6 +12,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"weft/internal/netstate"
 )
 
 // Route is a route of the host that somebody else made.
@@ -19,11 +21,8 @@ type Route struct {
 	Dst    netip.Prefix
 	Via    netip.Addr // zero: no gateway, or several
 	Dev    string     // "" when it leads nowhere (blackhole) or several ways
-	Metric int        // 0: the one of a route that names none, which the kernel shows as 1024 in IPv6
+	Metric int        // as netstate.Route has it
 }
-
-// metricV6 is the metric that the kernel gives an IPv6 route without one.
-const metricV6 = 1024
 
 // HostRoutes returns the routes in the main table that do not have the protocol ours and are not default routes: networks that a subnet
 // of ours may not take away. Those that skip says yes to are left out.
@@ -42,7 +41,7 @@ func HostRoutes(ours int, skip func(Route) bool) ([]Route, error) {
 			}
 			via, _ := netip.AddrFromSlice(r.Gw)
 			o := Route{Dst: p.Masked(), Via: via.Unmap(), Dev: deviceName(names, r.LinkIndex), Metric: r.Priority}
-			if family == netlink.FAMILY_V6 && o.Metric == metricV6 {
+			if family == netlink.FAMILY_V6 && o.Metric == netstate.MetricV6 {
 				o.Metric = 0
 			}
 			if !skip(o) {

@@ -21,9 +21,6 @@ var (
 	}
 )
 
-// metricV6 is the metric that the kernel gives an IPv6 route without one.
-const metricV6 = 1024
-
 // defaultScope is the scope that ip-route(8) and we give a route that names none.
 func defaultScope(r netstate.Route) uint8 {
 	switch {
@@ -66,7 +63,7 @@ func decodeRoute(m wire.Message, name names) (r netstate.Route, ok bool) {
 	case unix.RTPROT_UNSPEC: // somebody who did not say; our 0 means us
 		r.Proto = unix.RTPROT_BOOT
 	}
-	if zero.Is6() && r.Metric == metricV6 {
+	if zero.Is6() && r.Metric == netstate.MetricV6 {
 		r.Metric = 0
 	}
 	if rejects(r.Type) {
