@@ -63,7 +63,7 @@ func (d *Loop) mend(ctx context.Context) (w loop.Work, done bool) {
 	if err != nil {
 		return loop.Work{}, false
 	}
-	hold := m.hold(now, true)
+	hold := m.hold(now, true, nil)
 	ops = append(parameters, ops...)
 	if hold != nil {
 		ops = slices.DeleteFunc(ops, hold)
@@ -151,14 +151,17 @@ func (m *mender) seen(ops []netstate.Op) map[string]string {
 }
 
 // hold returns which ops are not done at the time now, and notes their objects; nil when nobody fights. What lies on a link that is fought
-// for waits with it.
-func (m *mender) hold(now time.Time, planned bool) func(netstate.Op) bool {
+// for waits with it. What the plan has changed is no repair, and does not wait for its own sake; a nil changed is for a plan that stayed.
+func (m *mender) hold(now time.Time, planned bool, changed func(netstate.ID) bool) func(netstate.Op) bool {
 	if !planned || !m.fights.Rest().After(now) {
 		return nil
 	}
 	return func(op netstate.Op) bool {
 		o := op.Object
-		at := m.fights.Held(nameOf(o))
+		var at time.Time
+		if changed == nil || !changed(netstate.IDOf(o)) {
+			at = m.fights.Held(nameOf(o))
+		}
 		if dev := o.On(); dev != "" {
 			if t := m.fights.Held("link " + dev); t.After(at) {
 				at = t

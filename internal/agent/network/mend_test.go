@@ -19,7 +19,7 @@ func TestFightHoldsOneObjectBack(t *testing.T) {
 	other := netstate.Neigh{Dev: "eth0"}
 	var notes []string
 	for range loop.FightLimit + 1 {
-		if hold := m.hold(now, true); hold != nil && hold(netstate.Op{Object: link}) {
+		if hold := m.hold(now, true, nil); hold != nil && hold(netstate.Op{Object: link}) {
 			t.Fatal("held back before it is a fight")
 		}
 		notes = append(notes, m.fights.Repaired(now, []string{nameOf(link)}, map[string]string{"link flannel.1": "pid 7 (ip)"})...)
@@ -28,7 +28,7 @@ func TestFightHoldsOneObjectBack(t *testing.T) {
 	if len(notes) != 1 || !strings.HasPrefix(notes[0], "pid 7 (ip) keeps changing link flannel.1 ") {
 		t.Errorf("notes: %q", notes)
 	}
-	hold := m.hold(now, true)
+	hold := m.hold(now, true, nil)
 	if hold == nil || !hold(netstate.Op{Object: link}) || !hold(netstate.Op{Object: onLink}) || hold(netstate.Op{Object: other}) {
 		t.Error("want the link and what is on it held back, and nothing else")
 	}
@@ -39,7 +39,7 @@ func TestFightHoldsOneObjectBack(t *testing.T) {
 	if ids := m.due(again); len(ids) != 2 || !m.again().IsZero() {
 		t.Errorf("due: %v", ids)
 	}
-	if m.hold(again, true) != nil || m.hold(now, false) != nil {
+	if m.hold(again, true, nil) != nil || m.hold(now, false, nil) != nil {
 		t.Error("held back when it is due, or without a plan in force")
 	}
 	if list := m.fights.Report("network"); len(list) != 1 || list[0].By != "pid 7 (ip)" || list[0].Repairs != loop.FightLimit+1 || !list[0].Next.Equal(again) {

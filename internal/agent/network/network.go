@@ -201,7 +201,7 @@ func (d *Loop) locked(ctx context.Context) (loop.Work, error) {
 	d.want, d.ground = host, d.next
 	d.settle(ctx, host) // before ports are given to devices that are about to have other names
 	tunnelErr := d.tunnels.Prepare(host, d.settings.Get().PSK)
-	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned))
+	ops, err := converge(ctx, d.handle, host, d.mender.hold(time.Now(), d.planned, func(id netstate.ID) bool { return !unchanged(id, host, before) }))
 	err = errors.Join(tunnelErr, err, d.tunnels.Apply(host))
 	w := loop.Work{Ops: len(ops)}
 	if d.planned {
@@ -238,14 +238,18 @@ func (d *Loop) locked(ctx context.Context) (loop.Work, error) {
 func repaired(ops []netstate.Op, want, before netstate.State) []string {
 	var out []string
 	for _, op := range ops {
-		id := netstate.IDOf(op.Object)
-		now, wanted := want.Get(id)
-		old, was := before.Get(id)
-		if wanted == was && (!wanted || now.String() == old.String()) {
+		if unchanged(netstate.IDOf(op.Object), want, before) {
 			out = append(out, nameOf(op.Object))
 		}
 	}
 	return out
+}
+
+// unchanged reports whether two plans say the same of an object.
+func unchanged(id netstate.ID, want, before netstate.State) bool {
+	now, wanted := want.Get(id)
+	old, was := before.Get(id)
+	return wanted == was && (!wanted || now.String() == old.String())
 }
 
 // Attach gives a sandbox its addresses and its interface.
