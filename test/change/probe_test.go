@@ -38,8 +38,11 @@ type tally struct {
 	Errors   []string          `json:"errors,omitempty"`
 }
 
-// prober sends a numbered datagram to each address every probeGap and counts those that come, from the first line of its input to the second, and reports
-// at its end.
+// listens is what a prober says when it does.
+const listens = "listens"
+
+// prober says that it listens, sends a numbered datagram to each address every probeGap, from the first line of its input to the second, and
+// reports at its end what it counted of those that came.
 func prober(in io.Reader, out io.Writer, to []string) error {
 	c, err := net.ListenUDP("udp", &net.UDPAddr{Port: probePort})
 	if err != nil {
@@ -81,6 +84,7 @@ func prober(in io.Reader, out io.Writer, to []string) error {
 		}
 		close(lines)
 	}()
+	fmt.Fprintln(out, listens)
 	<-lines // all listen
 	send(c, to, &t, lines)
 	<-lines
@@ -154,10 +158,14 @@ func send(c *net.UDPConn, to []string, t *tally, stop <-chan struct{}) {
 type probes struct {
 	t     *testing.T
 	addrs []string
-	in    []*io.PipeWriter
-	out   []*strings.Builder
-	errs  []chan error
-	begun time.Time
+	all   []*pipes
+}
+
+// pipes lead to a prober.
+type pipes struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
 }
 
 // podNamespace is how nsenter enters the network of the host's pod, but not its files: the host does not see the test's binary.
@@ -174,9 +182,9 @@ func (c *cluster) podNamespace(host string) []string {
 	return args
 }
 
-// probe starts a prober in each pod.
+// probe starts a prober in each pod; all send when all listen: a machine that reads the program from its disk first takes its time.
 func (c *cluster) probe(addrs map[string]string) *probes {
-	p := &probes{t: c.T, begun: time.Now()}
+	p := &probes{t: c.T}
 	self, err := os.Executable()
 	if err != nil {
 		c.T.Fatal(err)
@@ -191,22 +199,39 @@ func (c *cluster) probe(addrs map[string]string) *probes {
 				to = append(to, a)
 			}
 		}
-		r, w := io.Pipe()
-		out := &strings.Builder{}
-		done := make(chan error, 1)
-		cmd := exec.Command("nsenter", append(append(c.podNamespace(h), self, proberArg), to...)...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = r, out, os.Stderr
-		go func() { done <- cmd.Run() }()
-		p.in, p.out, p.errs = append(p.in, w), append(p.out, out), append(p.errs, done)
+		p.start(append(append(c.podNamespace(h), self, proberArg), to...))
 	}
-	time.Sleep(100 * time.Millisecond)
+	for i, q := range p.all {
+		if line, err := q.out.ReadString('\n'); err != nil || strings.TrimSpace(line) != listens {
+			c.T.Fatalf("prober %d says %q: %v", i, line, err)
+		}
+	}
 	p.say("go")
 	return p
 }
 
+// start runs a prober, which a test that fails early ends.
+func (p *probes) start(args []string) {
+	p.t.Helper()
+	cmd := exec.CommandContext(p.t.Context(), "nsenter", args...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.all = append(p.all, &pipes{cmd, in, bufio.NewReader(out)})
+}
+
 func (p *probes) say(line string) {
-	for _, w := range p.in {
-		if _, err := fmt.Fprintln(w, line); err != nil {
+	for _, q := range p.all {
+		if _, err := fmt.Fprintln(q.in, line); err != nil {
 			p.t.Fatal(err)
 		}
 	}
@@ -216,14 +241,14 @@ func (p *probes) say(line string) {
 func (p *probes) lost() (sent, lost uint32, detail string) {
 	p.say("stop")
 	time.Sleep(2 * time.Second) // for those under way, and what a busy host has yet to read
-	tallies := make([]tally, len(p.in))
-	for i, w := range p.in {
-		_ = w.Close()
-		if err := <-p.errs[i]; err != nil {
+	tallies := make([]tally, len(p.all))
+	for i, q := range p.all {
+		_ = q.in.Close() // it ends by that
+		if err := json.NewDecoder(q.out).Decode(&tallies[i]); err != nil {
 			p.t.Fatalf("prober %d: %v", i, err)
 		}
-		if err := json.Unmarshal([]byte(p.out[i].String()), &tallies[i]); err != nil {
-			p.t.Fatalf("prober %d: %v: %s", i, err, p.out[i])
+		if err := q.cmd.Wait(); err != nil {
+			p.t.Fatalf("prober %d: %v", i, err)
 		}
 	}
 	for i := range tallies {
