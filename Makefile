@@ -60,6 +60,7 @@ test: deps-test build $(BIN)/flanneld $(BIN)/kube-proxy ## the whole test suite,
 	  WEFT_BIN=$(CURDIR)/$(BIN) go test -json ./internal/server/... ./cmd/weft-server/...; \
 	  WEFT_BIN=$(CURDIR)/$(BIN) go test -p 1 -json ./test/...; \
 	  go test -json -run '^$$' -bench . -benchtime 1x $(LEAN); \
+	  (cd tools && go test -json ./testreport); \
 	} | $(BIN)/testreport -skips .ci/skips
 
 lint: ## golangci-lint, from tools/go.mod

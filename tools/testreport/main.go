@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -94,13 +96,51 @@ func (r *report) test(e event, id string) {
 		r.passed++
 	case "fail":
 		r.failed++
-		fmt.Fprintf(r.out, "--- FAIL %s\n%s", id, strings.Join(r.output[id], ""))
+		r.fail(id)
 	case "skip":
 		r.skipped++
 		r.skips = append(r.skips, id+"\t"+strings.TrimSpace(strings.Join(r.output[id], " ")))
 	}
 	delete(r.output, id)
 }
+
+// fail prints what a failed test said, and the end of it, where a log of many lines is cut off, says once more what failed.
+func (r *report) fail(id string) {
+	said, verdict := r.output[id], ""
+	if n := len(said); n > 0 && strings.HasPrefix(strings.TrimSpace(said[n-1]), "--- FAIL") {
+		said, verdict = said[:n-1], said[n-1]
+	}
+	fmt.Fprintf(r.out, "--- FAIL %s\n%s", id, strings.Join(said, ""))
+	if again := complaints(said); len(said) > len(again)+10 {
+		fmt.Fprint(r.out, strings.Join(again, ""))
+	}
+	fmt.Fprint(r.out, verdict)
+}
+
+// place is how go test marks the first line of what a test's own file reports.
+var place = regexp.MustCompile(`^ +\w+_test\.go:\d+: `)
+
+// complaints are the last reports of a test's own file, each without its end where it is long.
+func complaints(said []string) []string {
+	const reports, lines = 3, 8
+	var all [][]string
+	ours := false
+	for _, line := range said {
+		switch first := place.MatchString(line); {
+		case first:
+			ours = true
+			all = append(all, []string{line})
+		case other.MatchString(line):
+			ours = false
+		case ours && len(all[len(all)-1]) < lines:
+			all[len(all)-1] = append(all[len(all)-1], line)
+		}
+	}
+	return slices.Concat(all[max(0, len(all)-reports):]...)
+}
+
+// other is how it marks any file's.
+var other = regexp.MustCompile(`^ +\w+\.go:\d+: |^=== `)
 
 // close prints the skips and the closing line and reports whether all is well.
 func (r *report) close(accepted map[string]string) bool {
